@@ -1,0 +1,413 @@
+"""What every experiment script shares: its options, the run, the result folder and its manners."""
+
+import argparse
+import contextlib
+import dataclasses
+import json
+import shlex
+import signal
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
+
+import numpy as np
+import optax
+import rich.progress
+import tyro
+from rich.console import Console
+
+from fwdonly import LearningRule, Plan, Progress, UsageError, data, report, sweep
+
+Optimizer = Literal["adam", "adamw", "sgd", "momentum"]
+LRSchedule = Literal["constant", "cosine"]
+Keep = Literal["best_loss", "best_accuracy", "last"]
+
+
+@dataclasses.dataclass(frozen=True)
+class Options:
+    """Options of every experiment."""
+
+    preset: Literal["mnist", "fashion_mnist", "cifar10", "cifar100"] | None = None
+    """Start from the settings published for this data set (arXiv 2509.19063); other options override them."""
+    seeds: int = 10
+    """Number of seeds, trained together as one compiled program."""
+    first_seed: int = 0
+    """The seeds are first-seed, first-seed + 1, ..."""
+    dataset: str = "auto"
+    """mnist, fashion_mnist, cifar10, cifar100, mnist5k, digits, tfds:NAME, or NAME for NAME.npz in the data
+    directory. auto: full MNIST where it can be had, otherwise 5,000 embedded MNIST images."""
+    data_dir: Path | None = None
+    """Folder with data files (.npz, IDX, CIFAR batches). Default: $FWDONLY_DATA."""
+    split: Literal["fixed", "paper"] = "fixed"
+    """Validation images. fixed: stratified, the same for all seeds. paper: MNIST's last 10,000, else a random tenth
+    drawn from the seed."""
+    normalise: Literal["pixel", "paper", "none"] = "pixel"
+    """Pixel constants: of the training set, of the papers' code, or none."""
+    augment: bool = False
+    """Random crop after reflect padding by 4, then random horizontal flip."""
+    widths: tuple[int, ...] = (1000, 1000)
+    """Widths of the hidden layers."""
+    batch_size: int = 128
+    """Images per step; the incomplete last batch of an epoch is dropped."""
+    epochs: int = 16
+    """Cap on the epochs; of every stage, where a rule trains in stages."""
+    learning_rate: float = 1.2e-3
+    """Learning rate, at its peak."""
+    lr_schedule: LRSchedule = "cosine"
+    """constant, or a cosine from the peak to 0 at the epoch cap."""
+    optimizer: Optimizer = "adam"
+    """momentum is sgd with momentum 0.9. All but adamw add weight decay to the gradient; adamw decouples it."""
+    weight_decay: float = 0.0
+    """Weight decay."""
+    patience: int | None = None
+    """Stop after this many epochs without a lower validation loss. None: train to the cap."""
+    min_delta: float = 0.0
+    """A validation loss is lower if it is lower by more than this."""
+    keep: Keep = "best_accuracy"
+    """The state that is kept and tested: of the epoch with the best validation loss or accuracy, or the last one."""
+    how: Literal["auto", "map", "vmap"] = "auto"
+    """Seeds one after another (map) or all at once (vmap). auto: map on a CPU, vmap elsewhere."""
+    output_dir: Path | None = None
+    """Result folder. Default: results/SCRIPT-DATASET-TIME."""
+    resume: bool = False
+    """Continue the interrupted run in --output-dir; all other options as they were."""
+    quiet: bool = False
+    """No progress, only the table."""
+
+
+class Arm(NamedTuple):
+    """One rule of an experiment."""
+
+    name: str
+    build: Callable[[optax.GradientTransformation, int], LearningRule | Sequence[LearningRule]]
+    """From an optimizer and the number of classes to the rule, or to its stages."""
+    options: Options
+    """This rule's settings; they may differ from the other arms' in how it is optimised and stopped, not in data."""
+
+
+def common_options(options: Options, **changes: Any) -> Options:
+    """The common part of a script's options, with ``changes`` where they are not None."""
+    values = {field.name: getattr(options, field.name) for field in dataclasses.fields(Options)}
+    return Options(**values | {name: value for name, value in changes.items() if value is not None})
+
+
+NOT_CONFIGURATION = ("data_dir", "output_dir", "resume", "quiet")
+
+
+def parse(kind: type[Options], presets: dict[str, dict[str, Any]]) -> Any:
+    """The options from the command line, over those of the preset, over the defaults."""
+    early = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    early.add_argument("--preset")
+    preset = presets.get(early.parse_known_args()[0].preset, {})
+    return tyro.cli(kind, default=kind(**preset))
+
+
+def main(script: str, kind: type[Options], presets: dict[str, dict[str, Any]], arms: Callable[[Any], list[Arm]]) -> int:
+    """Parse, run, report; the exit code: 0 done, 2 bad input, 130 interrupted."""
+    options = parse(kind, presets)
+    try:
+        return run(script, options, arms(options))
+    except UsageError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+
+
+def run(script: str, options: Options, arms: Sequence[Arm]) -> int:
+    """Train every arm over the same seeds, split and data order, and write the result folder."""
+    check(options)
+    plans = [plan(arm.options) for arm in arms]
+    dataset = data.load(options.dataset, options.data_dir)
+    print(
+        f"data: {dataset.name}, {len(dataset.x_train):,} + {len(dataset.x_test):,} images, {dataset.source}", flush=True
+    )
+    seeds = range(options.first_seed, options.first_seed + options.seeds)
+    if options.split == "paper":
+        parts = [data.paper_split(dataset, seed=seed) for seed in seeds]
+        split = np.stack([train for train, _ in parts]), np.stack([val for _, val in parts])
+    else:
+        split = data.split(dataset)
+    config = configuration(script, arms, dataset, split)
+    folder = open_folder(script, options, dataset, config)
+    summaries, rows = earlier(folder)
+    with interruptible() as interrupted:
+        for arm, arm_plan in zip(arms, plans, strict=True):
+            if any(summary["rule"] == arm.name and summary["finished"] for summary in summaries):
+                continue
+            checkpoint = folder / f"{arm.name}.checkpoint.npz"
+            with Reporter(arm.name, quiet=options.quiet, stop=interrupted) as reporter:
+                result = sweep(
+                    rule_maker(arm, dataset.num_classes, split[0].shape[-1] // arm_plan.batch_size),
+                    dataset,
+                    arm_plan,
+                    seeds=seeds,
+                    hyper={"learning_rate": arm.options.learning_rate},
+                    split=split,
+                    how=options.how,
+                    callback=reporter,
+                    checkpoint=checkpoint,
+                    resume=True,
+                )
+            summaries = [s for s in summaries if s["rule"] != arm.name]
+            summaries.append(report.summarise(arm.name, seeds, result))
+            rows = [row for row in rows if row["rule"] != arm.name]
+            rows += report.metric_rows(arm.name, seeds, result)
+            finished = result.finished and len(summaries) == len(arms)
+            write(folder, config, summaries, rows, title(options, dataset), finished)
+            if not result.finished:
+                break
+            checkpoint.unlink(missing_ok=True)
+    table = report.table_rows(summaries)
+    report.print_table(title(options, dataset), *table)
+    for summary in summaries:
+        gone = [str(record["seed"]) for record in summary["runs"] if record["diverged"]]
+        if gone:
+            which = f"{summary['rule'].upper()} with seed {', '.join(gone)}"
+            print(f"warning: the loss of {which} became NaN or infinite; try a lower learning rate")
+    if len(summaries) < len(arms) or not all(summary["finished"] for summary in summaries):
+        print(f"interrupted; the table is partial. Continue with:\n  {resume_command(folder)}")
+        return 130
+    print(f"results: {folder}/ (config.json, summary.json, metrics.csv, table.md, learning_curves.png)")
+    return 0
+
+
+def check(options: Options) -> None:
+    """Refuse numbers that no training can use, before anything is loaded or written."""
+    for name, low in (("seeds", 1), ("first_seed", 0), ("batch_size", 1), ("epochs", 1), ("patience", 1)):
+        value = getattr(options, name)
+        if value is not None and value < low:
+            raise UsageError(f"--{name.replace('_', '-')} must be at least {low}; got {value}")
+    if options.resume and options.output_dir is None:
+        raise UsageError("--resume needs --output-dir, the folder to continue in")
+
+
+def plan(options: Options) -> Plan:
+    """The training plan of one arm."""
+    for name in ("learning_rate", "weight_decay", "min_delta"):
+        if not 0 <= getattr(options, name) < float("inf"):
+            raise UsageError(f"--{name.replace('_', '-')} must be 0 or more; got {getattr(options, name)}")
+    return Plan(
+        epochs=options.epochs,
+        batch_size=options.batch_size,
+        patience=options.patience,
+        min_delta=options.min_delta,
+        keep=options.keep,
+        normalise=options.normalise,
+        augment=options.augment,
+    )
+
+
+def rule_maker(arm: Arm, num_classes: int, steps_per_epoch: int) -> Callable[..., Any]:
+    """The arm's rule as a function of the learning rate, which is traced: a new value does not compile anew."""
+    options = arm.options
+
+    def make(learning_rate: Any) -> Any:
+        if options.lr_schedule == "cosine":
+            learning_rate = optax.cosine_decay_schedule(learning_rate, max(1, steps_per_epoch * options.epochs))
+        if options.optimizer == "adamw":
+            return arm.build(optax.adamw(learning_rate, weight_decay=options.weight_decay), num_classes)
+        tx = {
+            "adam": optax.adam(learning_rate),
+            "sgd": optax.sgd(learning_rate),
+            "momentum": optax.sgd(learning_rate, momentum=0.9),
+        }[options.optimizer]
+        if options.weight_decay > 0:
+            tx = optax.chain(optax.add_decayed_weights(options.weight_decay), tx)
+        return arm.build(tx, num_classes)
+
+    return make
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# The result folder
+
+
+def configuration(
+    script: str, arms: Sequence[Arm], dataset: data.Dataset, split: Sequence[np.ndarray]
+) -> dict[str, Any]:
+    """Everything that decides the numbers, as plain JSON."""
+    settings = {
+        arm.name: {k: v for k, v in dataclasses.asdict(arm.options).items() if k not in NOT_CONFIGURATION}
+        for arm in arms
+    }
+    described = {
+        "name": dataset.name,
+        "digest": dataset.digest,
+        "train": split[0].shape[-1],
+        "validation": split[1].shape[-1],
+        "test": len(dataset.y_test),
+    }
+    return json.loads(json.dumps({"script": script, "rules": settings, "data": described}))
+
+
+def open_folder(script: str, options: Options, dataset: data.Dataset, config: dict[str, Any]) -> Path:
+    """The result folder, made if need be and never one that holds something else."""
+    stamp = time.strftime("%Y%m%d-%H%M%S")
+    folder = (
+        options.output_dir or Path("results") / f"{script}-{dataset.name.replace(':', '-').replace('/', '-')}-{stamp}"
+    )
+    if folder.exists() and not folder.is_dir():
+        raise UsageError(f"{folder} is a file; give another --output-dir")
+    if folder.exists() and any(folder.iterdir()):
+        path = folder / "config.json"
+        if not path.exists():
+            raise UsageError(f"{folder} is not empty and not a result folder; give another --output-dir")
+        try:
+            found = json.loads(path.read_text())["configuration"]
+        except (ValueError, KeyError, TypeError) as error:
+            raise UsageError(f"{path} is damaged ({error}); give another --output-dir") from error
+        difference = first_difference(found, config)
+        if difference:
+            raise UsageError(f"{folder} holds another configuration ({difference}); give another --output-dir")
+        if not options.resume:
+            raise UsageError(
+                f"{folder} already holds this run; add --resume to continue it, or give another --output-dir"
+            )
+        return folder
+    if options.resume:
+        raise UsageError(f"there is nothing to resume in {folder}; leave out --resume, or give another --output-dir")
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UsageError(f"cannot make the folder {folder}: {error.strerror}; give a writable --output-dir") from error
+    opened = {"configuration": config, "command": shlex.join([sys.executable, *sys.argv])}
+    report.write_json(folder / "config.json", opened | {"data_source": dataset.source})
+    return folder
+
+
+def first_difference(found: Any, wanted: Any, where: str = "") -> str:
+    """Where two configurations part, in words; empty if they do not."""
+    if isinstance(found, dict) and isinstance(wanted, dict):
+        for name in dict.fromkeys([*wanted, *found]):
+            words = first_difference(found.get(name), wanted.get(name), f"{where}.{name}" if where else name)
+            if words:
+                return words
+        return ""
+    return "" if found == wanted else f"{where} is {found} there and {wanted} here"
+
+
+def earlier(folder: Path) -> tuple[list[report.Summary], list[dict[str, Any]]]:
+    """What an interrupted run has left of finished rules."""
+    if not (folder / "summary.json").exists():
+        return [], []
+    try:
+        summaries = json.loads((folder / "summary.json").read_text())["rules"]
+        return summaries, report.read_metrics(folder / "metrics.csv")
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise UsageError(f"the results in {folder} are damaged ({error}); give another --output-dir") from error
+
+
+def write(
+    folder: Path,
+    config: dict[str, Any],
+    summaries: list[report.Summary],
+    rows: list[dict[str, Any]],
+    heading: str,
+    finished: bool,
+) -> None:
+    """Write the result files of what there is so far."""
+    content = {"finished": finished, "title": heading, "data": config["data"], "rules": summaries}
+    content["statistics"] = {summary["rule"]: report.statistics_of(summary) for summary in summaries}
+    report.write_json(folder / "summary.json", content | {"environment": report.environment()})
+    report.write_metrics(folder / "metrics.csv", rows)
+    partial = "" if finished else "\nPartial: the run was interrupted.\n"
+    report.write_text(folder / "table.md", f"{heading}\n\n{report.markdown(*report.table_rows(summaries))}{partial}")
+    if rows:
+        report.learning_curves(folder / "learning_curves.png", rows, heading)
+
+
+def title(options: Options, dataset: data.Dataset) -> str:
+    """Network and data in one line, for the table and the figure."""
+    widths = "-".join(map(str, options.widths))
+    embedded = "" if dataset.name != "mnist5k" else " (5,000 embedded images, not full MNIST)"
+    return f"MLP {widths} on {dataset.name}{embedded}, batch {options.batch_size}"
+
+
+def resume_command(folder: Path) -> str:
+    """The command line that continues this run."""
+    words = [word for word in sys.argv if word != "--resume"]
+    if not any(word.split("=")[0] in ("--output-dir", "--output_dir") for word in words):
+        words += ["--output-dir", str(folder)]
+    return shlex.join(["python", *words, "--resume"])
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# On the terminal
+
+
+@contextlib.contextmanager
+def interruptible() -> Iterator[Callable[[], bool]]:
+    """Within it the first Ctrl-C (or SIGTERM) only asks to stop at the next chunk, the second one stops at once."""
+    asked: list[int] = []
+
+    def ask(number: int, _: Any) -> None:
+        if asked:
+            raise KeyboardInterrupt
+        asked.append(number)
+        print("\nstopping after the steps under way; once more to stop at once", file=sys.stderr, flush=True)
+
+    before = {number: signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield lambda: bool(asked)
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+class Reporter:
+    """The callback of the scripts: a progress bar on a terminal, elsewhere a line per epoch; asks for a stop.
+
+    The time left is what the epoch caps allow; early stopping may end sooner.
+    """
+
+    def __init__(self, name: str, *, quiet: bool, stop: Callable[[], bool]) -> None:
+        self.name, self.stop, self.console = name.upper(), stop, Console()
+        self.quiet, self.lines = quiet, not self.console.is_terminal
+        self.bar = rich.progress.Progress(
+            rich.progress.TextColumn("{task.description}"),
+            rich.progress.BarColumn(bar_width=20),
+            rich.progress.TextColumn("{task.fields[numbers]}"),
+            rich.progress.TimeElapsedColumn(),
+            rich.progress.TextColumn("left"),
+            rich.progress.TimeRemainingColumn(),
+            console=self.console,
+            disable=quiet or self.lines,
+        )
+        self.task = self.bar.add_task(self.name, total=None, numbers="compiling")
+        self.accuracy = float("nan")
+
+    def __enter__(self) -> "Reporter":
+        self.bar.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.bar.stop()
+
+    def __call__(self, progress: Progress) -> bool:
+        total = progress.stages * progress.epochs * progress.steps
+        done = (progress.stage * progress.epochs + progress.epoch) * progress.steps + progress.step
+        ended = progress.record is not None
+        if not progress.active.any():
+            done = (progress.stage + 1) * progress.epochs * progress.steps
+        if progress.record is not None:
+            self.accuracy = 100 * _mean(progress.record["val_accuracy"])
+        stage = f" stage {progress.stage + 1}/{progress.stages}" if progress.stages > 1 else ""
+        numbers = f"epoch {progress.epoch + (not ended)}/{progress.epochs}  loss {_mean(progress.loss):.4f}"
+        numbers += f"  val {self.accuracy:.2f} %" if np.isfinite(self.accuracy) else ""
+        training = int(progress.active.sum())
+        numbers += f"  {training}/{progress.active.size} seeds" if 0 < training < progress.active.size else ""
+        self.bar.update(self.task, total=total, completed=done, description=self.name + stage, numbers=numbers)
+        if self.lines and ended and not self.quiet:
+            left = progress.seconds / done * (total - done)
+            print(f"{self.name}{stage}  {numbers}  {_clock(progress.seconds)} gone, {_clock(left)} left", flush=True)
+        return self.stop()
+
+
+def _mean(values: np.ndarray) -> float:
+    finite = values[np.isfinite(values)]
+    return float(finite.mean()) if finite.size else float("nan")
+
+
+def _clock(seconds: float) -> str:
+    return f"{int(seconds) // 60}:{int(seconds) % 60:02d}"

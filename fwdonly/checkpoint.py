@@ -1,0 +1,84 @@
+"""Save and load trees of arrays in one .npz file: no pickle, written whole or not at all."""
+
+import json
+import os
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from .base import UsageError
+
+_MEND = "delete it, or give another output folder"
+
+
+def save(path: str | Path, tree: Any, meta: dict[str, Any]) -> None:
+    """Write ``tree`` (arrays of any dtype, any nesting) and JSON-serialisable ``meta`` to ``path``.
+
+    The file is written beside ``path`` and renamed, so that an interruption leaves the earlier file untouched.
+
+    Raises:
+        UsageError: the folder cannot be written.
+    """
+    path = Path(path)
+    leaves = {
+        jax.tree_util.keystr(where): np.asarray(leaf) for where, leaf in jax.tree_util.tree_leaves_with_path(tree)
+    }
+    header = {"meta": meta, "leaves": {name: [str(a.dtype), list(a.shape)] for name, a in leaves.items()}}
+    # Raw bytes: NumPy's own format does not carry bfloat16 and its relatives.
+    arrays: dict[str, Any] = {f"leaf{i}": np.frombuffer(a.tobytes(), np.uint8) for i, a in enumerate(leaves.values())}
+    arrays["header"] = np.frombuffer(json.dumps(header).encode(), np.uint8)
+    temporary = path.with_name(path.name + ".part")
+    try:
+        with open(temporary, "wb") as file:
+            np.savez(file, **arrays)
+        os.replace(temporary, path)
+    except OSError as error:
+        temporary.unlink(missing_ok=True)
+        raise UsageError(f"cannot write the checkpoint {path}: {error.strerror}; choose a writable folder") from error
+
+
+def read_meta(path: str | Path) -> dict[str, Any]:
+    """The ``meta`` that `save` was given, without reading the arrays.
+
+    Raises:
+        UsageError: the file is damaged.
+    """
+    return _read(Path(path), with_leaves=False)[1]
+
+
+def load(path: str | Path, like: Any) -> Any:
+    """The tree that `save` was given, with the structure of ``like`` (a tree of arrays or of shape structs).
+
+    Raises:
+        UsageError: the file is damaged, or its arrays are not those of ``like`` in name, shape and dtype.
+    """
+    path = Path(path)
+    saved, _ = _read(path, with_leaves=True)
+    expected, treedef = jax.tree_util.tree_flatten_with_path(like)
+    names = [jax.tree_util.keystr(where) for where, _ in expected]
+    if sorted(names) != sorted(saved):
+        odd = sorted(set(names) ^ set(saved))[0]
+        raise UsageError(f"{path} belongs to another rule, network or optimizer (it differs in {odd}); {_MEND}")
+    for name, (_, leaf) in zip(names, expected, strict=True):
+        have, want = (saved[name].shape, saved[name].dtype), (leaf.shape, leaf.dtype)
+        if have != want:
+            raise UsageError(f"{path} holds {name} as {have[1]}{have[0]} where {want[1]}{want[0]} is needed; {_MEND}")
+    return jax.tree_util.tree_unflatten(treedef, [saved[name] for name in names])
+
+
+def _read(path: Path, *, with_leaves: bool) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            header = json.loads(file["header"].tobytes())
+            names = header["leaves"].items() if with_leaves else ()
+            leaves = {
+                name: np.frombuffer(file[f"leaf{i}"].tobytes(), jnp.dtype(dtype)).reshape(shape)
+                for i, (name, (dtype, shape)) in enumerate(names)
+            }
+            return leaves, header["meta"]
+    except (OSError, ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile) as error:
+        raise UsageError(f"{path} is not a readable checkpoint ({error}); {_MEND}") from error

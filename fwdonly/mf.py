@@ -1,0 +1,236 @@
+r"""Mono-Forward (MF): every layer has its own bias-free class readout and learns from that readout's loss alone.
+
+Gong, Li, Abdulla, *Mono-Forward*, arXiv 2501.09238 (per-batch simultaneous schedule); Spyra, arXiv 2509.19063,
+equations 2.7-2.11, and arXiv 2511.01061 (greedy layer-by-layer schedule). `rule` is the simultaneous schedule,
+`stages` the greedy one.
+"""
+
+from functools import partial
+from typing import Any, Literal, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+from jaxtyping import Array, Float
+
+from . import nets
+from .base import Batch, LearningRule, Metrics, Net, UsageError, after, cross_entropy, descend
+
+
+class Layer(NamedTuple):
+    """What layer i owns: ``block`` holds W_i and b_i, ``M`` the readout M_i of shape (classes, n_i)."""
+
+    block: Any
+    M: Float[Array, "classes n"]
+
+
+Params = tuple[Layer | None, ...]
+"""Layers 1..L; with the input readout one more in front, M_0, whose block is empty."""
+
+
+class State(NamedTuple):
+    """``params`` and one optimizer state per layer, so that no optimizer can couple layers."""
+
+    params: Params
+    opt_state: tuple[Any, ...]
+
+
+def init(
+    key: Array,
+    x: Float[Array, "batch *features"],
+    *,
+    net: Net,
+    tx: optax.GradientTransformation,
+    num_classes: int,
+    input_readout: bool = False,
+) -> State:
+    """Start values: blocks as the network draws them, every M_i uniform on +-1/sqrt(n_i).
+
+    Args:
+        key: random key; blocks and readouts have separate streams, so M_0 changes no other start value.
+        x: example inputs, used for shapes.
+        net: the hidden layers, a tuple of blocks.
+        tx: any optax transformation; each layer gets a state of its own.
+        num_classes: C, the number of rows of each M_i.
+        input_readout: also train M_0, a softmax regression on the raw input.
+
+    Raises:
+        UsageError: fewer than two classes, or inputs the network cannot take.
+    """
+    if num_classes < 2:
+        raise UsageError(f"classification needs at least 2 classes; got num_classes={num_classes}")
+    block_key, readout_key = jax.random.split(key)
+    blocks, activations = nets.init(block_key, x, net)
+    if input_readout:
+        blocks, activations = (nets.Identity().init(block_key, x), *blocks), (x, *activations)
+    params = []
+    for i, (block, a) in enumerate(zip(blocks, activations, strict=True), start=1 - input_readout):
+        bound = _flat(a).shape[1] ** -0.5
+        M = jax.random.uniform(
+            jax.random.fold_in(readout_key, i), (num_classes, _flat(a).shape[1]), a.dtype, -bound, bound
+        )
+        params.append(Layer(block, M))
+    return State(tuple(params), tuple(tx.init(layer) for layer in params))
+
+
+def grads(params: Params, batch: Batch, key: Array, *, net: Net, layer: int | None = None) -> tuple[Params, Metrics]:
+    r"""The gradient of each layer's own loss with respect to that layer's own parameters.
+
+    For i = 1..L, with a_0 = x (arXiv 2509.19063, eqs 2.7-2.11; row vectors, B samples, C classes)::
+
+        z_i = a_{i-1} W_i + b_i     a_i = max(0, z_i)     G_i = a_i M_i^T                  (goodness, (B, C))
+        loss_i = -(1/B) sum_b log softmax(G_i)[b, y_b]                                     (nats)
+
+    which differentiates to, with E = (softmax(G_i) - onehot(y)) / B::
+
+        dM_i = E^T a_i     dZ = (E M_i) * [z_i > 0]     dW_i = a_{i-1}^T dZ     db_i = sum_b dZ
+
+    Held constant while loss_i is differentiated: a_{i-1} and all parameters of all other layers. No gradient crosses
+    a layer; within one, the two products above are taken by automatic differentiation, so that a block may be any
+    differentiable map (a convolution's readout M_i reads the flattened pooled map).
+
+    Args:
+        params: from `init`; one entry more than ``net`` means that M_0 is trained too.
+        batch: inputs (B, *features) and labels (B,).
+        key: unused, MF is deterministic.
+        net: the hidden layers.
+        layer: train this layer alone (1..L, or 0 for M_0); None trains all. Entries of the others are None.
+
+    Returns:
+        Gradients shaped like ``params`` and the metrics ``loss`` (sum of the trained layers' losses) and
+        ``layer_loss`` (trained layers,), both in nats and taken before any update.
+
+    Example:
+        >>> import jax, optax, fwdonly
+        >>> net, batch = fwdonly.nets.mlp([8, 8]), fwdonly.Batch(jax.numpy.ones((4, 6)), jax.numpy.array([0, 1, 2, 0]))
+        >>> state = fwdonly.mf.init(jax.random.key(0), batch.x, net=net, tx=optax.adam(1e-3), num_classes=3)
+        >>> grads, metrics = fwdonly.mf.grads(state.params, batch, jax.random.key(1), net=net)
+        >>> metrics["layer_loss"].shape
+        (2,)
+
+    Deviations:
+        * The full text of arXiv 2501.09238 was not available; the simultaneous schedule follows public restatements.
+          All layers see activations computed with the weights before the update, as the order of statements there
+          implies, and M_i in dW_i is the value before its update (Jacobi, not Gauss-Seidel).
+        * arXiv 2509.19063 describes the greedy schedule as *the* algorithm and says "best validation checkpoint"; its
+          code keeps the last epoch of each stage. Which state is kept is an option of the training loop here.
+        * Whether the published convolutional nets flatten before or after pooling is not known; here after.
+        * Published runs train no M_0, the public code does; here an option, off by default.
+    """
+    del key
+    a, gradients, losses = batch.x, [], []
+    for i, block, own in _layers(net, params):
+        if layer is None or i == layer:
+            (loss, a), g = jax.value_and_grad(_local_loss, has_aux=True)(own, block, a, batch.y)
+            losses.append(loss)
+            a = after(a, g)
+        elif i < layer:
+            a, g = block.apply(own.block, a), None
+        else:
+            g = None
+        gradients.append(g)
+    layer_loss = jnp.stack(losses)
+    return tuple(gradients), {"loss": layer_loss.sum(), "layer_loss": layer_loss}
+
+
+def _local_loss(own: Layer, block: Any, a: Array, y: Array) -> tuple[Array, Array]:
+    """loss_i and a_i, given a_{i-1}."""
+    a = block.apply(own.block, a)
+    G = _flat(a) @ own.M.T
+    return cross_entropy(G, y), a
+
+
+def update(
+    state: State, batch: Batch, key: Array, *, net: Net, tx: optax.GradientTransformation, layer: int | None = None
+) -> tuple[State, Metrics]:
+    """One step: `grads` at the old parameters, then one optax step in every trained layer.
+
+    Args and metrics as for `grads`. With ``layer`` given, every other layer keeps its parameters and optimizer state.
+    """
+    gradients, metrics = grads(state.params, batch, key, net=net, layer=layer)
+    stepped = [
+        (own, opt) if g is None else descend(tx, g, opt, own)
+        for g, opt, own in zip(gradients, state.opt_state, state.params, strict=True)
+    ]
+    params, opt_state = zip(*stepped, strict=True)
+    return State(params, opt_state), metrics
+
+
+def predict(
+    state: State,
+    x: Float[Array, "batch *features"],
+    *,
+    net: Net,
+    prediction: Literal["last", "sum"] = "last",
+    sum_includes_input: bool = False,
+    layer: int | None = None,
+) -> Float[Array, "batch classes"]:
+    """Class scores: G_L ("last"), or the sum of G_1..G_L ("sum"; scores are summed, not probabilities).
+
+    Args:
+        state: from `init` or `update`.
+        x: inputs (batch, *features).
+        net: the hidden layers.
+        prediction: "last" or "sum".
+        sum_includes_input: let G_0 = x M_0^T enter the sum (the literature does not say); needs M_0.
+        layer: predict with the network cut off after this layer, as greedy stages do; None means all of it.
+    """
+    a, total = x, 0.0
+    last = len(net) if layer is None else layer
+    for i, block, own in _layers(net, state.params):
+        if i > last:
+            break
+        a = block.apply(own.block, a)
+        if i == last or (prediction == "sum" and (i > 0 or sum_includes_input)):
+            total = total + _flat(a) @ own.M.T
+    return jnp.asarray(total)
+
+
+def rule(
+    net: Net,
+    tx: optax.GradientTransformation,
+    *,
+    num_classes: int,
+    input_readout: bool = False,
+    prediction: Literal["last", "sum"] = "last",
+    sum_includes_input: bool = False,
+    layer: int | None = None,
+) -> LearningRule:
+    """MF with the simultaneous schedule: every batch updates all layers (or ``layer`` alone, one greedy stage).
+
+    Raises:
+        UsageError: an unknown prediction mode, or a sum over an input readout that is not there.
+    """
+    if prediction not in ("last", "sum"):
+        raise UsageError(f"prediction is 'last' or 'sum'; got {prediction!r}")
+    first = 1 - input_readout
+    if layer is not None and not first <= layer <= len(net):
+        raise UsageError(f"layer is one of {first}..{len(net)} for this network; got {layer}")
+    if sum_includes_input and not (input_readout and prediction == "sum"):
+        raise UsageError("sum_includes_input needs input_readout=True and prediction='sum'")
+    return LearningRule(
+        init=partial(init, net=net, tx=tx, num_classes=num_classes, input_readout=input_readout),
+        update=partial(update, net=net, tx=tx, layer=layer),
+        predict=partial(predict, net=net, prediction=prediction, sum_includes_input=sum_includes_input, layer=layer),
+    )
+
+
+def stages(net: Net, tx: optax.GradientTransformation, *, input_readout: bool = False, **options: Any) -> tuple:
+    """MF with the greedy schedule: one `LearningRule` per layer over one state, to be trained one after another.
+
+    Stage i trains layer i alone on a_{i-1}, which is recomputed with the layers below as they are, and predicts with
+    the network cut off after layer i. Options as for `rule`; with ``input_readout`` stage 0 trains M_0.
+    """
+    numbers = range(1 - input_readout, len(net) + 1)
+    return tuple(rule(net, tx, input_readout=input_readout, layer=i, **options) for i in numbers)
+
+
+def _layers(net: Net, params: Params) -> list[tuple[int, Any, Any]]:
+    """(i, block, parameters) for i = 1..L, with i = 0 in front where M_0 is trained."""
+    has_input = len(params) - len(net)
+    blocks = (nets.Identity(),) * has_input + net
+    return list(zip(range(1 - has_input, len(net) + 1), blocks, params, strict=True))
+
+
+def _flat(a: Float[Array, "batch *features"]) -> Float[Array, "batch n"]:
+    return a.reshape(a.shape[0], -1)

@@ -1,0 +1,348 @@
+"""Result files, and the tables and figures made from them alone.
+
+A result folder holds ``config.json``, ``summary.json``, ``metrics.csv``, ``table.md`` and ``learning_curves.png``.
+Missing numbers are null (in tables a dash), never 0.
+"""
+
+import csv
+import json
+import math
+import os
+import platform
+import statistics
+import subprocess
+import sys
+from collections.abc import Iterable, Sequence
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+
+from .base import UsageError
+from .train import Result
+
+Summary = dict[str, Any]
+"""One rule's results as JSON: ``rule``, ``runs`` (one record per seed), seconds, and whether it finished."""
+
+COLUMNS = ["rule", "seed", "stage", "epoch", "train_loss", "val_loss", "val_accuracy", "layer_loss"]
+
+
+def summarise(rule: str, seeds: Sequence[int], result: Result) -> Summary:
+    """A rule's `Result` over several seeds as plain JSON types: one record per seed, in the order of ``seeds``.
+
+    ``train_seconds`` of a run is its share of the sweep's wall clock in proportion to its epochs, since runs of a
+    sweep are not timed one by one.
+    """
+    total = max(int(result.epochs.sum()), 1)
+    runs = []
+    for i, seed in enumerate(seeds):
+        trained = int(result.epochs[i])
+        runs.append(
+            {
+                "seed": int(seed),
+                "val_accuracy": _number(result.val_accuracy[i]),
+                "val_loss": _number(result.val_loss[i]),
+                "test_accuracy": _number(result.test_accuracy[i]),
+                "test_loss": _number(result.test_loss[i]),
+                "epochs": trained,
+                "kept_epoch": int(result.kept_epoch[i]),
+                "train_seconds_share": result.train_seconds * trained / total,
+                "diverged": bool(result.diverged[i]),
+            }
+        )
+    return {
+        "rule": rule,
+        "finished": result.finished,
+        "compile_seconds": result.compile_seconds,
+        "train_seconds": result.train_seconds,
+        "runs": runs,
+    }
+
+
+def metric_rows(rule: str, seeds: Sequence[int], result: Result) -> list[dict[str, Any]]:
+    """The history as one row per epoch and seed, for ``metrics.csv``; epochs a stopped run did not train are left out.
+
+    ``layer_loss`` joins the losses of the trained layers with spaces.
+    """
+    history, rows = result.history, []
+    for at in range(len(history.get("epoch", ()))):
+        for i, seed in enumerate(seeds):
+            # A diverged run's last epoch is kept, as empty cells; the epochs after it were not trained.
+            if at >= 1 and all(math.isnan(history[name][at][i]) for name in ("train_loss", "val_loss", "val_accuracy")):
+                continue
+            layers = history["layer_loss"][at][i] if "layer_loss" in history else ()
+            rows.append(
+                {
+                    "rule": rule,
+                    "seed": int(seed),
+                    "stage": int(history["stage"][at]),
+                    "epoch": int(history["epoch"][at]),
+                    **{name: _number(history[name][at][i]) for name in ("train_loss", "val_loss", "val_accuracy")},
+                    "layer_loss": " ".join(f"{loss:.6g}" for loss in layers),
+                }
+            )
+    return rows
+
+
+def environment() -> dict[str, Any]:
+    """The software and hardware of this process, as far as it can be read; unknown entries are None."""
+    device = jax.devices()[0]
+    names = ("fwdonly", "jax", "jaxlib", "flax", "optax", "numpy")
+    return {
+        "python": platform.python_version(),
+        "packages": {name: _version(name) for name in names},
+        "git_commit": _git_commit(),
+        "platform": platform.platform(),
+        "cpu": _cpu(),
+        "cores": os.cpu_count(),
+        "backend": jax.default_backend(),
+        "device": device.device_kind,
+        "devices": len(jax.devices()),
+        "xla_flags": os.environ.get("XLA_FLAGS"),
+        "matmul_precision": str(getattr(jax.config, "jax_default_matmul_precision", None)),
+    }
+
+
+def write_json(path: Path, content: Any) -> None:
+    """Write JSON whole or not at all; NaN is refused.
+
+    Raises:
+        UsageError: the file cannot be written.
+    """
+    _write(path, json.dumps(content, indent=2, allow_nan=False) + "\n")
+
+
+def write_metrics(path: Path, rows: Iterable[dict[str, Any]]) -> None:
+    """Write ``metrics.csv``; a missing number is an empty cell.
+
+    Raises:
+        UsageError: the file cannot be written.
+    """
+    temporary = path.with_name(path.name + ".part")
+    try:
+        with open(temporary, "w", newline="") as file:
+            writer = csv.DictWriter(file, COLUMNS)
+            writer.writeheader()
+            writer.writerows(rows)
+        os.replace(temporary, path)
+    except OSError as error:
+        raise UsageError(f"cannot write {path}: {error.strerror}; choose a writable folder") from error
+
+
+def read_metrics(path: Path) -> list[dict[str, Any]]:
+    """The rows of a ``metrics.csv``, numbers as numbers, missing ones as NaN."""
+    with open(path, newline="") as file:
+        return [
+            {
+                name: value
+                if name in ("rule", "layer_loss")
+                else int(value)
+                if name in ("seed", "stage", "epoch")
+                else float(value or "nan")
+                for name, value in row.items()
+            }
+            for row in csv.DictReader(file)
+        ]
+
+
+def table_rows(summaries: Sequence[Summary]) -> tuple[list[str], list[list[str]]]:
+    """Header and rows of the result table: a row per rule and seed, then mean ± sd (n - 1) per rule.
+
+    Accuracies in percent. The mean covers finished runs that did not diverge, and says how many there are.
+    """
+    header = ["rule", "seed", "val %", "test %", "epochs", "kept", "train s", "compile s"]
+    rows = []
+    for summary in summaries:
+        name = summary["rule"].upper()
+        for run in summary["runs"]:
+            note = " diverged" if run["diverged"] else ""
+            rows.append(
+                [
+                    name,
+                    str(run["seed"]) + note,
+                    _percent(run["val_accuracy"]),
+                    _percent(run["test_accuracy"]),
+                    str(run["epochs"]),
+                    str(run["kept_epoch"]),
+                    f"{run['train_seconds_share']:.1f}",
+                    "",
+                ]
+            )
+        counted = [run for run in summary["runs"] if run["test_accuracy"] is not None]
+        rows.append(
+            [
+                name,
+                f"mean ± sd of {len(counted)}",
+                mean_sd([100 * run["val_accuracy"] for run in counted]),
+                mean_sd([100 * run["test_accuracy"] for run in counted]),
+                mean_sd([run["epochs"] for run in counted], ".1f"),
+                mean_sd([run["kept_epoch"] for run in counted], ".1f"),
+                f"total {summary['train_seconds']:.1f}",
+                f"{summary['compile_seconds']:.1f}",
+            ]
+        )
+    return header, rows
+
+
+def statistics_of(summary: Summary) -> dict[str, Any]:
+    """Mean and sample sd (n - 1; None for one run) over the runs that finished and did not diverge."""
+    counted = [run for run in summary["runs"] if run["test_accuracy"] is not None]
+    out: dict[str, Any] = {"n": len(counted), "diverged": sum(run["diverged"] for run in summary["runs"])}
+    for name in ("val_accuracy", "test_accuracy", "epochs"):
+        values = [run[name] for run in counted]
+        out[name] = {
+            "mean": statistics.fmean(values) if values else None,
+            "sd": statistics.stdev(values) if len(values) > 1 else None,
+        }
+    return out
+
+
+def mean_sd(values: Sequence[float], form: str = ".2f") -> str:
+    """``mean ± sd`` with the sample standard deviation; a dash without values, no sd for a single one."""
+    if not values:
+        return "-"
+    mean = format(statistics.fmean(values), form)
+    return f"{mean} ± {format(statistics.stdev(values), form)}" if len(values) > 1 else mean
+
+
+def markdown(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """A Markdown table."""
+    lines = [header, ["---"] * len(header), *rows]
+    return "\n".join("| " + " | ".join(line) + " |" for line in lines) + "\n"
+
+
+def print_table(title: str, header: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+    """Print a table to the terminal (extra ``experiments``); rows that hold a mean are set off."""
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(title=title, title_justify="left", title_style="bold")
+    for i, name in enumerate(header):
+        table.add_column(name, justify="left" if i < 2 else "right", no_wrap=True)
+    for row in rows:
+        mean = row[1].startswith("mean")
+        table.add_row(*row, style="bold" if mean else None, end_section=mean)
+    console = Console()
+    # Piped output has no width of its own; a table cut off at 80 columns helps nobody.
+    (console if console.is_terminal else Console(width=110)).print(table)
+
+
+def learning_curves(path: Path, rows: Sequence[dict[str, Any]], title: str) -> None:
+    """Draw validation accuracy and training loss over epochs, every seed thin and the mean of each rule thick.
+
+    Stages follow one another on the epoch axis, their borders dotted. The losses are each rule's own objective and
+    not comparable between rules. The mean covers the seeds still training at that epoch.
+
+    Args:
+        path: the PNG to write (extra ``experiments``).
+        rows: as from `metric_rows` or `read_metrics`.
+        title: a line above the figure, such as network and data.
+    """
+    import matplotlib
+
+    matplotlib.use("Agg", force=False)
+    import matplotlib.pyplot as plt
+
+    figure, (left, right) = plt.subplots(1, 2, figsize=(11, 4.2), constrained_layout=True)
+    for colour, rule in enumerate(dict.fromkeys(row["rule"] for row in rows)):
+        own = [row for row in rows if row["rule"] == rule]
+        offsets, end = {}, 0
+        for stage in sorted({row["stage"] for row in own}):
+            offsets[stage] = end
+            end += max(row["epoch"] for row in own if row["stage"] == stage)
+            if stage > 0:
+                for axis in (left, right):
+                    axis.axvline(offsets[stage] + 0.5, color=f"C{colour}", linestyle=":", linewidth=1)
+        for axis, name, factor in ((left, "val_accuracy", 100.0), (right, "train_loss", 1.0)):
+            at: dict[int, list[float]] = {}
+            for seed in dict.fromkeys(row["seed"] for row in own):
+                curve = [(offsets[r["stage"]] + r["epoch"], _float(r[name]) * factor) for r in own if r["seed"] == seed]
+                axis.plot(*zip(*curve, strict=True), color=f"C{colour}", alpha=0.35, linewidth=0.8)
+                for epoch, value in curve:
+                    at.setdefault(epoch, []).append(value)
+            epochs = sorted(at)
+            means = [np.nanmean(at[e]) if np.isfinite(at[e]).any() else np.nan for e in epochs]
+            seeds = len({row["seed"] for row in own})
+            axis.plot(
+                epochs,
+                means,
+                color=f"C{colour}",
+                linewidth=2,
+                marker="o" if len(epochs) == 1 else None,
+                label=f"{rule.upper()}, mean of {seeds} seed{'s' if seeds > 1 else ''}",
+            )
+    left.set(xlabel="epoch", ylabel="validation accuracy, %", title=title)
+    right.set(xlabel="epoch", ylabel="training loss of the rule itself, nats", title="not comparable between rules")
+    right.set_yscale("log")
+    for axis in (left, right):
+        axis.grid(alpha=0.3)
+        axis.legend()
+        axis.xaxis.get_major_locator().set_params(integer=True)
+    try:
+        figure.savefig(path, dpi=130)
+    except OSError as error:
+        raise UsageError(f"cannot write {path}: {error.strerror}; choose a writable folder") from error
+    finally:
+        plt.close(figure)
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a text file whole or not at all.
+
+    Raises:
+        UsageError: the file cannot be written.
+    """
+    _write(path, text)
+
+
+def _write(path: Path, text: str) -> None:
+    temporary = path.with_name(path.name + ".part")
+    try:
+        temporary.write_text(text)
+        os.replace(temporary, path)
+    except OSError as error:
+        raise UsageError(f"cannot write {path}: {error.strerror}; choose a writable folder") from error
+
+
+def _number(value: Any) -> float | None:
+    return float(value) if math.isfinite(value) else None
+
+
+def _float(value: float | None) -> float:
+    return math.nan if value is None else value
+
+
+def _percent(value: float | None) -> str:
+    return "-" if value is None else f"{100 * value:.2f}"
+
+
+def _version(name: str) -> str | None:
+    try:
+        return metadata.version(name)
+    except metadata.PackageNotFoundError:
+        return None
+
+
+def _git_commit() -> str | None:
+    here = Path(__file__).parent
+    try:
+        out = subprocess.run(
+            ["git", "describe", "--always", "--dirty", "--abbrev=12"],
+            cwd=here,
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+    except (OSError, subprocess.CalledProcessError):
+        return None
+    return out.stdout.strip()
+
+
+def _cpu() -> str | None:
+    if sys.platform == "linux":
+        for line in Path("/proc/cpuinfo").read_text().splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    return platform.processor() or None

@@ -1,0 +1,628 @@
+"""The training loop: compiled chunks of steps under a host loop that evaluates, stops early, reports and resumes.
+
+One loop serves every rule, a single run (`fit`) and many runs at once (`fwdonly.sweep`). A *run* is one seed with one
+set of numeric hyperparameters; what happens within a run is written here for one run alone and lifted over many.
+"""
+
+import dataclasses
+import functools
+import time
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array
+
+from . import checkpoint as checkpoints
+from . import data as datasets
+from .base import Batch, LearningRule, Metrics, State, UsageError
+
+EVALUATION_BATCH = 500
+CHECKPOINT_SECONDS = 60.0
+
+Source = LearningRule | tuple[LearningRule, ...] | Callable[..., Any]
+"""A rule, its stages, or a function of the numeric hyperparameters that returns one of these."""
+
+Lift = Literal["single", "vmap", "map"]
+
+
+@dataclasses.dataclass(frozen=True)
+class Plan:
+    """How long to train, when to stop and how images reach the network. Equal plans share compiled programs.
+
+    Attributes:
+        epochs: the cap, passes over the training split; of every stage, where a rule has stages.
+        batch_size: images per step; the incomplete last batch of an epoch is dropped.
+        patience: stop after this many epochs in a row without improvement; None trains to the cap.
+        min_delta: an improvement is a decrease of the monitored loss (an increase of the accuracy) by more than this.
+        monitor: what ``patience`` watches: validation "loss" (mean cross-entropy of the prediction) or "accuracy".
+        keep: the state that is kept and tested: of the epoch with the best validation loss ("best_loss") or accuracy
+            ("best_accuracy"; the first such epoch), or of the "last" one.
+        normalise: pixel constants, see `fwdonly.data.statistics`.
+        augment: random crop after reflect padding by 4, then random horizontal flip, in the compiled step.
+        chunk_steps: steps per compiled call, hence the longest wait of the host between two looks at the run.
+    """
+
+    epochs: int = 20
+    batch_size: int = 128
+    patience: int | None = None
+    min_delta: float = 0.0
+    monitor: Literal["loss", "accuracy"] = "loss"
+    keep: Literal["best_loss", "best_accuracy", "last"] = "best_accuracy"
+    normalise: Literal["pixel", "paper", "none"] = "pixel"
+    augment: bool = False
+    chunk_steps: int = 128
+
+    def __post_init__(self) -> None:
+        for name in ("epochs", "batch_size", "chunk_steps", "patience"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise UsageError(f"{name} must be at least 1; got {value}")
+        if not self.min_delta >= 0:
+            raise UsageError(f"min_delta must be 0 or more; got {self.min_delta}")
+
+
+class Progress(NamedTuple):
+    """What a callback sees between two compiled chunks; arrays have one entry per run in a sweep."""
+
+    stage: int
+    """Index of the stage, from 0."""
+    stages: int
+    epoch: int
+    """Epochs finished in this stage."""
+    epochs: int
+    """The cap per stage."""
+    step: int
+    """Steps finished in the epoch under way."""
+    steps: int
+    """Steps per epoch."""
+    seconds: float
+    """Training time so far, compilation and checkpoint writing not counted."""
+    loss: np.ndarray
+    """The rule's own loss, mean over the epoch so far."""
+    active: np.ndarray
+    """False where a run has stopped."""
+    record: dict[str, np.ndarray] | None
+    """At the end of an epoch its row of the history, otherwise None."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Result:
+    """What training gave; arrays have a leading axis over runs in a sweep and none in a `fit`.
+
+    Attributes:
+        state: the kept state (see `Plan.keep`).
+        history: per epoch (first axis): ``stage``, ``epoch`` (within the stage, from 1), ``train_loss``,
+            ``layer_loss`` (a list of arrays, one per epoch, where the rule has local losses), ``val_loss``,
+            ``val_accuracy``; NaN in the rows of a run that has already stopped.
+        epochs: epochs trained, all stages together.
+        kept_epoch: the epoch of the last stage whose state was kept, from 1; 0 is the start state.
+        val_loss, val_accuracy, test_loss, test_accuracy: of the kept state; NaN for a diverged or unfinished run.
+        diverged: the loss became NaN or infinite; the run was frozen, the others went on.
+        finished: False where the callback stopped the training.
+        compile_seconds, train_seconds: wall clock, apart; of all runs together. ``train_seconds`` includes the
+            validation after each epoch and excludes the test and the writing of checkpoints.
+    """
+
+    state: State
+    history: dict[str, Any]
+    epochs: np.ndarray
+    kept_epoch: np.ndarray
+    val_loss: np.ndarray
+    val_accuracy: np.ndarray
+    test_loss: np.ndarray
+    test_accuracy: np.ndarray
+    diverged: np.ndarray
+    finished: bool
+    compile_seconds: float
+    train_seconds: float
+
+
+def fit(
+    rule: LearningRule | Sequence[LearningRule],
+    data: datasets.Dataset,
+    plan: Plan | None = None,
+    *,
+    seed: int = 0,
+    split: tuple[np.ndarray, np.ndarray] | None = None,
+    callback: Callable[[Progress], bool | None] | None = None,
+    checkpoint: str | Path | None = None,
+    resume: bool = False,
+) -> Result:
+    """Train one run: a rule, or stages one after another over the same state.
+
+    Everything random follows from ``seed`` and the number of the step, so equal seeds give two rules equal data order
+    and, where shapes agree, equal start values.
+
+    Args:
+        rule: one `LearningRule`, or several as stages (``fwdonly.mf.stages``).
+        data: images and labels, from `fwdonly.data.load`.
+        plan: lengths, stopping and preprocessing; default `Plan()`.
+        seed: of start values, data order and the rule's own randomness.
+        split: (training indices, validation indices) into ``data.x_train``; default `fwdonly.data.split`.
+        callback: called after every compiled chunk and epoch; a true return value stops the training there.
+        checkpoint: file to write about once a minute and on a stop; a resumed run equals an uninterrupted one bit
+            for bit.
+        resume: continue from ``checkpoint`` if that file exists.
+
+    Raises:
+        UsageError: labels outside the classes, a batch larger than the training split, images the network cannot
+            take, or a checkpoint that belongs to something else.
+    """
+    source = rule if isinstance(rule, LearningRule) else tuple(rule)
+    train_indices, val_indices = datasets.split(data) if split is None else split
+    return train(
+        source,
+        data,
+        plan or Plan(),
+        how="single",
+        seeds=np.asarray(seed, np.uint32),
+        hyper={},
+        split=(np.asarray(train_indices, np.int32), np.asarray(val_indices, np.int32)),
+        callback=callback,
+        checkpoint=checkpoint,
+        resume=resume,
+    )
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# One run, as pure functions
+
+
+class _Learner(NamedTuple):
+    """What a training step changes."""
+
+    state: State
+    step: Array  # int32, steps since the start of the run, over all stages; numbers the random streams
+    metrics: Metrics  # sums over the steps of the epoch under way
+
+
+class _Tracker(NamedTuple):
+    """What the end of an epoch changes."""
+
+    kept: State
+    kept_epoch: Array
+    kept_score: Array
+    best_score: Array
+    waited: Array
+    epoch: Array  # finished in this stage
+    order: Array  # (train,) int32, the permuted training indices of the epoch under way
+    key: Array  # (2,) uint32, the seed's key as plain data: typed keys do not fit into checkpoints
+    active: Array
+    diverged: Array
+
+
+class _Arrays(NamedTuple):
+    """The data set on the device."""
+
+    x: Array
+    y: Array
+    x_test: Array
+    y_test: Array
+
+
+class _Job(NamedTuple):
+    """Everything static about a stage; equal jobs share compiled programs."""
+
+    source: Source
+    plan: Plan
+    how: Lift
+    stage: int
+    steps: int  # per epoch
+    mean: tuple[float, ...]
+    sd: tuple[float, ...]
+
+
+_INIT, _ORDER, _STEP = range(3)  # random streams of a run
+
+
+def _stream(key: Array, stream: int, number: Array | int) -> Array:
+    return jax.random.fold_in(jax.random.fold_in(jax.random.wrap_key_data(key), stream), number)
+
+
+def _stages(source: Source, hyper: Mapping[str, Array]) -> tuple[LearningRule, ...]:
+    """The stages, built inside the traced function so that a new hyperparameter value does not compile anew."""
+    made = source if isinstance(source, tuple) else source(**hyper)
+    return (made,) if isinstance(made, LearningRule) else tuple(made)
+
+
+def _images(job: _Job, x: Array) -> Array:
+    return datasets.normalise(x, job.mean, job.sd)
+
+
+def _example(job: _Job, split: tuple[Array, Array], arrays: _Arrays) -> Batch:
+    """The first training images: for shapes, and for rules whose start values depend on data."""
+    at = split[0][: job.plan.batch_size]
+    return Batch(_images(job, arrays.x[at]), arrays.y[at])
+
+
+def _start(job: _Job, seed: Array, split: tuple[Array, Array], hyper: Mapping[str, Array], arrays: _Arrays) -> tuple:
+    rule = _stages(job.source, hyper)[0]
+    key = jax.random.key_data(jax.random.key(seed))
+    state = rule.init(_stream(key, _INIT, 0), _example(job, split, arrays).x)
+    learner = _Learner(state, jnp.int32(0), {})
+    false, zero, inf = jnp.bool_(False), jnp.int32(0), jnp.float32(jnp.inf)
+    tracker = _Tracker(state, zero, inf, inf, zero, zero, split[0], key, ~false, false)
+    return _enter(job, learner, tracker, split, hyper, arrays)
+
+
+def _enter(
+    job: _Job,
+    learner: _Learner,
+    tracker: _Tracker,
+    split: tuple[Array, Array],
+    hyper: Mapping[str, Array],
+    arrays: _Arrays,
+) -> tuple[_Learner, _Tracker]:
+    """Begin a stage from the state that was kept."""
+    rule = _stages(job.source, hyper)[job.stage]
+    state = jax.tree.map(jnp.copy, tracker.kept)  # a copy, since the learner's buffers are donated and the kept are not
+    shapes = jax.eval_shape(rule.update, state, _example(job, split, arrays), jax.random.key(0))[1]
+    learner = learner._replace(state=state, metrics=jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype), shapes))
+    zero, inf = jnp.int32(0), jnp.float32(jnp.inf)
+    return learner, tracker._replace(
+        kept_epoch=zero,
+        kept_score=inf,
+        best_score=inf,
+        waited=zero,
+        epoch=zero,
+        order=jax.random.permutation(_stream(tracker.key, _ORDER, learner.step // job.steps), split[0]),
+        active=~tracker.diverged,
+    )
+
+
+def _chunk(
+    job: _Job,
+    count: int,
+    learner: _Learner,
+    order: Array,
+    key: Array,
+    active: Array,
+    hyper: Mapping[str, Array],
+    arrays: _Arrays,
+) -> tuple[_Learner, Array]:
+    """``count`` training steps, and the mean loss over the epoch so far. A stopped run is left as it is."""
+    rule, size = _stages(job.source, hyper)[job.stage], job.plan.batch_size
+
+    def step(learner: _Learner, _: None) -> tuple[_Learner, None]:
+        augment_key, rule_key = jax.random.split(_stream(key, _STEP, learner.step))
+        at = jax.lax.dynamic_slice_in_dim(order, learner.step % job.steps * size, size)
+        x = arrays.x[at]
+        if job.plan.augment:
+            x = datasets.crop_flip(augment_key, x)
+        state, metrics = rule.update(learner.state, Batch(_images(job, x), arrays.y[at]), rule_key)
+        return _Learner(state, learner.step + 1, jax.tree.map(jnp.add, learner.metrics, metrics)), None
+
+    learner = jax.lax.cond(active, lambda s: jax.lax.scan(step, s, length=count)[0], lambda s: s, learner)
+    done = (learner.step - 1) % job.steps + 1
+    return learner, learner.metrics["loss"] / done
+
+
+def _end_epoch(
+    job: _Job,
+    learner: _Learner,
+    tracker: _Tracker,
+    split: tuple[Array, Array],
+    hyper: Mapping[str, Array],
+    arrays: _Arrays,
+) -> tuple[_Learner, _Tracker, dict[str, Any]]:
+    """Validate, remember the best, decide whether to stop; the third value is the epoch's row of the history."""
+    rule, plan = _stages(job.source, hyper)[job.stage], job.plan
+
+    def close(learner: _Learner, tracker: _Tracker) -> tuple[_Learner, _Tracker, dict[str, Any]]:
+        row = {f"train_{k}" if k == "loss" else k: v / job.steps for k, v in learner.metrics.items()}
+        row["val_loss"], row["val_accuracy"] = _evaluate(job, rule, learner.state, arrays.x, arrays.y, split[1])
+        finite = jnp.isfinite(row["train_loss"]) & jnp.isfinite(row["val_loss"])
+        score = row["val_loss"] if plan.monitor == "loss" else -row["val_accuracy"]
+        improved = score < tracker.best_score - plan.min_delta
+        waited = jnp.where(improved, 0, tracker.waited + 1)
+        keep_score = {"best_loss": row["val_loss"], "best_accuracy": -row["val_accuracy"], "last": -jnp.inf}[plan.keep]
+        keep = finite & ((keep_score < tracker.kept_score) | (plan.keep == "last"))
+        epoch = tracker.epoch + 1
+        stop = (epoch >= plan.epochs) | (waited >= (plan.patience or plan.epochs + 1))
+        tracker = tracker._replace(
+            kept=jax.tree.map(lambda new, old: jnp.where(keep, new, old), learner.state, tracker.kept),
+            kept_epoch=jnp.where(keep, epoch, tracker.kept_epoch),
+            kept_score=jnp.where(keep, keep_score, tracker.kept_score),
+            best_score=jnp.where(improved, score, tracker.best_score),
+            waited=waited,
+            epoch=epoch,
+            order=jax.random.permutation(_stream(tracker.key, _ORDER, learner.step // job.steps), split[0]),
+            active=finite & ~stop,
+            diverged=~finite,
+        )
+        return learner._replace(metrics=jax.tree.map(jnp.zeros_like, learner.metrics)), tracker, row
+
+    def skip(learner: _Learner, tracker: _Tracker) -> tuple[_Learner, _Tracker, dict[str, Any]]:
+        row = jax.eval_shape(close, learner, tracker)[2]
+        return learner, tracker, jax.tree.map(lambda s: jnp.full(s.shape, jnp.nan, s.dtype), row)
+
+    return jax.lax.cond(tracker.active, close, skip, learner, tracker)
+
+
+def _test(
+    job: _Job, kept: State, split: tuple[Array, Array], hyper: Mapping[str, Array], arrays: _Arrays
+) -> dict[str, Array]:
+    """Validation and, for the only time, test metrics of the kept state."""
+    rule = _stages(job.source, hyper)[job.stage]
+    val_loss, val_accuracy = _evaluate(job, rule, kept, arrays.x, arrays.y, split[1])
+    everything = jnp.arange(len(arrays.y_test), dtype=jnp.int32)
+    test_loss, test_accuracy = _evaluate(job, rule, kept, arrays.x_test, arrays.y_test, everything)
+    return {"val_loss": val_loss, "val_accuracy": val_accuracy, "test_loss": test_loss, "test_accuracy": test_accuracy}
+
+
+def _evaluate(job: _Job, rule: LearningRule, state: State, x: Array, y: Array, indices: Array) -> tuple[Array, Array]:
+    """Mean cross-entropy of the predicted scores (nats) and accuracy (0..1) over ``indices``."""
+    size = min(EVALUATION_BATCH, len(indices))
+    batches = -(-len(indices) // size)
+    real = jnp.arange(batches * size) < len(indices)
+    padded = jnp.zeros(batches * size, jnp.int32).at[: len(indices)].set(indices)
+
+    def add(sums: tuple[Array, Array], at_real: tuple[Array, Array]) -> tuple[tuple[Array, Array], None]:
+        at, real = at_real
+        scores = rule.predict(state, _images(job, x[at]))
+        log_p = jax.nn.log_softmax(scores.astype(jnp.float32))
+        nats = -jnp.take_along_axis(log_p, y[at][:, None], axis=1)[:, 0]
+        right = scores.argmax(axis=1) == y[at]
+        return (sums[0] + jnp.sum(jnp.where(real, nats, 0.0)), sums[1] + jnp.sum(right & real, dtype=jnp.int32)), None
+
+    both = padded.reshape(batches, size), real.reshape(batches, size)
+    (loss, right), _ = jax.lax.scan(add, (jnp.float32(0), jnp.int32(0)), both)
+    return loss / len(indices), right / len(indices)
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Compiled programs
+
+
+def _lift(f: Callable[..., Any], how: Lift) -> Callable[..., Any]:
+    """``f(*per_run, arrays)`` for one run, for a stack of runs at once, or for a stack of runs one after another."""
+    if how == "single":
+        return f
+    if how == "vmap":
+        return lambda *args: jax.vmap(lambda *per_run: f(*per_run, args[-1]))(*args[:-1])
+    return lambda *args: jax.lax.map(lambda per_run: f(*per_run, args[-1]), args[:-1])
+
+
+@functools.lru_cache(maxsize=64)
+def _program(f: Callable[..., Any], how: Lift, donate: tuple[int, ...], *static: Any) -> tuple[Any, dict[Any, Any]]:
+    """The jitted form of ``f(*static, *per_run, arrays)`` and a table of what has been compiled of it."""
+    return jax.jit(_lift(functools.partial(f, *static), how), donate_argnums=donate), {}
+
+
+class _Programs:
+    """Calls the functions above compiled, and adds up the seconds that compilation takes."""
+
+    def __init__(self) -> None:
+        self.compile_seconds = 0.0
+
+    def __call__(self, f: Callable[..., Any], job: _Job, *args: Any, static: tuple = (), donate: tuple = ()) -> Any:
+        jitted, compiled = _program(f, job.how, donate, job, *static)
+        leaves, treedef = jax.tree.flatten(args)
+        key = treedef, tuple((leaf.shape, leaf.dtype) for leaf in leaves)
+        if key not in compiled:
+            begin = time.perf_counter()
+            compiled[key] = jitted.lower(*args).compile()
+            self.compile_seconds += time.perf_counter() - begin
+        return compiled[key](*args)
+
+
+def _chunk_sizes(steps: int, limit: int) -> list[int]:
+    """Split an epoch into chunks of at most ``limit`` steps, equal ones if they need not be too short for that."""
+    divisor = max(size for size in range(1, min(limit, steps) + 1) if steps % size == 0)
+    if 2 * divisor >= min(limit, steps):
+        return [divisor] * (steps // divisor)
+    return [limit] * (steps // limit) + ([steps % limit] if steps % limit else [])
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# The host loop
+
+
+def train(
+    source: Source,
+    data: datasets.Dataset,
+    plan: Plan,
+    *,
+    how: Lift,
+    seeds: np.ndarray,
+    hyper: Mapping[str, np.ndarray],
+    split: tuple[np.ndarray, np.ndarray],
+    callback: Callable[[Progress], bool | None] | None,
+    checkpoint: str | Path | None,
+    resume: bool,
+) -> Result:
+    """The loop behind `fit` and `fwdonly.sweep`; arguments as there, every array with its runs axis already on."""
+    steps = split[0].shape[-1] // plan.batch_size
+    if steps == 0:
+        raise UsageError(
+            f"a batch of {plan.batch_size} images is larger than the training split of {split[0].shape[-1]}; "
+            "use a smaller batch size"
+        )
+    for name, y in (("training", data.y_train), ("test", data.y_test)):
+        if y.min() < 0 or y.max() >= data.num_classes:
+            raise UsageError(
+                f"{name} labels of {data.name} must lie in 0..{data.num_classes - 1}; found {y.min()}..{y.max()}; "
+                "correct the labels or num_classes"
+            )
+    count = len(_stages(source, {name: jnp.asarray(value).ravel()[0] for name, value in hyper.items()}))
+    mean, sd = datasets.statistics(data, plan.normalise)
+    jobs = [_Job(source, plan, how, stage, steps, mean, sd) for stage in range(count)]
+    per_run = jax.tree.map(jnp.asarray, (split, dict(hyper)))
+    arrays = _Arrays(*map(jnp.asarray, (data.x_train, data.y_train, data.x_test, data.y_test)))
+    fingerprint = {
+        "plan": dataclasses.asdict(plan),
+        "seeds": seeds.tolist(),
+        "hyper": {name: value.tolist() for name, value in sorted(hyper.items())},
+        "data": data.digest,
+        "stages": count,
+    }
+    start = (jnp.asarray(seeds), *per_run, arrays)
+    host = _Host(callback, checkpoint, fingerprint)
+    if resume and checkpoint is not None and Path(checkpoint).exists():
+        learner, tracker = host.restore(jobs, start)
+    else:
+        learner, tracker = host.run(_start, jobs[0], *start)
+    jax.block_until_ready((learner, tracker))
+
+    stopped = False
+    while True:
+        job, hyper_arrays = jobs[host.stage], per_run[1]
+        host.enter(job, tracker)
+        while host.active.any() and not stopped:
+            host.start_clock()
+            for size in _chunk_sizes(steps, plan.chunk_steps)[host.chunk :]:
+                before = tracker.order, tracker.key, tracker.active, hyper_arrays, arrays
+                learner, loss = host.run(_chunk, job, learner, *before, static=(size,), donate=(0,))
+                # Waits for the chunk before this one only, so that the device always has the next chunk to work on.
+                stopped = host.tell_chunk(size, loss)
+                if stopped:
+                    break
+            else:
+                learner, tracker, row = host.run(_end_epoch, job, learner, tracker, *per_run, arrays, donate=(0, 1))
+                stopped = host.tell_epoch(tracker, row)
+            if stopped or host.checkpoint_due():
+                jax.block_until_ready(learner)
+                host.stop_clock()
+                host.save(learner, tracker)
+        if stopped or host.stage == count - 1:
+            break
+        host.stage += 1
+        learner, tracker = host.run(_enter, jobs[host.stage], learner, tracker, *per_run, arrays)
+    # Asked to stop at the very end: there is nothing left to stop.
+    stopped = stopped and (host.stage < count - 1 or bool(np.any(tracker.active)))
+
+    diverged = np.asarray(tracker.diverged)
+    final = {name: np.full(seeds.shape, np.nan) for name in ("val_loss", "val_accuracy", "test_loss", "test_accuracy")}
+    if not stopped:
+        measured = host.run(_test, jobs[-1], tracker.kept, *per_run, arrays)
+        final = {name: np.where(diverged, np.nan, measured[name]) for name in final}
+        host.save(learner, tracker)
+    return Result(
+        state=tracker.kept,
+        history=_history(host.rows),
+        epochs=np.asarray(learner.step) // steps,
+        kept_epoch=np.asarray(tracker.kept_epoch),
+        diverged=diverged,
+        finished=not stopped,
+        compile_seconds=host.compiled_before + host.run.compile_seconds,
+        train_seconds=host.seconds,
+        **final,
+    )
+
+
+class _Host:
+    """Where the training stands, as the host knows it: position, history, clock, callback and checkpoint."""
+
+    def __init__(
+        self,
+        callback: Callable[[Progress], bool | None] | None,
+        checkpoint: str | Path | None,
+        fingerprint: dict[str, Any],
+    ) -> None:
+        self.callback, self.checkpoint, self.fingerprint = callback, checkpoint, fingerprint
+        self.run = _Programs()
+        self.stage = self.epoch = self.chunk = self.step = 0
+        self.rows: list[dict[str, np.ndarray]] = []
+        self.active = np.asarray(True)
+        self.pending: tuple[int, Array] | None = None
+        self.seconds = self.compiled_before = 0.0
+        self.saved_at = time.perf_counter()
+
+    def enter(self, job: _Job, tracker: _Tracker) -> None:
+        """Take up a stage, at its start or where a checkpoint left it."""
+        self.job, self.active = job, np.asarray(tracker.active)
+        self.epoch = int(np.asarray(tracker.epoch).max())
+        self.step = sum(_chunk_sizes(job.steps, job.plan.chunk_steps)[: self.chunk])
+
+    def tell_chunk(self, size: int, loss: Array) -> bool:
+        """Note a chunk that is under way, wait for the one before it and report that; true if asked to stop."""
+        self.chunk, self.step = self.chunk + 1, self.step + size
+        done, self.pending = self.pending, (self.step, loss)
+        if done is None:
+            return False
+        jax.block_until_ready(done[1])
+        self.stop_clock()
+        self.start_clock()
+        return self.tell(done[0], np.asarray(done[1]))
+
+    def tell_epoch(self, tracker: _Tracker, row: dict[str, Array]) -> bool:
+        """Wait for the end of an epoch, add its row to the history and report it; true if asked to stop."""
+        self.epoch += 1
+        self.rows.append(
+            {"stage": np.asarray(self.stage), "epoch": np.asarray(self.epoch)}
+            | {name: np.asarray(value) for name, value in row.items()}
+        )
+        self.active, self.pending = np.asarray(tracker.active), None
+        self.chunk = self.step = 0
+        self.stop_clock()
+        return self.tell(0, self.rows[-1]["train_loss"], self.rows[-1])
+
+    def tell(self, step: int, loss: np.ndarray, row: dict[str, np.ndarray] | None = None) -> bool:
+        """Call the callback."""
+        if self.callback is None:
+            return False
+        stages, plan = self.fingerprint["stages"], self.job.plan
+        position = (self.stage, stages, self.epoch, plan.epochs, step, self.job.steps)
+        return bool(self.callback(Progress(*position, self.seconds, loss, self.active, row)))
+
+    def start_clock(self) -> None:
+        self.clock = time.perf_counter(), self.run.compile_seconds
+
+    def stop_clock(self) -> None:
+        """Add the time since the clock was started, less what was spent on compilation."""
+        began, compiled = self.clock
+        now = time.perf_counter()
+        self.seconds += now - began - (self.run.compile_seconds - compiled)
+        self.clock = now, self.run.compile_seconds
+
+    def checkpoint_due(self) -> bool:
+        return time.perf_counter() - self.saved_at > CHECKPOINT_SECONDS
+
+    def save(self, learner: _Learner, tracker: _Tracker) -> None:
+        """Write the checkpoint, if there is to be one."""
+        if self.checkpoint is None:
+            return
+        meta = {
+            "fingerprint": self.fingerprint,
+            "stage": self.stage,
+            "chunk": self.chunk,
+            "train_seconds": self.seconds,
+            "compile_seconds": self.compiled_before + self.run.compile_seconds,
+            "rows": [{name: (value.tolist(), str(value.dtype)) for name, value in row.items()} for row in self.rows],
+        }
+        checkpoints.save(self.checkpoint, (learner, tracker), meta)
+        self.saved_at = time.perf_counter()
+
+    def restore(self, jobs: list[_Job], start: tuple) -> tuple[_Learner, _Tracker]:
+        """Read the checkpoint; ``start`` are the arguments with which the training would begin."""
+        assert self.checkpoint is not None
+        meta = checkpoints.read_meta(self.checkpoint)
+        _check_fingerprint(self.checkpoint, meta.get("fingerprint", {}), self.fingerprint)
+        self.stage, self.chunk = meta["stage"], meta["chunk"]
+        self.seconds, self.compiled_before = meta["train_seconds"], meta["compile_seconds"]
+        self.rows = [{name: np.asarray(value, dtype) for name, (value, dtype) in row.items()} for row in meta["rows"]]
+        how, job = jobs[0].how, jobs[self.stage]
+        shapes = jax.eval_shape(_lift(functools.partial(_start, jobs[0]), how), *start)
+        shapes = jax.eval_shape(_lift(functools.partial(_enter, job), how), *shapes, *start[1:])
+        return jax.tree.map(jnp.asarray, checkpoints.load(self.checkpoint, shapes))
+
+
+def _check_fingerprint(path: str | Path, found: dict[str, Any], expected: dict[str, Any]) -> None:
+    differing = [name for name in expected if found.get(name) != expected[name]]
+    if differing:
+        name = differing[0]
+        raise UsageError(
+            f"the checkpoint {path} belongs to another training: its {name} is {found.get(name)}, here it is "
+            f"{expected[name]}; repeat the earlier settings, or give another output folder"
+        )
+
+
+def _history(rows: list[dict[str, np.ndarray]]) -> dict[str, Any]:
+    """Columns from rows; ``layer_loss`` stays a list because stages differ in their number of layers."""
+    names = rows[0] if rows else ()
+    columns: dict[str, Any] = {name: [row[name] for row in rows] for name in names}
+    return {name: values if name == "layer_loss" else np.stack(values) for name, values in columns.items()}
