@@ -8,10 +8,12 @@ import shlex
 import signal
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 import optax
 import rich.progress
@@ -128,17 +130,18 @@ def run(script: str, options: Options, arms: Sequence[Arm]) -> int:
         split = np.stack([train for train, _ in parts]), np.stack([val for _, val in parts])
     else:
         split = data.split(dataset)
+    rules = [rule_maker(arm, arm_plan, dataset, split) for arm, arm_plan in zip(arms, plans, strict=True)]
     config = configuration(script, arms, dataset, split)
     folder = open_folder(script, options, dataset, config)
     summaries, rows = earlier(folder)
     with interruptible() as interrupted:
-        for arm, arm_plan in zip(arms, plans, strict=True):
+        for arm, arm_plan, make_rule in zip(arms, plans, rules, strict=True):
             if any(summary["rule"] == arm.name and summary["finished"] for summary in summaries):
                 continue
             checkpoint = folder / f"{arm.name}.checkpoint.npz"
             with Reporter(arm.name, quiet=options.quiet, stop=interrupted) as reporter:
                 result = sweep(
-                    rule_maker(arm, dataset.num_classes, split[0].shape[-1] // arm_plan.batch_size),
+                    make_rule,
                     dataset,
                     arm_plan,
                     seeds=seeds,
@@ -198,15 +201,25 @@ def plan(options: Options) -> Plan:
     )
 
 
-def rule_maker(arm: Arm, num_classes: int, steps_per_epoch: int) -> Callable[..., Any]:
-    """The arm's rule as a function of the learning rate, which is traced: a new value does not compile anew."""
-    options = arm.options
+def rule_maker(arm: Arm, plan: Plan, dataset: data.Dataset, split: Sequence[np.ndarray]) -> Callable[..., Any]:
+    """The arm's rule as a function of the learning rate, which is traced: a new value does not compile anew.
+
+    Raises:
+        UsageError: batches, options or images that this rule and network cannot take.
+    """
+    options, images = arm.options, split[0].shape[-1]
+    steps = images // plan.batch_size
+    if steps == 0:
+        raise UsageError(
+            f"a batch of {plan.batch_size} images is larger than the training split of {images}; "
+            "use a smaller batch size"
+        )
 
     def make(learning_rate: Any) -> Any:
         if options.lr_schedule == "cosine":
-            learning_rate = optax.cosine_decay_schedule(learning_rate, max(1, steps_per_epoch * options.epochs))
+            learning_rate = optax.cosine_decay_schedule(learning_rate, steps * options.epochs)
         if options.optimizer == "adamw":
-            return arm.build(optax.adamw(learning_rate, weight_decay=options.weight_decay), num_classes)
+            return arm.build(optax.adamw(learning_rate, weight_decay=options.weight_decay), dataset.num_classes)
         tx = {
             "adam": optax.adam(learning_rate),
             "sgd": optax.sgd(learning_rate),
@@ -214,8 +227,15 @@ def rule_maker(arm: Arm, num_classes: int, steps_per_epoch: int) -> Callable[...
         }[options.optimizer]
         if options.weight_decay > 0:
             tx = optax.chain(optax.add_decayed_weights(options.weight_decay), tx)
-        return arm.build(tx, num_classes)
+        return arm.build(tx, dataset.num_classes)
 
+    made = make(options.learning_rate)
+    first = made if isinstance(made, LearningRule) else made[0]
+    example = jax.ShapeDtypeStruct((1, *dataset.x_train.shape[1:]), jnp.float32)
+    try:
+        jax.eval_shape(first.init, jax.random.key(0), example)
+    except UsageError as error:  # JAX appends advice on tracebacks to what is raised while it traces
+        raise UsageError(str(error).splitlines()[0]) from None
     return make
 
 
@@ -337,7 +357,7 @@ def resume_command(folder: Path) -> str:
 
 
 @contextlib.contextmanager
-def interruptible() -> Iterator[Callable[[], bool]]:
+def interruptible() -> Generator[Callable[[], bool], None, None]:
     """Within it the first Ctrl-C (or SIGTERM) only asks to stop at the next chunk, the second one stops at once."""
     asked: list[int] = []
 

@@ -72,7 +72,7 @@ def load(path: str | Path, like: Any) -> Any:
 
 def _read(path: Path, *, with_leaves: bool) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
     try:
-        with np.load(path, allow_pickle=False) as file:
+        with open(path, "rb") as raw, np.load(raw, allow_pickle=False) as file:
             header = json.loads(file["header"].tobytes())
             names = header["leaves"].items() if with_leaves else ()
             leaves = {

@@ -199,7 +199,7 @@ def statistics_of(summary: Summary) -> dict[str, Any]:
     return out
 
 
-def mean_sd(values: Sequence[float], form: str = ".2f") -> str:
+def mean_sd(values: Sequence[float | int], form: str = ".2f") -> str:
     """``mean ± sd`` with the sample standard deviation; a dash without values, no sd for a single one."""
     if not values:
         return "-"

@@ -9,7 +9,7 @@ import functools
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, get_args
 
 import jax
 import jax.numpy as jnp
@@ -27,6 +27,9 @@ Source = LearningRule | tuple[LearningRule, ...] | Callable[..., Any]
 """A rule, its stages, or a function of the numeric hyperparameters that returns one of these."""
 
 Lift = Literal["single", "vmap", "map"]
+Normalise = Literal["pixel", "paper", "none"]
+Monitor = Literal["loss", "accuracy"]
+Keep = Literal["best_loss", "best_accuracy", "last"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -50,9 +53,9 @@ class Plan:
     batch_size: int = 128
     patience: int | None = None
     min_delta: float = 0.0
-    monitor: Literal["loss", "accuracy"] = "loss"
-    keep: Literal["best_loss", "best_accuracy", "last"] = "best_accuracy"
-    normalise: Literal["pixel", "paper", "none"] = "pixel"
+    monitor: Monitor = "loss"
+    keep: Keep = "best_accuracy"
+    normalise: Normalise = "pixel"
     augment: bool = False
     chunk_steps: int = 128
 
@@ -63,6 +66,9 @@ class Plan:
                 raise UsageError(f"{name} must be at least 1; got {value}")
         if not self.min_delta >= 0:
             raise UsageError(f"min_delta must be 0 or more; got {self.min_delta}")
+        for name, known in (("monitor", Monitor), ("keep", Keep), ("normalise", Normalise)):
+            if getattr(self, name) not in get_args(known):
+                raise UsageError(f"{name} is one of {', '.join(get_args(known))}; got {getattr(self, name)!r}")
 
 
 class Progress(NamedTuple):
@@ -100,7 +106,8 @@ class Result:
             ``val_accuracy``; NaN in the rows of a run that has already stopped.
         epochs: epochs trained, all stages together.
         kept_epoch: the epoch of the last stage whose state was kept, from 1; 0 is the start state.
-        val_loss, val_accuracy, test_loss, test_accuracy: of the kept state; NaN for a diverged or unfinished run.
+        val_loss, val_accuracy: of the kept state, as in its row of the history; NaN for a diverged run.
+        test_loss, test_accuracy: of the kept state; NaN for a diverged run and where the training was stopped.
         diverged: the loss became NaN or infinite; the run was frozen, the others went on.
         finished: False where the callback stopped the training.
         compile_seconds, train_seconds: wall clock, apart; of all runs together. ``train_seconds`` includes the
@@ -152,6 +159,8 @@ def fit(
         UsageError: labels outside the classes, a batch larger than the training split, images the network cannot
             take, or a checkpoint that belongs to something else.
     """
+    if not 0 <= seed < 2**32:
+        raise UsageError(f"a seed lies in 0..2**32-1; got {seed}")
     source = rule if isinstance(rule, LearningRule) else tuple(rule)
     train_indices, val_indices = datasets.split(data) if split is None else split
     return train(
@@ -343,15 +352,12 @@ def _end_epoch(
     return jax.lax.cond(tracker.active, close, skip, learner, tracker)
 
 
-def _test(
-    job: _Job, kept: State, split: tuple[Array, Array], hyper: Mapping[str, Array], arrays: _Arrays
-) -> dict[str, Array]:
-    """Validation and, for the only time, test metrics of the kept state."""
+def _test(job: _Job, kept: State, hyper: Mapping[str, Array], arrays: _Arrays) -> dict[str, Array]:
+    """The metrics of the kept state on the test set, which nothing else reads."""
     rule = _stages(job.source, hyper)[job.stage]
-    val_loss, val_accuracy = _evaluate(job, rule, kept, arrays.x, arrays.y, split[1])
     everything = jnp.arange(len(arrays.y_test), dtype=jnp.int32)
-    test_loss, test_accuracy = _evaluate(job, rule, kept, arrays.x_test, arrays.y_test, everything)
-    return {"val_loss": val_loss, "val_accuracy": val_accuracy, "test_loss": test_loss, "test_accuracy": test_accuracy}
+    loss, accuracy = _evaluate(job, rule, kept, arrays.x_test, arrays.y_test, everything)
+    return {"test_loss": loss, "test_accuracy": accuracy}
 
 
 def _evaluate(job: _Job, rule: LearningRule, state: State, x: Array, y: Array, indices: Array) -> tuple[Array, Array]:
@@ -405,7 +411,10 @@ class _Programs:
         key = treedef, tuple((leaf.shape, leaf.dtype) for leaf in leaves)
         if key not in compiled:
             begin = time.perf_counter()
-            compiled[key] = jitted.lower(*args).compile()
+            try:
+                compiled[key] = jitted.lower(*args).compile()
+            except UsageError as error:  # JAX appends advice on tracebacks to what is raised while it traces
+                raise UsageError(str(error).splitlines()[0]) from None
             self.compile_seconds += time.perf_counter() - begin
         return compiled[key](*args)
 
@@ -442,6 +451,8 @@ def train(
             f"a batch of {plan.batch_size} images is larger than the training split of {split[0].shape[-1]}; "
             "use a smaller batch size"
         )
+    if split[1].shape[-1] == 0 or len(data.y_test) == 0:
+        raise UsageError(f"{data.name} needs validation and test images; give a split and a data set that have some")
     for name, y in (("training", data.y_train), ("test", data.y_test)):
         if y.min() < 0 or y.max() >= data.num_classes:
             raise UsageError(
@@ -449,6 +460,8 @@ def train(
                 "correct the labels or num_classes"
             )
     count = len(_stages(source, {name: jnp.asarray(value).ravel()[0] for name, value in hyper.items()}))
+    if count == 0:
+        raise UsageError("there is nothing to train: the sequence of stages is empty")
     mean, sd = datasets.statistics(data, plan.normalise)
     jobs = [_Job(source, plan, how, stage, steps, mean, sd) for stage in range(count)]
     per_run = jax.tree.map(jnp.asarray, (split, dict(hyper)))
@@ -495,22 +508,22 @@ def train(
     # Asked to stop at the very end: there is nothing left to stop.
     stopped = stopped and (host.stage < count - 1 or bool(np.any(tracker.active)))
 
-    diverged = np.asarray(tracker.diverged)
-    final = {name: np.full(seeds.shape, np.nan) for name in ("val_loss", "val_accuracy", "test_loss", "test_accuracy")}
+    diverged, kept_epoch = np.asarray(tracker.diverged), np.asarray(tracker.kept_epoch)
+    test = dict.fromkeys(("test_loss", "test_accuracy"), np.full(seeds.shape, np.nan))
     if not stopped:
-        measured = host.run(_test, jobs[-1], tracker.kept, *per_run, arrays)
-        final = {name: np.where(diverged, np.nan, measured[name]) for name in final}
+        test = host.run(_test, jobs[-1], tracker.kept, per_run[1], arrays)
         host.save(learner, tracker)
+    measured = {name: host.kept(name, kept_epoch) for name in ("val_loss", "val_accuracy")} | test
     return Result(
         state=tracker.kept,
         history=_history(host.rows),
         epochs=np.asarray(learner.step) // steps,
-        kept_epoch=np.asarray(tracker.kept_epoch),
+        kept_epoch=kept_epoch,
         diverged=diverged,
         finished=not stopped,
         compile_seconds=host.compiled_before + host.run.compile_seconds,
         train_seconds=host.seconds,
-        **final,
+        **{name: np.where(diverged, np.nan, value) for name, value in measured.items()},
     )
 
 
@@ -568,6 +581,14 @@ class _Host:
         stages, plan = self.fingerprint["stages"], self.job.plan
         position = (self.stage, stages, self.epoch, plan.epochs, step, self.job.steps)
         return bool(self.callback(Progress(*position, self.seconds, loss, self.active, row)))
+
+    def kept(self, name: str, kept_epoch: np.ndarray) -> np.ndarray:
+        """A column of the history in each run's kept epoch of this stage, NaN where none was kept."""
+        value = np.full(kept_epoch.shape, np.nan)
+        for row in self.rows:
+            if row["stage"] == self.stage:
+                value = np.where(row["epoch"] == kept_epoch, row[name], value)
+        return value
 
     def start_clock(self) -> None:
         self.clock = time.perf_counter(), self.run.compile_seconds

@@ -1,0 +1,322 @@
+"""What every learning rule promises, whatever it computes (see `fwdonly.base`)."""
+
+import doctest
+import inspect
+from functools import partial
+from operator import itemgetter
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+import fwdonly
+from fwdonly import Batch, UsageError, bp, mf, nets
+
+CLASSES = 3
+NETS = {"mlp": lambda: nets.mlp([6, 5]), "cnn": lambda: nets.cnn([2, 3])}
+
+
+def make_rules(name, schedule, net, rate=0.01):
+    """The rule as a tuple of one, or its stages."""
+    build = fwdonly.RULES[name].rule if schedule == "rule" else fwdonly.RULES[name].stages
+    made = build(net, optax.adam(rate), num_classes=CLASSES)
+    return (made,) if isinstance(made, fwdonly.LearningRule) else tuple(made)
+
+
+SCHEDULES = [
+    (name, schedule)
+    for name, module in fwdonly.RULES.items()
+    for schedule in ("rule", "stages")
+    if schedule == "rule" or hasattr(module, "stages")
+]
+
+
+@pytest.fixture(scope="module", params=NETS)
+def net_name(request):
+    return request.param
+
+
+@pytest.fixture(scope="module", params=SCHEDULES, ids="_".join)
+def case(request, net_name):
+    """make(rate) -> rule: the rule itself, or the last of its stages, which builds on the layers before it."""
+    name, schedule = request.param
+    return lambda rate=0.01: make_rules(name, schedule, NETS[net_name](), rate)[-1]
+
+
+def draw(count, seed=0):
+    """``count`` batches in one `Batch` with a leading axis."""
+    rng = np.random.default_rng(seed)
+    x = rng.normal(size=(count, 6, 8, 8, 1)).astype(np.float32)
+    return Batch(jnp.asarray(x), jnp.asarray(rng.integers(0, CLASSES, size=(count, 6)), jnp.int32))
+
+
+class Looped(NamedTuple):
+    """Two seeds of one rule, trained on four batches by a Python loop."""
+
+    rule: fwdonly.LearningRule
+    batches: Batch
+    keys: jax.Array
+    starts: list
+    ends: list
+    metrics: dict
+
+
+def loop(update, state, batches):
+    for at in range(len(batches.y)):
+        state, metrics = update(state, jax.tree.map(itemgetter(at), batches), jax.random.key(0))
+    return state, metrics
+
+
+@pytest.fixture(scope="module")
+def looped(case):
+    rule, batches, keys = case(), draw(4), jax.random.split(jax.random.key(7), 2)
+    update = jax.jit(rule.update)
+    starts = [rule.init(key, batches.x[0]) for key in keys]
+    ends, metrics = zip(*(loop(update, state, batches) for state in starts), strict=True)
+    assert all(moved(*pair) for pair in zip(starts, ends, strict=True))
+    assert moved(*ends)
+    return Looped(rule, batches, keys, starts, ends, metrics[0])
+
+
+def signature(tree):
+    """Structure, shapes, dtypes and weak types: what decides whether a function is traced anew."""
+    return jax.tree.structure(tree), [(a.shape, a.dtype, a.weak_type) for a in jax.tree.leaves(tree)]
+
+
+def assert_close(one, other):
+    jax.tree.map(partial(np.testing.assert_allclose, rtol=1e-5, atol=1e-6), one, other)
+
+
+def equal(one, other):
+    return all(np.array_equal(a, b) for a, b in zip(jax.tree.leaves(one), jax.tree.leaves(other), strict=True))
+
+
+def moved(old, new):
+    return not equal(old.params, new.params)
+
+
+# --- shapes and trees ------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("net_name", NETS, indirect=True)
+@pytest.mark.parametrize(("name", "schedule"), SCHEDULES)
+def test_shapes_and_types_of_scores_metrics_and_state(name, schedule, net_name, batch, key):
+    net = NETS[net_name]()
+    rules = make_rules(name, schedule, net)
+    assert len(rules) == (1 if schedule == "rule" else len(net))
+    for rule in rules:
+        state = jax.eval_shape(rule.init, key, batch.x)
+        new, metrics = jax.eval_shape(rule.update, state, batch, key)
+        scores = jax.eval_shape(rule.predict, state, batch.x)
+        assert (scores.shape, scores.dtype) == ((len(batch.y), CLASSES), jnp.float32)
+        assert (metrics["loss"].shape, metrics["loss"].dtype) == ((), jnp.float32)
+        if "layer_loss" in metrics:
+            assert metrics["layer_loss"].shape == (len(net) if schedule == "rule" else 1,)
+        assert isinstance(state, tuple)
+        assert state._fields[:2] == ("params", "opt_state")
+        assert signature(new) == signature(state)
+
+
+def test_layer_losses_sum_to_the_loss(looped):
+    if "layer_loss" in looped.metrics:
+        np.testing.assert_allclose(looped.metrics["layer_loss"].sum(), looped.metrics["loss"], rtol=1e-6)
+    assert looped.metrics["loss"] > 0
+
+
+def test_a_state_holds_arrays_only(looped):
+    for state in (looped.starts[0], looped.ends[0]):
+        leaves = jax.tree.leaves(state)
+        assert leaves
+        assert all(isinstance(leaf, jax.Array) for leaf in leaves)
+        assert not any(jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key) for leaf in leaves)
+
+
+# --- tracing ---------------------------------------------------------------------------------------------------------
+
+
+def test_one_trace_serves_two_steps_and_two_learning_rates(case, batch, key):
+    traces = []
+
+    @jax.jit
+    def step(state, batch, key, rate):
+        traces.append(rate)
+        return case(rate).update(state, batch, key)
+
+    state, ends = case().init(key, batch.x), []
+    for rate in (0.1, 0.2):
+        once, _ = step(state, batch, key, rate)
+        twice, _ = step(once, batch, key, rate)
+        ends.append(twice)
+        assert moved(state, once)
+        assert moved(once, twice)
+    assert moved(*ends)  # the rate is not a constant of the program
+    assert len(traces) == 1
+
+
+def test_control_an_optimizer_closed_over_is_traced_anew_for_every_value(case, batch, key):
+    traces = []
+
+    @partial(jax.jit, static_argnums=0)
+    def step(rule, state, batch, key):
+        traces.append(rule)
+        return rule.update(state, batch, key)
+
+    for rate in (0.1, 0.2):
+        rule = case(rate)
+        step.trace(rule, jax.eval_shape(rule.init, key, batch.x), batch, key)
+    assert len(traces) == 2
+
+
+@pytest.mark.parametrize("name", fwdonly.RULES)
+def test_equal_nets_built_anew_share_one_trace(name, net_name, batch, key):
+    traces = []
+
+    @partial(jax.jit, static_argnums=0)
+    def step(net, state, batch, key):
+        traces.append(net)
+        return fwdonly.RULES[name].update(state, batch, key, net=net, tx=optax.sgd(0.1))
+
+    wider = {"mlp": nets.mlp([6, 7]), "cnn": nets.cnn([2, 4])}[net_name]
+    for net, expected in [(NETS[net_name](), 1), (NETS[net_name](), 1), (wider, 2)]:
+        init = partial(fwdonly.RULES[name].init, net=net, tx=optax.sgd(0.1), num_classes=CLASSES)
+        step.trace(net, jax.eval_shape(init, key, batch.x), batch, key)
+        assert len(traces) == expected
+
+
+# --- loops -----------------------------------------------------------------------------------------------------------
+
+
+def scanned(rule, batches, state):
+    return jax.lax.scan(lambda s, batch: rule.update(s, batch, jax.random.key(0)), state, batches)[0]
+
+
+def test_scan_equals_a_python_loop(looped):
+    end = jax.jit(partial(scanned, looped.rule, looped.batches))(looped.starts[1])
+    assert_close(end, looped.ends[1])
+
+
+def test_vmap_over_seeds_equals_a_python_loop(looped):
+    run = partial(scanned, looped.rule, looped.batches)
+    ends = jax.jit(jax.vmap(lambda key: run(looped.rule.init(key, looped.batches.x[0]))))(looped.keys)
+    assert_close(ends, jax.tree.map(lambda *leaves: jnp.stack(leaves), *looped.ends))
+
+
+def test_donating_the_state_changes_nothing(looped):
+    update = jax.jit(looped.rule.update, donate_argnums=0)
+    start = jax.tree.map(jnp.copy, looped.starts[0])
+    end, _ = loop(update, start, looped.batches)
+    assert any(leaf.is_deleted() for leaf in jax.tree.leaves(start))  # it was donated indeed
+    assert_close(end, looped.ends[0])
+
+
+# --- seeds -----------------------------------------------------------------------------------------------------------
+
+
+def test_the_key_decides_the_start(looped):
+    again = looped.rule.init(looped.keys[0], looped.batches.x[0])
+    assert equal(again, looped.starts[0])
+    assert moved(again, looped.starts[1])
+
+
+def test_equal_keys_give_equal_blocks_to_both_rules(net_name, batch, key):
+    options = {"net": NETS[net_name](), "tx": optax.sgd(0.1), "num_classes": CLASSES}
+    local, glob = (module.init(key, batch.x, **options).params for module in (mf, bp))
+    with_input = mf.init(key, batch.x, input_readout=True, **options).params
+    other = bp.init(jax.random.key(8), batch.x, **options).params
+    assert equal([layer.block for layer in local], list(glob.blocks))
+    assert equal(local, with_input[1:])
+    assert not equal(glob.blocks, other.blocks)
+
+
+# --- docstrings ------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", fwdonly.RULES)
+def test_grads_says_what_it_must(name):
+    doc = fwdonly.RULES[name].grads.__doc__
+    assert all(word in doc for word in ("Held constant", "Example", "Deviations"))
+
+
+@pytest.mark.parametrize("name", fwdonly.RULES)
+def test_doctests_run(name):
+    module = fwdonly.RULES[name]
+    finder, runner = doctest.DocTestFinder(recurse=False), doctest.DocTestRunner()
+    attempted = {}
+    # Function by function, for doctest's own search passes over functions that the type checker has wrapped.
+    for found, function in vars(module).items():
+        if callable(function) and getattr(function, "__module__", None) == module.__name__:
+            for example in finder.find(function, found, module=False, globs={}):
+                attempted[found] = runner.run(example).attempted
+    assert runner.summarize(verbose=False).failed == 0
+    assert attempted["grads"] > 0
+
+
+# --- bad input -------------------------------------------------------------------------------------------------------
+
+TX, VECTORS, IMAGES = optax.sgd(0.1), jnp.ones((2, 5)), jnp.ones((2, 4, 4, 1))
+
+
+def build(name, net, x=VECTORS, num_classes=CLASSES):
+    """Start a rule, as a caller would."""
+    return fwdonly.RULES[name].rule(net, TX, num_classes=num_classes).init(jax.random.key(0), x)
+
+
+@pytest.mark.parametrize("name", fwdonly.RULES)
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"net": nets.mlp([4]), "num_classes": 1},
+        {"net": nets.mlp([4]), "num_classes": 0},
+        {"net": nets.cnn([2]), "x": VECTORS},
+        {"net": nets.cnn([2, 2, 2]), "x": IMAGES},
+        {"net": (*nets.mlp([4]), *nets.cnn([2])), "x": IMAGES},
+    ],
+    ids=["one_class", "no_class", "cnn_on_vectors", "pooled_to_nothing", "cnn_after_mlp"],
+)
+def test_bad_networks_and_classes_are_refused_in_one_line(name, options):
+    assert_refused(lambda: build(name, **options))
+    build(name, nets.cnn([2, 2]), IMAGES)  # the control: two poolings fit
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: nets.mlp([]),
+        lambda: nets.mlp([0]),
+        lambda: nets.mlp([3, -1]),
+        lambda: nets.cnn([]),
+        lambda: nets.cnn([0]),
+    ],
+)
+def test_empty_layers_are_refused_in_one_line(make):
+    assert_refused(make)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"prediction": "mean"},
+        {"sum_includes_input": True, "prediction": "sum"},
+        {"sum_includes_input": True, "input_readout": True},
+        {"layer": 3},
+        {"layer": 0},
+        {"layer": -1, "input_readout": True},
+    ],
+    ids=str,
+)
+def test_bad_mf_options_are_refused_in_one_line(options):
+    unchecked = inspect.unwrap(mf.rule)  # past the type checker of this session, which refuses "mean" as well
+    assert_refused(lambda: unchecked(nets.mlp([4, 4]), TX, num_classes=CLASSES, **options))
+    mf.rule(nets.mlp([4, 4]), TX, num_classes=CLASSES, prediction="sum", sum_includes_input=True, input_readout=True)
+    mf.rule(nets.mlp([4, 4]), TX, num_classes=CLASSES, layer=0, input_readout=True)
+
+
+def assert_refused(call):
+    with pytest.raises(UsageError) as caught:
+        call()
+    message = str(caught.value)
+    assert message
+    assert "\n" not in message

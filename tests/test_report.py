@@ -1,0 +1,92 @@
+"""Result files and what is made of them: every number as it was measured, missing ones as missing."""
+
+import json
+import math
+
+import numpy as np
+import pytest
+
+from fwdonly import Result, UsageError, report
+
+
+@pytest.fixture
+def result() -> Result:
+    """Three seeds over three epochs: one runs through, one stops after two epochs, one diverges in its first."""
+    nan = math.nan
+    history = {
+        "stage": np.zeros(3, int),
+        "epoch": np.arange(1, 4),
+        "train_loss": np.array([[0.5, 0.6, nan], [0.4, 0.5, nan], [0.3, nan, nan]]),
+        "val_loss": np.array([[0.6, 0.7, nan], [0.5, 0.8, nan], [0.4, nan, nan]]),
+        "val_accuracy": np.array([[0.8, 0.7, 0.1], [0.85, 0.6, nan], [0.9, nan, nan]]),
+        "layer_loss": [np.full((3, 2), 0.25)] * 3,
+    }
+    return Result(
+        state=None,
+        history=history,
+        epochs=np.array([3, 2, 1]),
+        kept_epoch=np.array([3, 1, 0]),
+        val_loss=np.array([0.4, 0.7, nan]),
+        val_accuracy=np.array([0.9, 0.7, nan]),
+        test_loss=np.array([0.45, 0.72, nan]),
+        test_accuracy=np.array([0.88, 0.71, nan]),
+        diverged=np.array([False, False, True]),
+        finished=True,
+        compile_seconds=2.0,
+        train_seconds=12.0,
+    )
+
+
+def test_the_summary_is_json_without_nan_and_shares_seconds_by_epochs(result):
+    summary = report.summarise("mf", [4, 5, 6], result)
+    text = json.dumps(summary, allow_nan=False)
+    runs = json.loads(text)["runs"]
+    assert [run["train_seconds_share"] for run in runs] == [6.0, 4.0, 2.0]
+    assert runs[2]["test_accuracy"] is None and runs[2]["diverged"]
+    statistics = report.statistics_of(summary)
+    assert (statistics["n"], statistics["diverged"]) == (2, 1)
+    np.testing.assert_allclose(statistics["test_accuracy"]["mean"], 0.795)
+    np.testing.assert_allclose(statistics["test_accuracy"]["sd"], 0.17 / math.sqrt(2))  # n - 1
+
+
+def test_the_table_has_every_seed_and_says_how_many_the_mean_covers(result):
+    header, rows = report.table_rows([report.summarise("mf", [4, 5, 6], result)])
+    assert [row[1] for row in rows] == ["4", "5", "6 diverged", "mean ± sd of 2"]
+    assert rows[0][header.index("test %")] == "88.00" and rows[2][header.index("test %")] == "-"
+    assert rows[3][header.index("test %")] == "79.50 ± 12.02"
+    assert report.markdown(header, rows).count("\n") == 6
+
+
+def test_metrics_leave_out_epochs_that_were_not_trained_and_survive_the_file(result, tmp_path):
+    rows = report.metric_rows("mf", [4, 5, 6], result)
+    assert [(row["seed"], row["epoch"]) for row in rows] == [(4, 1), (5, 1), (6, 1), (4, 2), (5, 2), (4, 3)]
+    report.write_metrics(tmp_path / "metrics.csv", rows)
+    back = report.read_metrics(tmp_path / "metrics.csv")
+    assert [row["val_accuracy"] for row in back] == [row["val_accuracy"] for row in rows]
+    assert math.isnan(back[2]["train_loss"]) and rows[2]["train_loss"] is None
+
+
+def test_the_figure_is_drawn_also_for_one_epoch_one_seed_and_stages(result, tmp_path):
+    rows = report.metric_rows("mf", [4, 5, 6], result)
+    staged = [row | {"rule": "bp", "stage": stage} for row in rows for stage in (0, 1)]
+    for name, some in (("a.png", rows), ("b.png", rows[:1]), ("c.png", rows + staged)):
+        report.learning_curves(tmp_path / name, some, "title")
+        assert (tmp_path / name).read_bytes().startswith(b"\x89PNG")
+
+
+def test_a_file_that_cannot_be_written_is_one_clear_line_and_leaves_the_old_one(tmp_path):
+    path = tmp_path / "summary.json"
+    report.write_json(path, {"a": 1})
+    with pytest.raises(ValueError, match="not JSON compliant"):
+        report.write_json(path, {"a": math.nan})
+    assert json.loads(path.read_text()) == {"a": 1}
+    with pytest.raises(UsageError, match="writable folder"):
+        report.write_json(tmp_path / "no" / "summary.json", {})
+    with pytest.raises(UsageError, match="writable folder"):
+        report.write_metrics(tmp_path / "no" / "metrics.csv", [])
+
+
+def test_the_environment_names_software_and_hardware():
+    found = report.environment()
+    assert found["packages"]["jax"] and found["cores"] >= 1 and found["backend"] == "cpu"
+    json.dumps(found, allow_nan=False)

@@ -1,0 +1,225 @@
+"""The experiment scripts as a user runs them, on scikit-learn's digits with a tiny network."""
+
+import csv
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+EXPERIMENTS = Path(__file__).parents[1] / "experiments"
+TINY = ["--dataset", "digits", "--widths", "16", "16", "--seeds", "2", "--epochs", "2", "--batch-size", "64"]
+
+
+@pytest.fixture
+def script(monkeypatch, capsys):
+    """Run a script in this process: ``script("mf_mlp", *arguments) -> (exit code, stdout, stderr)``."""
+    monkeypatch.syspath_prepend(str(EXPERIMENTS))
+
+    def call(name, *arguments):
+        import runpy
+
+        monkeypatch.setattr(sys, "argv", [f"experiments/{name}.py", *map(str, arguments)])
+        with pytest.raises(SystemExit) as stopped:
+            runpy.run_path(str(EXPERIMENTS / f"{name}.py"), run_name="__main__")
+        out = capsys.readouterr()
+        return stopped.value.code, out.out, out.err
+
+    return call
+
+
+def metrics(folder):
+    with open(folder / "metrics.csv") as file:
+        return list(csv.DictReader(file))
+
+
+def test_mf_beside_bp_leaves_a_table_and_a_result_folder(script, tmp_path):
+    folder = tmp_path / "out"
+    code, out, _ = script("mf_mlp", *TINY, "--output-dir", folder)
+    assert code == 0
+    assert out.splitlines()[0].startswith("data: digits")
+    assert "MF" in out and "BP" in out and out.count("mean ± sd of 2") == 2
+    expected = {"config.json", "summary.json", "metrics.csv", "table.md", "learning_curves.png"}
+    assert {path.name for path in folder.iterdir()} == expected
+    summary = json.loads((folder / "summary.json").read_text())
+    assert summary["finished"] and [rule["rule"] for rule in summary["rules"]] == ["mf", "bp"]
+    assert summary["environment"]["packages"]["jax"] and summary["environment"]["cores"]
+    for rule in summary["rules"]:
+        assert rule["compile_seconds"] > 0 and rule["train_seconds"] > 0
+        for run, seed in zip(rule["runs"], (0, 1), strict=True):
+            assert run["seed"] == seed and 0 < run["test_accuracy"] < 1 and run["epochs"] == 2
+    config = json.loads((folder / "config.json").read_text())
+    assert config["configuration"]["rules"]["mf"]["widths"] == [16, 16] and "mf_mlp" in config["command"]
+    assert len(metrics(folder)) == 2 * 2 * 2
+    first = metrics(folder)[0]
+    assert len(first["layer_loss"].split()) == 2
+
+
+def test_bp_alone_and_greedy_mf_run_and_agree_with_the_comparison(script, tmp_path):
+    greedy = ["--schedule", "greedy", "--input-readout", "--prediction", "sum", "--sum-includes-input"]
+    assert script("bp_mlp", *TINY, "--output-dir", tmp_path / "bp", "--quiet")[0] == 0
+    assert script("mf_mlp", *TINY, *greedy, "--output-dir", tmp_path / "greedy")[0] == 0
+    alone = metrics(tmp_path / "bp")
+    beside = [row for row in metrics(tmp_path / "greedy") if row["rule"] == "bp"]
+    assert alone == beside and len(alone) == 4
+    assert sum(row["rule"] == "mf" for row in metrics(tmp_path / "greedy")) == 3 * 2 * 2  # M_0 and two layers
+
+
+def test_quiet_prints_no_progress_and_no_compare_trains_mf_alone(script, tmp_path):
+    code, out, _ = script("mf_mlp", *TINY, "--no-compare", "--quiet", "--output-dir", tmp_path / "q")
+    assert code == 0 and "epoch 1/2" not in out and "BP" not in out and "MF" in out
+
+
+@pytest.mark.parametrize("preset", ["mnist", "fashion_mnist", "cifar10", "cifar100"])
+def test_presets_are_the_published_settings_and_options_override_them(preset, monkeypatch):
+    monkeypatch.syspath_prepend(str(EXPERIMENTS))
+    import runpy
+
+    import _common
+
+    seen = []
+    monkeypatch.setattr(_common, "main", lambda name, kind, presets, arms: seen.append((kind, presets, arms)) or 0)
+    with pytest.raises(SystemExit):
+        runpy.run_path(str(EXPERIMENTS / "mf_mlp.py"), run_name="__main__")
+    kind, presets, arms = seen[0]
+    monkeypatch.setattr(sys, "argv", ["mf_mlp.py", "--preset", preset, "--seeds", "3", "--bp.patience", "7"])
+    options = _common.parse(kind, presets)
+    # mf.md, sections 4.1-4.3; fairness.md, sections 3.3 and 6.6
+    rate, cap, patience, widths, bp_rate, bp_decay = {
+        "mnist": (1.570297088405539e-3, 14, 5, (1000, 1000), 1.9762e-4, 7.4763e-6),
+        "fashion_mnist": (3.873086262136253e-4, 12, 10, (1000, 1000), 2.1316e-4, 2.7123e-5),
+        "cifar10": (3.241756767272183e-4, 15, 4, (2000, 2000, 2000), 8.1159e-5, 2.0847e-5),
+        "cifar100": (1.7277890583771544e-4, 8, 4, (2000, 2000, 2000), 1.0362e-4, 9.1059e-6),
+    }[preset]
+    ours, twin = (arm.options for arm in arms(options))
+    assert (ours.learning_rate, ours.epochs, ours.patience, ours.min_delta) == (rate, cap, patience, 1e-4)
+    assert (ours.widths, ours.batch_size, ours.optimizer, ours.lr_schedule) == (widths, 128, "adam", "constant")
+    assert (options.schedule, options.input_readout, options.prediction) == ("greedy", False, "last")
+    assert (ours.keep, ours.split, ours.normalise, ours.dataset) == ("last", "paper", "paper", preset)
+    assert ours.augment == preset.startswith("cifar")
+    assert (twin.learning_rate, twin.weight_decay, twin.optimizer) == (bp_rate, bp_decay, "adamw")
+    assert (twin.epochs, twin.patience, twin.min_delta, twin.keep) == (100, 7, 0.0, "best_accuracy")
+    assert (twin.widths, twin.split, options.seeds) == (widths, "paper", 3)
+
+
+def tiny_file(folder, **changes):
+    rng = np.random.default_rng(0)
+    content = {
+        "x_train": rng.integers(0, 255, (300, 6, 6), dtype=np.uint8),
+        "y_train": np.arange(300) % 3,
+        "x_test": rng.integers(0, 255, (60, 6, 6), dtype=np.uint8),
+        "y_test": np.arange(60) % 3,
+    }
+    np.savez(folder / "mine.npz", **content | changes)
+    return ["--dataset", "mine", "--data-dir", folder, "--widths", "8", "--seeds", "1", "--epochs", "1"]
+
+
+def test_every_bad_input_is_one_line_a_non_zero_exit_and_loses_nothing(script, tmp_path, monkeypatch):
+    monkeypatch.setenv("FWDONLY_OFFLINE", "1")
+    monkeypatch.setenv("FWDONLY_CACHE", str(tmp_path / "cache"))
+    monkeypatch.delenv("FWDONLY_DATA", raising=False)
+    files = tmp_path / "files"
+    files.mkdir()
+    mine = tiny_file(files)
+    done = tmp_path / "done"
+    assert script("mf_mlp", *mine, "--batch-size", 32, "--output-dir", done)[0] == 0
+    before = {path.name: path.read_bytes() for path in done.iterdir()}
+
+    broken = tmp_path / "broken"
+    broken.mkdir()
+    (broken / "mine.npz").write_bytes((files / "mine.npz").read_bytes()[:2000])
+    (broken / "mnist.npz").write_bytes((files / "mine.npz").read_bytes())
+    labels = tmp_path / "labels"
+    labels.mkdir()
+    tiny_file(labels, y_train=np.where(np.arange(300) == 7, -1, np.arange(300) % 3))
+    notes = tmp_path / "notes"
+    notes.mkdir()
+    (notes / "todo.txt").write_text("mine")
+
+    new = ["--output-dir", tmp_path / "new"]
+    digits = ["--dataset", "digits", "--widths", "8", *new]
+    cases = {
+        "unknown dataset": (["--dataset", "nonsense", *new], "nonsense"),
+        "a named set that cannot be had": (["--dataset", "cifar10", *new], "cifar10"),
+        "truncated file": (["--dataset", "mine", "--data-dir", broken, *new], "mine.npz"),
+        "wrong checksum": (["--dataset", "mnist", "--data-dir", broken, *new], "mnist.npz"),
+        "labels outside": (["--dataset", "mine", "--data-dir", labels, *new], "label"),
+        "no data folder": (["--data-dir", tmp_path / "nowhere", *new], "nowhere"),
+        "widths": ([*digits[:2], "--widths", "0", *new], "at least 1"),
+        "epochs": ([*digits, "--epochs", "0"], "epochs"),
+        "batch size": ([*digits, "--batch-size", "-5"], "batch"),
+        "seeds": ([*digits, "--seeds", "0"], "seeds"),
+        "first seed": ([*digits, "--first-seed", "-1"], "first-seed"),
+        "learning rate": ([*digits, "--learning-rate", "-0.1"], "learning-rate"),
+        "bp learning rate": ([*digits, "--bp.learning-rate", "nan"], "learning-rate"),
+        "bp epochs": ([*digits, "--bp.epochs", "0"], "epochs"),
+        "batch over split": ([*digits, "--batch-size", "5000"], "smaller batch"),
+        "sum without readout": ([*digits, "--sum-includes-input"], "input_readout"),
+        "other configuration": ([*mine, "--batch-size", 16, "--output-dir", done], "batch_size"),
+        "finished": ([*mine, "--batch-size", 32, "--output-dir", done], "--resume"),
+        "foreign folder": ([*digits[:4], "--output-dir", notes], "not a result folder"),
+        "a file": ([*digits[:4], "--output-dir", notes / "todo.txt"], "is a file"),
+        "nothing to resume": ([*digits, "--resume"], "nothing to resume"),
+        "resume what": ([*digits[:4], "--resume"], "--output-dir"),
+        "unwritable": ([*digits[:4], "--output-dir", "/proc/none/results"], "writable"),
+    }
+    for name, (arguments, word) in cases.items():
+        code, _, err = script("mf_mlp", *arguments)
+        assert code == 2, name
+        assert err.startswith("error: ") and err.count("\n") == 1 and word in err, (name, err)
+        assert not (tmp_path / "new").exists() or not any((tmp_path / "new").iterdir()), name
+    assert {path.name: path.read_bytes() for path in done.iterdir()} == before
+    assert (notes / "todo.txt").read_text() == "mine"
+
+
+def test_a_diverging_learning_rate_is_reported_and_the_folder_is_whole(script, tmp_path):
+    code, out, _ = script(
+        *("bp_mlp", *TINY, "--optimizer", "sgd", "--lr-schedule", "constant", "--learning-rate", "1e20"),
+        *("--output-dir", tmp_path / "d"),
+    )
+    assert code == 0 and "0 diverged" in out and "warning: the loss of BP" in out and "lower learning rate" in out
+    summary = json.loads((tmp_path / "d" / "summary.json").read_text())
+    assert all(run["diverged"] and run["test_accuracy"] is None for run in summary["rules"][0]["runs"])
+
+
+def test_ctrl_c_leaves_a_folder_that_resumes_to_the_numbers_of_an_uninterrupted_run(script, tmp_path):
+    arguments = [*TINY[:-4], "--epochs", "40", "--batch-size", "16"]
+    command = [sys.executable, str(EXPERIMENTS / "mf_mlp.py"), *arguments, "--output-dir", str(tmp_path / "a")]
+    environment = os.environ | {"JAX_PLATFORMS": "cpu"}
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment)
+    assert process.stdout is not None
+    for line in process.stdout:
+        if "epoch 3/40" in line:
+            break
+    process.send_signal(signal.SIGINT)
+    out, err = process.communicate(timeout=120)
+    assert process.returncode == 130, err
+    assert "interrupted; the table is partial" in out and "--resume" in out and "mean ± sd of 0" in out
+    assert (tmp_path / "a" / "mf.checkpoint.npz").exists()
+    partial = json.loads((tmp_path / "a" / "summary.json").read_text())
+    assert not partial["finished"]
+    assert script("mf_mlp", *arguments, "--output-dir", tmp_path / "a", "--resume")[0] == 0
+    assert script("mf_mlp", *arguments, "--output-dir", tmp_path / "b")[0] == 0
+    assert metrics(tmp_path / "a") == metrics(tmp_path / "b")
+    finished = [json.loads((tmp_path / name / "summary.json").read_text()) for name in "ab"]
+    accuracies = [[run["test_accuracy"] for rule in f["rules"] for run in rule["runs"]] for f in finished]
+    assert accuracies[0] == accuracies[1] and finished[0]["finished"]
+    assert not list((tmp_path / "a").glob("*.checkpoint.npz"))
+    began = time.perf_counter()
+    code, out, _ = script("mf_mlp", *arguments, "--output-dir", tmp_path / "a", "--resume")
+    assert (
+        code == 0 and "mean ± sd of 2" in out and time.perf_counter() - began < 10
+    )  # finished: prints, trains nothing
+
+
+def test_help_explains_every_option(script, capsys):
+    for name in ("mf_mlp", "bp_mlp"):
+        code, out, _ = script(name, "--help")
+        assert code == 0
+        for option in ("--seeds", "--widths", "--data-dir", "--resume", "--preset", "--patience"):
+            assert option in out

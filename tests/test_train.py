@@ -1,0 +1,356 @@
+"""Documented behaviour of the loop: resumption, stopping, chunks, sweeps, divergence, bad input."""
+
+import functools
+import itertools
+import math
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from fwdonly import Batch, LearningRule, Plan, UsageError, bp, data, fit, mf, nets, sweep
+
+NET = nets.mlp([16, 12])
+
+
+@pytest.fixture(scope="module")
+def tiny() -> data.Dataset:
+    """Noisy class templates: 200 training and 60 test images of 6x6, four classes."""
+    rng = np.random.default_rng(0)
+    templates = rng.integers(0, 160, (4, 6, 6, 1))
+    y = np.tile(np.arange(4, dtype=np.int32), 65)
+    x = (templates[y] + rng.integers(0, 96, (260, 6, 6, 1))).astype(np.uint8)
+    return data.Dataset("tiny", "made here", x[:200], y[:200], x[200:], y[200:], 4)
+
+
+def mf_rule(learning_rate=0.01):
+    return mf.rule(NET, optax.adam(learning_rate), num_classes=4)
+
+
+def mf_stages(learning_rate=0.01):
+    return mf.stages(NET, optax.adam(learning_rate), num_classes=4, input_readout=True)
+
+
+def bp_rule(learning_rate=0.01):
+    return bp.rule(NET, optax.adam(learning_rate), num_classes=4)
+
+
+MF, STAGES, BP = mf_rule(), mf_stages(), bp_rule()  # compiled programs are remembered by rule, and compiling is slow
+
+
+def identical(a, b) -> bool:
+    return all(np.array_equal(x, y) for x, y in zip(jax.tree.leaves(a), jax.tree.leaves(b), strict=True))
+
+
+def same_result(a, b) -> bool:
+    """Every number of two results is equal, bit for bit; seconds aside."""
+    measured = ("epochs", "kept_epoch", "val_loss", "val_accuracy", "test_loss", "test_accuracy", "diverged")
+    return (
+        identical(a.state, b.state)
+        and all(np.array_equal(getattr(a, name), getattr(b, name), equal_nan=True) for name in measured)
+        and all(
+            np.array_equal(
+                np.concatenate([np.ravel(v) for v in a.history[name]]),
+                np.concatenate([np.ravel(v) for v in b.history[name]]),
+                equal_nan=True,
+            )
+            for name in a.history
+        )
+    )
+
+
+class StopAfter:
+    """A callback that asks for a stop at its n-th call."""
+
+    def __init__(self, calls: int) -> None:
+        self.left = calls
+
+    def __call__(self, _) -> bool:
+        self.left -= 1
+        return self.left == 0
+
+
+# Resumption ----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("rule", [MF, STAGES, BP], ids=["mf", "mf-stages", "bp"])
+def test_a_resumed_run_equals_an_uninterrupted_one_bit_for_bit(tiny, tmp_path, rule):
+    plan = Plan(epochs=3, batch_size=20, chunk_steps=4, patience=3)
+    whole = fit(rule, tiny, plan, seed=5)
+    calls = []
+    fit(rule, tiny, plan, seed=5, callback=calls.append)
+    for number in range(1, len(calls)):
+        path = tmp_path / f"{number}.npz"
+        part = fit(rule, tiny, plan, seed=5, callback=StopAfter(number), checkpoint=path)
+        assert not part.finished and np.isnan(part.test_accuracy)
+        rest = fit(rule, tiny, plan, seed=5, checkpoint=path, resume=True)
+        assert rest.finished and same_result(rest, whole)
+    assert not same_result(fit(rule, tiny, plan, seed=6), whole)  # control: the comparison can fail
+
+
+def test_a_stop_twice_and_in_a_sweep_resumes_exactly(tiny, tmp_path):
+    plan = Plan(epochs=4, batch_size=20, chunk_steps=3, patience=1)
+    run = functools.partial(sweep, mf_rule, tiny, plan, seeds=[0, 1, 2], hyper={"learning_rate": [0.003, 0.01, 0.3]})
+    whole, path = run(), tmp_path / "c.npz"
+    run(callback=StopAfter(2), checkpoint=path)
+    run(callback=StopAfter(4), checkpoint=path, resume=True)
+    assert same_result(run(checkpoint=path, resume=True), whole)
+
+
+def test_a_finished_checkpoint_resumes_to_the_same_result_without_training(tiny, tmp_path):
+    plan, path = Plan(epochs=2, batch_size=20), tmp_path / "c.npz"
+    whole = fit(MF, tiny, plan, checkpoint=path)
+    calls = []
+    again = fit(MF, tiny, plan, checkpoint=path, resume=True, callback=calls.append)
+    assert same_result(again, whole) and not calls
+
+
+def test_a_checkpoint_of_another_training_is_refused_and_left_alone(tiny, tmp_path):
+    plan, path = Plan(epochs=2, batch_size=20), tmp_path / "c.npz"
+    fit(MF, tiny, plan, checkpoint=path, callback=StopAfter(1))
+    before = path.read_bytes()
+    other_net = mf.rule(nets.mlp([16, 13]), optax.adam(0.01), num_classes=4)
+    for rule, other_plan, seed in (
+        (MF, Plan(epochs=3, batch_size=20), 0),
+        (MF, plan, 1),
+        (BP, plan, 0),
+        (other_net, plan, 0),
+    ):
+        with pytest.raises(UsageError, match=r"^[^\n]*(another|where)[^\n]*$"):
+            fit(rule, tiny, other_plan, seed=seed, checkpoint=path, resume=True)
+    path.write_bytes(before[: len(before) // 2])
+    with pytest.raises(UsageError, match="not a readable checkpoint"):
+        fit(MF, tiny, plan, checkpoint=path, resume=True)
+    assert path.read_bytes() == before[: len(before) // 2]
+
+
+# Chunks, order, preprocessing ----------------------------------------------------------------------------------------
+
+
+def test_the_length_of_a_chunk_changes_no_number(tiny):
+    results = [fit(MF, tiny, Plan(epochs=2, batch_size=20, chunk_steps=k)) for k in (1, 4, 100)]
+    assert all(same_result(results[0], other) for other in results[1:])
+
+
+def recorder() -> LearningRule:
+    """Learns nothing; its state counts how often each training image (known by its first two pixels) was used."""
+
+    class State(tuple):
+        pass
+
+    def update(state, batch: Batch, key):
+        x = jnp.round(batch.x * 255).astype(jnp.int32).reshape(len(batch.y), -1)
+        number = x[:, 0] + 256 * x[:, 1]
+        params, order, at = state
+        order = jax.lax.dynamic_update_slice(order, number, (at,))
+        return (params.at[number].add(1), order, at + len(number)), {"loss": jnp.float32(1)}
+
+    def init(key, x):
+        return jnp.zeros(200, jnp.int32), jnp.zeros(1000, jnp.int32), jnp.int32(0)
+
+    return LearningRule(init, update, lambda state, x: jnp.zeros((len(x), 4)))
+
+
+def test_an_epoch_uses_every_training_image_once_in_an_order_drawn_from_the_seed(tiny):
+    number = np.arange(200)
+    x = np.zeros((200, 6, 6, 1), np.uint8)
+    x[:, 0, 0, 0], x[:, 0, 1, 0] = number % 256, number // 256
+    numbered = data.Dataset("tiny", "numbered", x, tiny.y_train, tiny.x_test, tiny.y_test, 4)
+    split = np.arange(160), np.arange(160, 200)
+    plan = Plan(epochs=3, batch_size=20, normalise="none", keep="last", chunk_steps=3)
+    orders = []
+    for seed in (0, 1):
+        counts, order, _ = fit(recorder(), numbered, plan, seed=seed, split=split).state
+        np.testing.assert_array_equal(counts, np.repeat([3, 0], [160, 40]))  # the validation images never
+        epochs = np.asarray(order[:480]).reshape(3, 160)
+        assert all(sorted(epoch) == list(range(160)) for epoch in epochs)
+        assert not np.array_equal(epochs[0], epochs[1])
+        orders.append(epochs)
+    assert not np.array_equal(*orders)
+
+
+def test_augmentation_changes_the_training_images_and_only_them(tiny):
+    plan = Plan(epochs=2, batch_size=20)
+    plain, augmented = (fit(mf_rule(0.0), tiny, Plan(epochs=2, batch_size=20, augment=a)) for a in (False, True))
+    # With learning rate 0 the losses see nothing but the images.
+    assert not np.array_equal(plain.history["train_loss"], augmented.history["train_loss"])
+    np.testing.assert_array_equal(plain.history["val_loss"], augmented.history["val_loss"])
+    assert plan.augment is False
+
+
+def test_validation_metrics_are_those_of_the_prediction_over_exactly_the_split(tiny):
+    split = np.arange(150), np.arange(150, 187)  # 37: not a multiple of any batch
+    result = fit(MF, tiny, Plan(epochs=1, batch_size=20, keep="last"), split=split)
+    mean, sd = data.statistics(tiny, "pixel")
+    x = (tiny.x_train[150:187] / 255 - np.asarray(mean)) / np.asarray(sd)
+    scores = np.asarray(mf.predict(result.state, jnp.asarray(x, jnp.float32), net=NET), np.float64)
+    y = tiny.y_train[150:187]
+    log_p = scores - np.log(np.exp(scores).sum(1, keepdims=True))
+    np.testing.assert_allclose(result.val_loss, -log_p[np.arange(37), y].mean(), rtol=1e-5)
+    np.testing.assert_allclose(result.val_accuracy, (scores.argmax(1) == y).mean(), rtol=1e-6)
+
+
+def test_the_callback_sees_every_chunk_and_epoch(tiny):
+    seen = []
+    fit(STAGES, tiny, Plan(epochs=2, batch_size=20, chunk_steps=3), callback=seen.append)
+    assert [p.stage for p in seen if p.record is not None] == [0, 0, 1, 1, 2, 2]
+    assert [p.epoch for p in seen if p.record is not None] == [1, 2] * 3
+    assert {p.step for p in seen if p.record is None} == {3, 6}  # 9 steps an epoch; its last chunk is the epoch's end
+    assert all(p.steps == 9 and p.stages == 3 for p in seen)
+    assert all(b.seconds >= a.seconds for a, b in itertools.pairwise(seen))
+
+
+# Stopping ------------------------------------------------------------------------------------------------------------
+
+
+def scripted(losses) -> LearningRule:
+    """Validation loss losses[e - 1] after epoch e, on data that are all of class 0 and have 9 steps an epoch."""
+    margins = jnp.asarray([math.log(math.expm1(loss)) for loss in [1.0, *losses]], jnp.float32)
+
+    def predict(state, x):
+        return jnp.stack([jnp.zeros(len(x)), jnp.full(len(x), margins[state // 9])], axis=1)
+
+    return LearningRule(lambda key, x: jnp.int32(0), lambda s, b, k: (s + 1, {"loss": jnp.float32(1)}), predict)
+
+
+SCRIPT = [1.0, 0.9, 0.89995, 0.9, 0.9, 0.9, 0.5, 0.5]
+
+
+@pytest.mark.parametrize(
+    ("min_delta", "keep", "epochs", "kept"),
+    [
+        (1e-4, "last", 6, 6),  # the third value is no improvement by more than min_delta
+        (1e-4, "best_loss", 6, 3),
+        (0.0, "best_loss", 8, 7),  # control: here it is one, patience lasts to the drop, and the cap ends it
+    ],
+)
+def test_patience_counts_epochs_without_an_improvement_by_more_than_min_delta(tiny, min_delta, keep, epochs, kept):
+    zeros = data.Dataset("tiny", "", tiny.x_train, 0 * tiny.y_train, tiny.x_test, 0 * tiny.y_test, 2)
+    plan = Plan(epochs=8, batch_size=20, patience=4, min_delta=min_delta, keep=keep)
+    result = fit(scripted(SCRIPT), zeros, plan)
+    np.testing.assert_allclose(result.history["val_loss"], SCRIPT[:epochs], rtol=1e-5)
+    assert (result.epochs, result.kept_epoch, result.state) == (epochs, kept, 9 * kept)
+    np.testing.assert_allclose(result.test_loss, SCRIPT[kept - 1], rtol=1e-5)
+
+
+def test_best_accuracy_keeps_the_first_of_equals_and_accuracy_can_be_monitored(tiny):
+    zeros = data.Dataset("tiny", "", tiny.x_train, 0 * tiny.y_train, tiny.x_test, 0 * tiny.y_test, 2)
+    right_below_ln2 = [1.0, 0.6, 0.9, 0.5, 0.4, 0.4]  # accuracy 0 1 0 1 1 1
+    by_loss = fit(scripted(right_below_ln2), zeros, Plan(epochs=6, batch_size=20, patience=2))
+    assert (by_loss.epochs, by_loss.kept_epoch) == (6, 2)
+    plan = Plan(epochs=6, batch_size=20, patience=2, monitor="accuracy", keep="best_loss")
+    by_accuracy = fit(scripted(right_below_ln2), zeros, plan)
+    assert (by_accuracy.epochs, by_accuracy.kept_epoch) == (4, 4)
+
+
+def test_a_stage_starts_from_the_kept_state_and_trains_its_layer_alone(tiny):
+    plan = Plan(epochs=2, batch_size=20, keep="last")
+    stages = mf.stages(NET, optax.adam(0.01), num_classes=4)
+    both, first = fit(stages, tiny, plan), fit(stages[:1], tiny, plan)
+    assert identical(both.state.params[0], first.state.params[0])
+    assert identical(both.state.opt_state[0], first.state.opt_state[0])
+    assert not identical(both.state.params[1], first.state.params[1])
+    assert both.epochs == 4 and list(both.history["stage"]) == [0, 0, 1, 1]
+
+
+# Many runs at once ---------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("make", [mf_rule, mf_stages, bp_rule])
+def test_each_run_of_a_sweep_equals_its_single_run(tiny, make):
+    rates, plan = [0.003, 0.03], Plan(epochs=5, batch_size=20, chunk_steps=4, patience=1)
+    mapped, vmapped = (
+        sweep(make, tiny, plan, seeds=[7, 8], hyper={"learning_rate": rates}, how=how) for how in ("map", "vmap")
+    )
+    for i, (seed, rate) in enumerate(zip([7, 8], rates, strict=True)):
+        single = fit(make(rate), tiny, plan, seed=seed)
+        assert identical(single.state, jax.tree.map(lambda a, i=i: a[i], mapped.state))
+        assert single.test_accuracy == mapped.test_accuracy[i] and single.epochs == mapped.epochs[i]
+        for one, many in zip(jax.tree.leaves(single.state), jax.tree.leaves(vmapped.state), strict=True):
+            np.testing.assert_allclose(one, many[i], rtol=2e-4, atol=2e-5)
+    assert mapped.val_loss[0] != mapped.val_loss[1]  # control: the comparison can fail
+
+
+@pytest.mark.parametrize("how", ["map", "vmap"])
+def test_a_run_that_stopped_is_frozen_while_the_others_go_on(tiny, how):
+    rates = [0.01, 10.0]
+    plan = Plan(epochs=6, batch_size=20, patience=1, keep="last")
+    result = sweep(mf_rule, tiny, plan, seeds=[0, 0], hyper={"learning_rate": rates}, how=how)
+    short, long = int(result.epochs.min()), int(result.epochs.max())
+    assert short < long, "the scenario needs one run to stop before the other"
+    stopped = int(result.epochs.argmin())
+    assert np.isnan(result.history["val_loss"][short:, stopped]).all()
+    assert np.isfinite(result.history["val_loss"][:, 1 - stopped]).all()
+    alone = fit(mf_rule(rates[stopped]), tiny, plan)
+    assert alone.epochs == short and alone.test_accuracy == result.test_accuracy[stopped]
+
+
+@pytest.mark.parametrize("how", ["map", "vmap"])
+def test_a_diverged_run_is_reported_and_the_others_finish(tiny, how):
+    plan, rates = Plan(epochs=3, batch_size=20), [0.01, np.nan, 0.02]
+    result = sweep(mf_rule, tiny, plan, seeds=[0, 1, 2], hyper={"learning_rate": rates}, how=how)
+    np.testing.assert_array_equal(result.diverged, [False, True, False])
+    np.testing.assert_array_equal(result.epochs, [3, 1, 3])
+    np.testing.assert_array_equal(np.isnan(result.test_accuracy), [False, True, False])
+    good = sweep(mf_rule, tiny, plan, seeds=[0, 1, 2], hyper={"learning_rate": [0.01, 0.01, 0.02]}, how=how)
+    assert not good.diverged.any()
+    np.testing.assert_array_equal(result.test_accuracy[[0, 2]], good.test_accuracy[[0, 2]])
+
+
+def test_a_new_learning_rate_or_seed_compiles_nothing_and_a_new_network_does(tiny):
+    traces = []
+
+    def counting(width, learning_rate):
+        rule = mf.rule(nets.mlp([width]), optax.adam(learning_rate), num_classes=4)
+
+        def update(state, batch, key):
+            traces.append(width)
+            return rule.update(state, batch, key)
+
+        return rule._replace(update=update)
+
+    make, plan = functools.partial(counting, 8), Plan(epochs=1, batch_size=20)
+    first = sweep(make, tiny, plan, seeds=[0, 1], hyper={"learning_rate": 0.01})
+    count = len(traces)
+    second = sweep(make, tiny, plan, seeds=[2, 3], hyper={"learning_rate": [0.02, 0.03]})
+    assert len(traces) == count > 0 and first.compile_seconds > 0 and second.compile_seconds == 0
+    sweep(functools.partial(counting, 9), tiny, plan, seeds=[0, 1], hyper={"learning_rate": 0.01})
+    assert len(traces) > count  # control: the counter sees a compilation
+
+
+def test_equal_seeds_give_mf_and_bp_equal_blocks(tiny):
+    plan = Plan(epochs=1, batch_size=20, keep="last")
+    ours, theirs = fit(mf_rule(0.0), tiny, plan, seed=3), fit(bp_rule(0.0), tiny, plan, seed=3)
+    assert identical([layer.block for layer in ours.state.params], theirs.state.params.blocks)
+
+
+# Bad input -----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda d: Plan(epochs=0),
+        lambda d: Plan(batch_size=-1),
+        lambda d: Plan(patience=0),
+        lambda d: Plan(min_delta=-1.0),
+        lambda d: Plan(min_delta=math.nan),
+        lambda d: Plan(keep="first"),
+        lambda d: Plan(monitor="time"),
+        lambda d: fit(MF, d, Plan(batch_size=200)),
+        lambda d: fit(bp.rule(nets.cnn([4, 4, 4]), optax.adam(0.01), num_classes=4), d, Plan(batch_size=20)),
+        lambda d: fit(MF, data.Dataset("t", "", d.x_train, d.y_train + 1, d.x_test, d.y_test, 4)),
+        lambda d: sweep(mf_rule, d, seeds=[]),
+        lambda d: sweep(mf_rule, d, seeds=[-1]),
+        lambda d: sweep(mf_rule, d, seeds=[0, 1], how="pmap"),
+        lambda d: sweep(mf_rule, d, seeds=[0, 1], hyper={"learning_rate": [1e-3, 1e-3, 1e-3]}),
+        lambda d: fit(MF, d, Plan(batch_size=20), seed=-1),
+        lambda d: fit(MF, d, Plan(batch_size=20), split=(np.arange(100), np.arange(0))),
+        lambda d: fit((), d, Plan(batch_size=20)),
+    ],
+)
+def test_bad_input_is_one_clear_line(tiny, make):
+    with pytest.raises(UsageError, match=r"^[^\n]{20,400}$"):
+        make(tiny)
