@@ -94,7 +94,7 @@ def _scores(params: Params, x: Array, net: Net) -> Array:
     a = x
     for block, own in zip(net, params.blocks, strict=True):
         a = block.apply(own, a)
-    return a.reshape(a.shape[0], -1) @ params.W + params.b
+    return a.reshape(a.shape[0], -1) @ params.W + params.b[None, :]
 
 
 def update(

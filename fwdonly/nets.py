@@ -12,8 +12,12 @@ from jaxtyping import Array, Float
 
 from .base import Net, UsageError
 
-uniform_fan_in = nn.initializers.variance_scaling(1 / 3, "fan_in", "uniform")
-"""Uniform on +-1/sqrt(fan_in), known as Kaiming uniform with a = sqrt(5); the start values of arXiv 2509.19063."""
+he_uniform = nn.initializers.he_uniform()
+"""Uniform on +-sqrt(6 / fan_in), biases 0: the start values of the public code behind arXiv 2509.19063.
+
+That code calls PyTorch's ``kaiming_uniform_(W, a=sqrt(5), nonlinearity="relu")``. With ``nonlinearity="relu"`` PyTorch
+ignores ``a``, so the bound is sqrt(6 / fan_in) and not the 1 / sqrt(fan_in) that ``a=sqrt(5)`` suggests.
+"""
 
 
 class Dense(nn.Module):
@@ -25,7 +29,7 @@ class Dense(nn.Module):
     @nn.compact
     def __call__(self, x: Float[Array, "batch *features"]) -> Float[Array, "batch width"]:
         x = x.reshape(x.shape[0], -1)
-        return self.activation(nn.Dense(self.width, kernel_init=uniform_fan_in)(x))
+        return self.activation(nn.Dense(self.width, kernel_init=he_uniform)(x))
 
 
 class Conv(nn.Module):
@@ -39,7 +43,7 @@ class Conv(nn.Module):
 
     @nn.compact
     def __call__(self, x: Float[Array, "batch height width in"]) -> Float[Array, "batch half_h half_w out"]:
-        x = nn.Conv(self.channels, (3, 3), padding=1, kernel_init=uniform_fan_in)(x)
+        x = nn.Conv(self.channels, (3, 3), padding=1, kernel_init=he_uniform)(x)
         return nn.avg_pool(self.activation(x), (2, 2), strides=(2, 2))
 
 

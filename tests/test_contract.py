@@ -199,9 +199,9 @@ def test_scan_equals_a_python_loop(looped):
 
 
 def test_vmap_over_seeds_equals_a_python_loop(looped):
-    run = partial(scanned, looped.rule, looped.batches)
-    ends = jax.jit(jax.vmap(lambda key: run(looped.rule.init(key, looped.batches.x[0]))))(looped.keys)
-    assert_close(ends, jax.tree.map(lambda *leaves: jnp.stack(leaves), *looped.ends))
+    starts = jax.vmap(looped.rule.init, in_axes=(0, None))(looped.keys, looped.batches.x[0])
+    ends = jax.jit(jax.vmap(partial(scanned, looped.rule, looped.batches)))(starts)
+    assert_close(ends, jax.tree.map(lambda *leaves: np.stack(leaves), *looped.ends))
 
 
 def test_donating_the_state_changes_nothing(looped):

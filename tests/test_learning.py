@@ -4,6 +4,7 @@ import dataclasses
 from functools import cache
 from math import sqrt
 
+import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
@@ -49,24 +50,25 @@ def test_digits_are_learnt(name, digits):
 
 @pytest.mark.parametrize("name", ["mf", "bp"])
 def test_control_shuffled_labels_teach_nothing(name, digits):
-    y = np.random.default_rng(0).permutation(digits.y_train)
     rule, plan = RULES[name]
-    result = fwdonly.fit(rule, dataclasses.replace(digits, y_train=y), plan)
-    chance, tests = 0.1, len(digits.y_test)
-    assert result.test_accuracy <= chance + 3 * sqrt(chance * (1 - chance) / tests)
-    assert result.test_loss > 2.2  # nats; guessing costs ln 10 = 2.30
+    shuffles = [np.random.default_rng(seed).permutation(digits.y_train) for seed in range(5)]
+    results = [fwdonly.fit(rule, dataclasses.replace(digits, y_train=y), plan) for y in shuffles]
+    # Images of one class look alike and get one answer, so that a shuffle makes 10 independent guesses, not 359.
+    chance, guesses = 0.1, 10 * len(shuffles)
+    assert np.mean([result.test_accuracy for result in results]) <= chance + 3 * sqrt(chance * (1 - chance) / guesses)
+    assert min(result.test_loss for result in results) > 2.2  # nats; guessing costs ln 10 = 2.30
 
 
 def test_the_readout_of_another_layer_predicts_badly(digits):
     state = trained("mf", digits).state
-    x = fwdonly.data.normalise(digits.x_test, *fwdonly.data.statistics(digits))
+    x = fwdonly.data.normalise(jnp.asarray(digits.x_test), *fwdonly.data.statistics(digits))
 
     def accuracy(readout):
         params = (state.params[0], state.params[1]._replace(M=readout))
         return (mf.predict(state._replace(params=params), x, net=MLP).argmax(1) == digits.y_test).mean()
 
     assert accuracy(state.params[1].M) == pytest.approx(float(trained("mf", digits).test_accuracy))
-    assert accuracy(state.params[0].M) < 0.5
+    assert accuracy(state.params[0].M) < 0.25
 
 
 def test_the_two_predictions_come_from_one_training_and_disagree_on_some_images(digits):
