@@ -1,8 +1,10 @@
 """Training steps per second and memory of every rule, beside the machine's ceiling and eager PyTorch.
 
-Each cell is one network, batch size, optimizer and rule, trained on random images of the data set's shape by the same
-compiled chunk of steps as `fwdonly.fit` uses. Compilation and warm-up are not timed. The contenders of a cell take
-turns, round after round, so that a drift of the machine hits all alike; reported is the median round, with the spread.
+Each cell is one network, batch size, optimizer and rule: `update` in a compiled scan with donated state, on random
+inputs that lie ready on the device as float32. `fwdonly.fit` adds to that the gather of a batch, its normalisation and
+the sums of the metrics; `experiments/README.md` has the time of a step there. Compilation and warm-up are not timed.
+The contenders of a cell take turns, round after round, so that a drift of the machine hits all alike; reported is the
+median round, with the spread.
 """
 
 import dataclasses
@@ -234,6 +236,15 @@ def main() -> int:
     if unknown:
         print(f"error: unknown rule {unknown[0]}; choose from {', '.join(RULES)}", file=sys.stderr)
         return 2
+    if options.rounds < 1 or min(options.batches, default=0) < 1 or not options.seconds > 0:
+        print("error: rounds, batches and seconds must be positive", file=sys.stderr)
+        return 2
+    if options.output:
+        try:
+            options.output.touch()
+        except OSError as error:
+            print(f"error: cannot write {options.output}: {error.strerror}; give another --output", file=sys.stderr)
+            return 2
     if options.smoke:
         options = dataclasses.replace(
             options, rounds=1, seconds=0.01, nets=("784-1000-1000",), batches=(128,), optimizers=("sgd",)
@@ -262,7 +273,10 @@ def main() -> int:
         print(report.markdown(["layers of 1000, batch 4096, Adam", "MF temporary MB", "BP", "MF / BP"], table))
     if options.output:
         settings = {k: str(v) if isinstance(v, Path) else v for k, v in dataclasses.asdict(options).items()}
-        content = {"options": settings, "environment": report.environment() | {"torch": _torch_version()}}
+        content: dict[str, Any] = {
+            "options": settings,
+            "environment": report.environment() | {"torch": _torch_version()},
+        }
         content |= {"torch_ceiling_gflops": rate, "throughput": rows, "memory": memories}
         report.write_json(options.output, content)
     return 0

@@ -3,7 +3,9 @@
 import argparse
 import contextlib
 import dataclasses
+import io
 import json
+import os
 import shlex
 import signal
 import sys
@@ -107,13 +109,22 @@ def parse(kind: type[Options], presets: dict[str, dict[str, Any]]) -> Any:
 
 
 def main(script: str, kind: type[Options], presets: dict[str, dict[str, Any]], arms: Callable[[Any], list[Arm]]) -> int:
-    """Parse, run, report; the exit code: 0 done, 2 bad input, 130 interrupted."""
+    """Parse, run, report; the exit code: 0 done, 2 bad input, 3 a seed diverged, 130 interrupted."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")  # a terminal without "±" must not end a training
     options = parse(kind, presets)
     try:
         return run(script, options, arms(options))
     except UsageError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
+    except KeyboardInterrupt:
+        print("interrupted; what was saved before is kept", file=sys.stderr)
+        return 130
+    except BrokenPipeError:  # the reader of our output has gone, as in `| head`
+        sys.stdout = open(os.devnull, "w")  # noqa: SIM115 (the interpreter flushes it when it exits)
+        return 130
 
 
 def run(script: str, options: Options, arms: Sequence[Arm]) -> int:
@@ -132,6 +143,7 @@ def run(script: str, options: Options, arms: Sequence[Arm]) -> int:
         split = data.split(dataset)
     rules = [rule_maker(arm, arm_plan, dataset, split) for arm, arm_plan in zip(arms, plans, strict=True)]
     config = configuration(script, arms, dataset, split)
+    heading = title(arms, dataset, rules)
     folder = open_folder(script, options, dataset, config)
     summaries, rows = earlier(folder)
     with interruptible() as interrupted:
@@ -157,22 +169,25 @@ def run(script: str, options: Options, arms: Sequence[Arm]) -> int:
             rows = [row for row in rows if row["rule"] != arm.name]
             rows += report.metric_rows(arm.name, seeds, result)
             finished = result.finished and len(summaries) == len(arms)
-            write(folder, config, summaries, rows, title(options, dataset), finished)
+            write(folder, config, summaries, rows, heading, finished)
             if not result.finished:
                 break
             checkpoint.unlink(missing_ok=True)
     table = report.table_rows(summaries)
-    report.print_table(title(options, dataset), *table)
+    report.print_table(heading, *table)
+    print(report.FOOTNOTE)
+    diverged = False
     for summary in summaries:
         gone = [str(record["seed"]) for record in summary["runs"] if record["diverged"]]
         if gone:
+            diverged = True
             which = f"{summary['rule'].upper()} with seed {', '.join(gone)}"
-            print(f"warning: the loss of {which} became NaN or infinite; try a lower learning rate")
+            print(f"warning: the loss of {which} became NaN or infinite; try a lower learning rate", file=sys.stderr)
     if len(summaries) < len(arms) or not all(summary["finished"] for summary in summaries):
         print(f"interrupted; the table is partial. Continue with:\n  {resume_command(folder)}")
         return 130
     print(f"results: {folder}/ (config.json, summary.json, metrics.csv, table.md, learning_curves.png)")
-    return 0
+    return 3 if diverged else 0
 
 
 def check(options: Options) -> None:
@@ -181,6 +196,10 @@ def check(options: Options) -> None:
         value = getattr(options, name)
         if value is not None and value < low:
             raise UsageError(f"--{name.replace('_', '-')} must be at least {low}; got {value}")
+    if options.first_seed + options.seeds > 2**32:
+        raise UsageError(
+            f"seeds lie below 2**32; --first-seed {options.first_seed} with --seeds {options.seeds} do not"
+        )
     if options.resume and options.output_dir is None:
         raise UsageError("--resume needs --output-dir, the folder to continue in")
 
@@ -267,15 +286,20 @@ def open_folder(script: str, options: Options, dataset: data.Dataset, config: di
     folder = (
         options.output_dir or Path("results") / f"{script}-{dataset.name.replace(':', '-').replace('/', '-')}-{stamp}"
     )
-    if folder.exists() and not folder.is_dir():
-        raise UsageError(f"{folder} is a file; give another --output-dir")
-    if folder.exists() and any(folder.iterdir()):
+    try:
+        there = folder.exists()
+        if there and not folder.is_dir():
+            raise UsageError(f"{folder} is a file; give another --output-dir")
+        filled = there and any(folder.iterdir())
+    except OSError as error:
+        raise UsageError(f"cannot look into {folder}: {error.strerror}; give another --output-dir") from error
+    if filled:
         path = folder / "config.json"
         if not path.exists():
             raise UsageError(f"{folder} is not empty and not a result folder; give another --output-dir")
         try:
             found = json.loads(path.read_text())["configuration"]
-        except (ValueError, KeyError, TypeError) as error:
+        except (OSError, ValueError, KeyError, TypeError) as error:
             raise UsageError(f"{path} is damaged ({error}); give another --output-dir") from error
         difference = first_difference(found, config)
         if difference:
@@ -312,9 +336,10 @@ def earlier(folder: Path) -> tuple[list[report.Summary], list[dict[str, Any]]]:
     if not (folder / "summary.json").exists():
         return [], []
     try:
-        summaries = json.loads((folder / "summary.json").read_text())["rules"]
+        summaries = json.loads((folder / "summary.json").read_text(encoding="utf-8"))["rules"]
+        report.table_rows(summaries)  # fails on records that are not what `report.summarise` writes
         return summaries, report.read_metrics(folder / "metrics.csv")
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise UsageError(f"the results in {folder} are damaged ({error}); give another --output-dir") from error
 
 
@@ -329,19 +354,28 @@ def write(
     """Write the result files of what there is so far."""
     content = {"finished": finished, "title": heading, "data": config["data"], "rules": summaries}
     content["statistics"] = {summary["rule"]: report.statistics_of(summary) for summary in summaries}
-    report.write_json(folder / "summary.json", content | {"environment": report.environment()})
     report.write_metrics(folder / "metrics.csv", rows)
     partial = "" if finished else "\nPartial: the run was interrupted.\n"
-    report.write_text(folder / "table.md", f"{heading}\n\n{report.markdown(*report.table_rows(summaries))}{partial}")
+    report.write_text(
+        folder / "table.md",
+        f"{heading}\n\n{report.markdown(*report.table_rows(summaries))}\n{report.FOOTNOTE}\n{partial}",
+    )
     if rows:
         report.learning_curves(folder / "learning_curves.png", rows, heading)
+    # Last: a rule that this file calls finished has its other files.
+    report.write_json(folder / "summary.json", content | {"environment": report.environment()})
 
 
-def title(options: Options, dataset: data.Dataset) -> str:
-    """Network and data in one line, for the table and the figure."""
+def title(arms: Sequence[Arm], dataset: data.Dataset, rules: Sequence[Callable[..., Any]]) -> str:
+    """Network, data and passes in one line, for the table and the figure."""
+    options, caps = arms[0].options, []
+    for arm, make_rule in zip(arms, rules, strict=True):
+        made = make_rule(arm.options.learning_rate)
+        stages = "" if isinstance(made, LearningRule) else f"{len(made)} x "
+        caps.append(f"{arm.name.upper()} {stages}{arm.options.epochs}")
     widths = "-".join(map(str, options.widths))
     embedded = "" if dataset.name != "mnist5k" else " (5,000 embedded images, not full MNIST)"
-    return f"MLP {widths} on {dataset.name}{embedded}, batch {options.batch_size}"
+    return f"MLP {widths} on {dataset.name}{embedded}, batch {options.batch_size}; epochs at most: {', '.join(caps)}"
 
 
 def resume_command(folder: Path) -> str:
@@ -349,7 +383,7 @@ def resume_command(folder: Path) -> str:
     words = [word for word in sys.argv if word != "--resume"]
     if not any(word.split("=")[0] in ("--output-dir", "--output_dir") for word in words):
         words += ["--output-dir", str(folder)]
-    return shlex.join(["python", *words, "--resume"])
+    return shlex.join([sys.executable, *words, "--resume"])
 
 
 # ---------------------------------------------------------------------------------------------------------------------

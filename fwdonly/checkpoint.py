@@ -1,5 +1,6 @@
 """Save and load trees of arrays in one .npz file: no pickle, written whole or not at all."""
 
+import contextlib
 import json
 import os
 import zipfile
@@ -24,12 +25,13 @@ def save(path: str | Path, tree: Any, meta: dict[str, Any]) -> None:
         UsageError: the folder cannot be written.
     """
     path = Path(path)
-    leaves = {
-        jax.tree_util.keystr(where): np.asarray(leaf) for where, leaf in jax.tree_util.tree_leaves_with_path(tree)
-    }
+    flat, _ = jax.tree_util.tree_flatten_with_path(tree)
+    leaves = {jax.tree_util.keystr(where): np.asarray(leaf) for where, leaf in flat}
     header = {"meta": meta, "leaves": {name: [str(a.dtype), list(a.shape)] for name, a in leaves.items()}}
     # Raw bytes: NumPy's own format does not carry bfloat16 and its relatives.
-    arrays: dict[str, Any] = {f"leaf{i}": np.frombuffer(a.tobytes(), np.uint8) for i, a in enumerate(leaves.values())}
+    arrays: dict[str, Any] = {
+        f"leaf{i}": np.ascontiguousarray(a).reshape(-1).view(np.uint8) for i, a in enumerate(leaves.values())
+    }
     arrays["header"] = np.frombuffer(json.dumps(header).encode(), np.uint8)
     temporary = path.with_name(path.name + ".part")
     try:
@@ -37,7 +39,22 @@ def save(path: str | Path, tree: Any, meta: dict[str, Any]) -> None:
             np.savez(file, **arrays)
         os.replace(temporary, path)
     except OSError as error:
-        temporary.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            temporary.unlink(missing_ok=True)
+        raise UsageError(f"cannot write the checkpoint {path}: {error.strerror}; choose a writable folder") from error
+
+
+def check_writable(path: str | Path) -> None:
+    """Find out before hours of training whether `save` will be able to write.
+
+    Raises:
+        UsageError: the folder is missing or cannot be written.
+    """
+    temporary = Path(path).with_name(Path(path).name + ".part")
+    try:
+        temporary.touch()
+        temporary.unlink()
+    except OSError as error:
         raise UsageError(f"cannot write the checkpoint {path}: {error.strerror}; choose a writable folder") from error
 
 

@@ -177,7 +177,11 @@ def predict(
         prediction: "last" or "sum".
         sum_includes_input: let G_0 = x M_0^T enter the sum (the literature does not say); needs M_0.
         layer: predict with the network cut off after this layer, as greedy stages do; None means all of it.
+
+    Raises:
+        UsageError: an unknown prediction mode, or a sum over an input readout that is not there.
     """
+    _check(prediction, sum_includes_input, len(state.params) > len(net))
     a, total = x, 0.0
     last = len(net) if layer is None else layer
     for i, block, own in _layers(net, state.params):
@@ -204,13 +208,10 @@ def rule(
     Raises:
         UsageError: an unknown prediction mode, or a sum over an input readout that is not there.
     """
-    if prediction not in ("last", "sum"):
-        raise UsageError(f"prediction is 'last' or 'sum'; got {prediction!r}")
+    _check(prediction, sum_includes_input, input_readout)
     first = 1 - input_readout
     if layer is not None and not first <= layer <= len(net):
         raise UsageError(f"layer is one of {first}..{len(net)} for this network; got {layer}")
-    if sum_includes_input and not (input_readout and prediction == "sum"):
-        raise UsageError("sum_includes_input needs input_readout=True and prediction='sum'")
     return LearningRule(
         init=partial(init, net=net, tx=tx, num_classes=num_classes, input_readout=input_readout),
         update=partial(update, net=net, tx=tx, layer=layer),
@@ -226,6 +227,13 @@ def stages(net: Net, tx: optax.GradientTransformation, *, input_readout: bool = 
     """
     numbers = range(1 - input_readout, len(net) + 1)
     return tuple(rule(net, tx, input_readout=input_readout, layer=i, **options) for i in numbers)
+
+
+def _check(prediction: str, sum_includes_input: bool, input_readout: bool) -> None:
+    if prediction not in ("last", "sum"):
+        raise UsageError(f"prediction is 'last' or 'sum'; got {prediction!r}")
+    if sum_includes_input and not (input_readout and prediction == "sum"):
+        raise UsageError("sum_includes_input needs input_readout=True and prediction='sum'")
 
 
 def _layers(net: Net, params: Params) -> list[tuple[int, Any, Any]]:

@@ -26,7 +26,12 @@ from .train import Result
 Summary = dict[str, Any]
 """One rule's results as JSON: ``rule``, ``runs`` (one record per seed), seconds, and whether it finished."""
 
-COLUMNS = ["rule", "seed", "stage", "epoch", "train_loss", "val_loss", "val_accuracy", "layer_loss"]
+METRIC_COLUMNS = ["rule", "seed", "stage", "epoch", "train_loss", "val_loss", "val_accuracy", "layer_loss"]
+
+FOOTNOTE = (
+    "train s of a seed is its share of the rule's wall clock by epochs (seeds are trained in one program); in the mean "
+    "row, train s and compile s are the measured totals of the rule."
+)
 
 
 def summarise(rule: str, seeds: Sequence[int], result: Result) -> Summary:
@@ -69,8 +74,7 @@ def metric_rows(rule: str, seeds: Sequence[int], result: Result) -> list[dict[st
     history, rows = result.history, []
     for at in range(len(history.get("epoch", ()))):
         for i, seed in enumerate(seeds):
-            # A diverged run's last epoch is kept, as empty cells; the epochs after it were not trained.
-            if at >= 1 and all(math.isnan(history[name][at][i]) for name in ("train_loss", "val_loss", "val_accuracy")):
+            if not history["trained"][at][i]:
                 continue
             layers = history["layer_loss"][at][i] if "layer_loss" in history else ()
             rows.append(
@@ -122,8 +126,8 @@ def write_metrics(path: Path, rows: Iterable[dict[str, Any]]) -> None:
     """
     temporary = path.with_name(path.name + ".part")
     try:
-        with open(temporary, "w", newline="") as file:
-            writer = csv.DictWriter(file, COLUMNS)
+        with open(temporary, "w", newline="", encoding="utf-8") as file:
+            writer = csv.DictWriter(file, METRIC_COLUMNS)
             writer.writeheader()
             writer.writerows(rows)
         os.replace(temporary, path)
@@ -133,7 +137,7 @@ def write_metrics(path: Path, rows: Iterable[dict[str, Any]]) -> None:
 
 def read_metrics(path: Path) -> list[dict[str, Any]]:
     """The rows of a ``metrics.csv``, numbers as numbers, missing ones as NaN."""
-    with open(path, newline="") as file:
+    with open(path, newline="", encoding="utf-8") as file:
         return [
             {
                 name: value
@@ -150,9 +154,10 @@ def read_metrics(path: Path) -> list[dict[str, Any]]:
 def table_rows(summaries: Sequence[Summary]) -> tuple[list[str], list[list[str]]]:
     """Header and rows of the result table: a row per rule and seed, then mean ± sd (n - 1) per rule.
 
-    Accuracies in percent. The mean covers finished runs that did not diverge, and says how many there are.
+    Accuracies in percent. The mean covers finished runs that did not diverge, and says how many there are. Of the
+    seconds, see `FOOTNOTE`.
     """
-    header = ["rule", "seed", "val %", "test %", "epochs", "kept", "train s", "compile s"]
+    header = ["rule", "seed", "val %", "test %", "epochs", "train s", "compile s"]
     rows = []
     for summary in summaries:
         name = summary["rule"].upper()
@@ -165,8 +170,7 @@ def table_rows(summaries: Sequence[Summary]) -> tuple[list[str], list[list[str]]
                     _percent(run["val_accuracy"]),
                     _percent(run["test_accuracy"]),
                     str(run["epochs"]),
-                    str(run["kept_epoch"]),
-                    f"{run['train_seconds_share']:.1f}",
+                    f"~{run['train_seconds_share']:.1f}",
                     "",
                 ]
             )
@@ -174,12 +178,11 @@ def table_rows(summaries: Sequence[Summary]) -> tuple[list[str], list[list[str]]
         rows.append(
             [
                 name,
-                f"mean ± sd of {len(counted)}",
+                f"mean of {len(counted)}",
                 mean_sd([100 * run["val_accuracy"] for run in counted]),
                 mean_sd([100 * run["test_accuracy"] for run in counted]),
                 mean_sd([run["epochs"] for run in counted], ".1f"),
-                mean_sd([run["kept_epoch"] for run in counted], ".1f"),
-                f"total {summary['train_seconds']:.1f}",
+                f"{summary['train_seconds']:.1f}",
                 f"{summary['compile_seconds']:.1f}",
             ]
         )
@@ -215,10 +218,12 @@ def markdown(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 
 def print_table(title: str, header: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
     """Print a table to the terminal (extra ``experiments``); rows that hold a mean are set off."""
+    from rich.box import SIMPLE_HEAD
     from rich.console import Console
     from rich.table import Table
 
-    table = Table(title=title, title_justify="left", title_style="bold")
+    # Narrow enough for 80 columns, since rich would otherwise cut numbers off.
+    table = Table(title=title, title_justify="left", title_style="bold", box=SIMPLE_HEAD, pad_edge=False)
     for i, name in enumerate(header):
         table.add_column(name, justify="left" if i < 2 else "right", no_wrap=True)
     for row in rows:
@@ -271,10 +276,11 @@ def learning_curves(path: Path, rows: Sequence[dict[str, Any]], title: str) -> N
                 color=f"C{colour}",
                 linewidth=2,
                 marker="o" if len(epochs) == 1 else None,
-                label=f"{rule.upper()}, mean of {seeds} seed{'s' if seeds > 1 else ''}",
+                label=f"{rule.upper()}, {f'mean of {seeds} seeds' if seeds > 1 else '1 seed'}",
             )
-    left.set(xlabel="epoch", ylabel="validation accuracy, %", title=title)
-    right.set(xlabel="epoch", ylabel="training loss of the rule itself, nats", title="not comparable between rules")
+    left.set(ylabel="validation accuracy, %", title=title)
+    figure.supxlabel("epoch; the means cover the seeds still training", fontsize="small")
+    right.set(ylabel="training loss of the rule itself, nats", title="not comparable between rules")
     right.set_yscale("log")
     for axis in (left, right):
         axis.grid(alpha=0.3)
@@ -300,7 +306,7 @@ def write_text(path: Path, text: str) -> None:
 def _write(path: Path, text: str) -> None:
     temporary = path.with_name(path.name + ".part")
     try:
-        temporary.write_text(text)
+        temporary.write_text(text, encoding="utf-8")
         os.replace(temporary, path)
     except OSError as error:
         raise UsageError(f"cannot write {path}: {error.strerror}; choose a writable folder") from error
@@ -326,7 +332,9 @@ def _version(name: str) -> str | None:
 
 
 def _git_commit() -> str | None:
-    here = Path(__file__).parent
+    here = Path(__file__).parents[1]
+    if not (here / ".git").exists():  # an installed wheel; the repository around it, if any, is somebody else's
+        return None
     try:
         out = subprocess.run(
             ["git", "describe", "--always", "--dirty", "--abbrev=12"],

@@ -6,7 +6,7 @@ from typing import Any, Literal
 
 import jax
 import numpy as np
-from jaxtyping import ArrayLike
+from jaxtyping import Array
 
 from . import data as datasets
 from .base import LearningRule, UsageError
@@ -19,7 +19,7 @@ def sweep(
     plan: Plan | None = None,
     *,
     seeds: Sequence[int],
-    hyper: Mapping[str, ArrayLike] | None = None,
+    hyper: Mapping[str, float | Sequence[float] | np.ndarray | Array] | None = None,
     split: tuple[np.ndarray, np.ndarray] | None = None,
     how: Literal["auto", "vmap", "map"] = "auto",
     callback: Callable[[Progress], bool | None] | None = None,
@@ -63,7 +63,9 @@ def sweep(
     """
     runs = len(seeds)
     if runs == 0 or min(seeds) < 0 or max(seeds) >= 2**32:
-        raise UsageError(f"a sweep needs at least one seed, each in 0..2**32-1; got {list(seeds)}")
+        raise UsageError(
+            f"a sweep needs at least one seed, each in 0..2**32-1; got {runs} from {min(seeds, default=None)} on"
+        )
     if how not in ("auto", "vmap", "map"):
         raise UsageError(f"how is 'auto', 'vmap' or 'map'; got {how!r}")
     values: dict[str, Any] = {}

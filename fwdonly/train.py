@@ -6,10 +6,11 @@ set of numeric hyperparameters; what happens within a run is written here for on
 
 import dataclasses
 import functools
+import hashlib
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal, NamedTuple, get_args
+from typing import Any, Literal, NamedTuple, cast, get_args
 
 import jax
 import jax.numpy as jnp
@@ -46,7 +47,7 @@ class Plan:
             ("best_accuracy"; the first such epoch), or of the "last" one.
         normalise: pixel constants, see `fwdonly.data.statistics`.
         augment: random crop after reflect padding by 4, then random horizontal flip, in the compiled step.
-        chunk_steps: steps per compiled call, hence the longest wait of the host between two looks at the run.
+        chunk_steps: steps (of every run of a sweep) per compiled call, after which the host reports and may stop.
     """
 
     epochs: int = 20
@@ -88,7 +89,7 @@ class Progress(NamedTuple):
     seconds: float
     """Training time so far, compilation and checkpoint writing not counted."""
     loss: np.ndarray
-    """The rule's own loss, mean over the epoch so far."""
+    """The rule's own loss, mean over the epoch so far; NaN where a run has stopped."""
     active: np.ndarray
     """False where a run has stopped."""
     record: dict[str, np.ndarray] | None
@@ -103,7 +104,7 @@ class Result:
         state: the kept state (see `Plan.keep`).
         history: per epoch (first axis): ``stage``, ``epoch`` (within the stage, from 1), ``train_loss``,
             ``layer_loss`` (a list of arrays, one per epoch, where the rule has local losses), ``val_loss``,
-            ``val_accuracy``; NaN in the rows of a run that has already stopped.
+            ``val_accuracy`` and ``trained``; False and NaN in the rows of a run that has already stopped.
         epochs: epochs trained, all stages together.
         kept_epoch: the epoch of the last stage whose state was kept, from 1; 0 is the start state.
         val_loss, val_accuracy: of the kept state, as in its row of the history; NaN for a diverged run.
@@ -152,7 +153,7 @@ def fit(
         split: (training indices, validation indices) into ``data.x_train``; default `fwdonly.data.split`.
         callback: called after every compiled chunk and epoch; a true return value stops the training there.
         checkpoint: file to write about once a minute and on a stop; a resumed run equals an uninterrupted one bit
-            for bit.
+            for bit. It knows plan, data, split and seed, and the shapes of the state, but not the rule's own options.
         resume: continue from ``checkpoint`` if that file exists.
 
     Raises:
@@ -258,6 +259,12 @@ def _start(job: _Job, seed: Array, split: tuple[Array, Array], hyper: Mapping[st
     return _enter(job, learner, tracker, split, hyper, arrays)
 
 
+def _scores(job: _Job, seed: Array, split: tuple[Array, Array], hyper: Mapping[str, Array], arrays: _Arrays) -> Array:
+    """What the rule predicts at the start, for the shape of it."""
+    rule, x = _stages(job.source, hyper)[job.stage], _example(job, split, arrays).x
+    return rule.predict(rule.init(jax.random.key(seed), x), x)
+
+
 def _enter(
     job: _Job,
     learner: _Learner,
@@ -293,7 +300,7 @@ def _chunk(
     hyper: Mapping[str, Array],
     arrays: _Arrays,
 ) -> tuple[_Learner, Array]:
-    """``count`` training steps, and the mean loss over the epoch so far. A stopped run is left as it is."""
+    """``count`` training steps, and the mean loss over the epoch so far; a stopped run is left as is, its loss NaN."""
     rule, size = _stages(job.source, hyper)[job.stage], job.plan.batch_size
 
     def step(learner: _Learner, _: None) -> tuple[_Learner, None]:
@@ -307,7 +314,7 @@ def _chunk(
 
     learner = jax.lax.cond(active, lambda s: jax.lax.scan(step, s, length=count)[0], lambda s: s, learner)
     done = (learner.step - 1) % job.steps + 1
-    return learner, learner.metrics["loss"] / done
+    return learner, jnp.where(active, learner.metrics["loss"] / done, jnp.nan)
 
 
 def _end_epoch(
@@ -323,8 +330,10 @@ def _end_epoch(
 
     def close(learner: _Learner, tracker: _Tracker) -> tuple[_Learner, _Tracker, dict[str, Any]]:
         row = {f"train_{k}" if k == "loss" else k: v / job.steps for k, v in learner.metrics.items()}
+        row["trained"] = jnp.bool_(True)
         row["val_loss"], row["val_accuracy"] = _evaluate(job, rule, learner.state, arrays.x, arrays.y, split[1])
         finite = jnp.isfinite(row["train_loss"]) & jnp.isfinite(row["val_loss"])
+        row["val_accuracy"] = jnp.where(finite, row["val_accuracy"], jnp.nan)
         score = row["val_loss"] if plan.monitor == "loss" else -row["val_accuracy"]
         improved = score < tracker.best_score - plan.min_delta
         waited = jnp.where(improved, 0, tracker.waited + 1)
@@ -347,7 +356,8 @@ def _end_epoch(
 
     def skip(learner: _Learner, tracker: _Tracker) -> tuple[_Learner, _Tracker, dict[str, Any]]:
         row = jax.eval_shape(close, learner, tracker)[2]
-        return learner, tracker, jax.tree.map(lambda s: jnp.full(s.shape, jnp.nan, s.dtype), row)
+        missing = {name: jnp.full(s.shape, jnp.nan, s.dtype) for name, s in row.items() if name != "trained"}
+        return learner, tracker, missing | {"trained": jnp.bool_(False)}
 
     return jax.lax.cond(tracker.active, close, skip, learner, tracker)
 
@@ -408,8 +418,10 @@ class _Programs:
     def __call__(self, f: Callable[..., Any], job: _Job, *args: Any, static: tuple = (), donate: tuple = ()) -> Any:
         jitted, compiled = _program(f, job.how, donate, job, *static)
         leaves, treedef = jax.tree.flatten(args)
-        key = treedef, tuple((leaf.shape, leaf.dtype) for leaf in leaves)
+        settings = [getattr(jax.config, name) for name in ("jax_default_matmul_precision", "jax_enable_x64")]
+        key = *settings, treedef, tuple((leaf.shape, leaf.dtype) for leaf in leaves)
         if key not in compiled:
+            jax.block_until_ready(args)  # steps still under way are training time, not compilation
             begin = time.perf_counter()
             try:
                 compiled[key] = jitted.lower(*args).compile()
@@ -462,11 +474,14 @@ def train(
     count = len(_stages(source, {name: jnp.asarray(value).ravel()[0] for name, value in hyper.items()}))
     if count == 0:
         raise UsageError("there is nothing to train: the sequence of stages is empty")
+    _check_split(split, len(data.y_train))
     mean, sd = datasets.statistics(data, plan.normalise)
     jobs = [_Job(source, plan, how, stage, steps, mean, sd) for stage in range(count)]
     per_run = jax.tree.map(jnp.asarray, (split, dict(hyper)))
     arrays = _Arrays(*map(jnp.asarray, (data.x_train, data.y_train, data.x_test, data.y_test)))
     fingerprint = {
+        "how": how,
+        "split": hashlib.sha256(b"".join(np.ascontiguousarray(part).tobytes() for part in split)).hexdigest()[:16],
         "plan": dataclasses.asdict(plan),
         "seeds": seeds.tolist(),
         "hyper": {name: value.tolist() for name, value in sorted(hyper.items())},
@@ -474,6 +489,9 @@ def train(
         "stages": count,
     }
     start = (jnp.asarray(seeds), *per_run, arrays)
+    classes = jax.eval_shape(_lift(functools.partial(_scores, jobs[-1]), how), *start).shape[-1]
+    if classes != data.num_classes:
+        raise UsageError(f"the rule scores {classes} classes and {data.name} has {data.num_classes}; set num_classes")
     host = _Host(callback, checkpoint, fingerprint)
     if resume and checkpoint is not None and Path(checkpoint).exists():
         learner, tracker = host.restore(jobs, start)
@@ -492,15 +510,15 @@ def train(
                 learner, loss = host.run(_chunk, job, learner, *before, static=(size,), donate=(0,))
                 # Waits for the chunk before this one only, so that the device always has the next chunk to work on.
                 stopped = host.tell_chunk(size, loss)
+                if stopped or host.checkpoint_due():
+                    host.pause(learner, tracker)
                 if stopped:
                     break
             else:
                 learner, tracker, row = host.run(_end_epoch, job, learner, tracker, *per_run, arrays, donate=(0, 1))
                 stopped = host.tell_epoch(tracker, row)
-            if stopped or host.checkpoint_due():
-                jax.block_until_ready(learner)
-                host.stop_clock()
-                host.save(learner, tracker)
+                if stopped or host.checkpoint_due():
+                    host.pause(learner, tracker)
         if stopped or host.stage == count - 1:
             break
         host.stage += 1
@@ -517,14 +535,20 @@ def train(
     return Result(
         state=tracker.kept,
         history=_history(host.rows),
-        epochs=np.asarray(learner.step) // steps,
+        epochs=np.asarray(np.asarray(learner.step) // steps),
         kept_epoch=kept_epoch,
         diverged=diverged,
         finished=not stopped,
         compile_seconds=host.compiled_before + host.run.compile_seconds,
         train_seconds=host.seconds,
-        **{name: np.where(diverged, np.nan, value) for name, value in measured.items()},
+        **{name: np.asarray(np.where(diverged, np.nan, value)) for name, value in measured.items()},
     )
+
+
+def _wait(array: Array) -> None:
+    """Wait for the device in Python, so that a Ctrl-C is noticed at once and not when the array is ready."""
+    while not cast(Any, array).is_ready():
+        time.sleep(0.002)
 
 
 class _Host:
@@ -544,6 +568,8 @@ class _Host:
         self.pending: tuple[int, Array] | None = None
         self.seconds = self.compiled_before = 0.0
         self.saved_at = time.perf_counter()
+        if checkpoint is not None:
+            checkpoints.check_writable(checkpoint)
 
     def enter(self, job: _Job, tracker: _Tracker) -> None:
         """Take up a stage, at its start or where a checkpoint left it."""
@@ -557,13 +583,13 @@ class _Host:
         done, self.pending = self.pending, (self.step, loss)
         if done is None:
             return False
-        jax.block_until_ready(done[1])
+        _wait(done[1])
         self.stop_clock()
-        self.start_clock()
         return self.tell(done[0], np.asarray(done[1]))
 
     def tell_epoch(self, tracker: _Tracker, row: dict[str, Array]) -> bool:
         """Wait for the end of an epoch, add its row to the history and report it; true if asked to stop."""
+        _wait(tracker.active)
         self.epoch += 1
         self.rows.append(
             {"stage": np.asarray(self.stage), "epoch": np.asarray(self.epoch)}
@@ -600,6 +626,13 @@ class _Host:
         self.seconds += now - began - (self.run.compile_seconds - compiled)
         self.clock = now, self.run.compile_seconds
 
+    def pause(self, learner: _Learner, tracker: _Tracker) -> None:
+        """Wait for the steps under way and save, off the clock."""
+        _wait(learner.step)
+        self.stop_clock()
+        self.save(learner, tracker)
+        self.start_clock()
+
     def checkpoint_due(self) -> bool:
         return time.perf_counter() - self.saved_at > CHECKPOINT_SECONDS
 
@@ -630,6 +663,17 @@ class _Host:
         shapes = jax.eval_shape(_lift(functools.partial(_start, jobs[0]), how), *start)
         shapes = jax.eval_shape(_lift(functools.partial(_enter, job), how), *shapes, *start[1:])
         return jax.tree.map(jnp.asarray, checkpoints.load(self.checkpoint, shapes))
+
+
+def _check_split(split: tuple[np.ndarray, np.ndarray], images: int) -> None:
+    for train, val in zip(*map(np.atleast_2d, split), strict=True):
+        both = np.concatenate([train, val])
+        if both.min() < 0 or both.max() >= images:
+            raise UsageError(
+                f"a split index lies outside the training images 0..{images - 1}: {both.min()}..{both.max()}"
+            )
+        if len(np.unique(both)) != len(both):
+            raise UsageError("the split uses an image twice; training and validation indices must all differ")
 
 
 def _check_fingerprint(path: str | Path, found: dict[str, Any], expected: dict[str, Any]) -> None:

@@ -231,6 +231,20 @@ def test_equal_keys_give_equal_blocks_to_both_rules(net_name, batch, key):
     assert not equal(glob.blocks, other.blocks)
 
 
+@pytest.mark.parametrize("name", fwdonly.RULES)
+def test_every_layer_has_a_random_stream_of_its_own(name, batch, key):
+    module, x = fwdonly.RULES[name], batch.x.reshape(6, 64)[:, :5]
+
+    def starts(*widths):  # (layer, leaf) -> numbers
+        params = module.init(key, x, net=nets.mlp(widths), tx=optax.sgd(0.1), num_classes=CLASSES).params
+        return [np.asarray(leaf) for leaf in jax.tree.leaves(params) if leaf.any()]
+
+    alike = starts(5, 5, 5)
+    for at, one in enumerate(alike):
+        assert not any(np.array_equal(one, other) for other in alike[at + 1 :])
+    np.testing.assert_array_equal(starts(5)[0], alike[0])  # whatever stands above it
+
+
 # --- docstrings ------------------------------------------------------------------------------------------------------
 
 

@@ -18,7 +18,8 @@ def result() -> Result:
         "epoch": np.arange(1, 4),
         "train_loss": np.array([[0.5, 0.6, nan], [0.4, 0.5, nan], [0.3, nan, nan]]),
         "val_loss": np.array([[0.6, 0.7, nan], [0.5, 0.8, nan], [0.4, nan, nan]]),
-        "val_accuracy": np.array([[0.8, 0.7, 0.1], [0.85, 0.6, nan], [0.9, nan, nan]]),
+        "val_accuracy": np.array([[0.8, 0.7, nan], [0.85, 0.6, nan], [0.9, nan, nan]]),
+        "trained": np.array([[True, True, True], [True, True, False], [True, False, False]]),
         "layer_loss": [np.full((3, 2), 0.25)] * 3,
     }
     return Result(
@@ -51,7 +52,7 @@ def test_the_summary_is_json_without_nan_and_shares_seconds_by_epochs(result):
 
 def test_the_table_has_every_seed_and_says_how_many_the_mean_covers(result):
     header, rows = report.table_rows([report.summarise("mf", [4, 5, 6], result)])
-    assert [row[1] for row in rows] == ["4", "5", "6 diverged", "mean ± sd of 2"]
+    assert [row[1] for row in rows] == ["4", "5", "6 diverged", "mean of 2"]
     assert rows[0][header.index("test %")] == "88.00" and rows[2][header.index("test %")] == "-"
     assert rows[3][header.index("test %")] == "79.50 ± 12.02"
     assert report.markdown(header, rows).count("\n") == 6
@@ -62,7 +63,8 @@ def test_metrics_leave_out_epochs_that_were_not_trained_and_survive_the_file(res
     assert [(row["seed"], row["epoch"]) for row in rows] == [(4, 1), (5, 1), (6, 1), (4, 2), (5, 2), (4, 3)]
     report.write_metrics(tmp_path / "metrics.csv", rows)
     back = report.read_metrics(tmp_path / "metrics.csv")
-    assert [row["val_accuracy"] for row in back] == [row["val_accuracy"] for row in rows]
+    accuracies = [row["val_accuracy"] if row["val_accuracy"] == row["val_accuracy"] else None for row in back]
+    assert accuracies == [row["val_accuracy"] for row in rows]
     assert math.isnan(back[2]["train_loss"]) and rows[2]["train_loss"] is None
 
 
