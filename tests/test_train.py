@@ -6,6 +6,7 @@ import math
 
 import jax
 import jax.numpy as jnp
+import jaxtyping
 import numpy as np
 import optax
 import pytest
@@ -351,6 +352,7 @@ def test_equal_seeds_give_mf_and_bp_equal_blocks(tiny):
         lambda d: fit((), d, Plan(batch_size=20)),
     ],
 )
-def test_bad_input_is_one_clear_line(tiny, make):
+def test_bad_input_is_one_clear_line(tiny, make, monkeypatch):
+    monkeypatch.setattr(jaxtyping.config, "jaxtyping_disable", True)  # or it would speak first
     with pytest.raises(UsageError, match=r"^[^\n]{20,400}$"):
         make(tiny)
