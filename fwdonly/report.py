@@ -261,10 +261,12 @@ def learning_curves(path: Path, rows: Sequence[dict[str, Any]], title: str) -> N
                 for axis in (left, right):
                     axis.axvline(offsets[stage] + 0.5, color=f"C{colour}", linestyle=":", linewidth=1)
         for axis, name, factor in ((left, "val_accuracy", 100.0), (right, "train_loss", 1.0)):
-            at: dict[int, list[float]] = {}
+            # A point without a value between two stages breaks the lines there.
+            at: dict[float, list[float]] = {offset + 0.5: [math.nan] for stage, offset in offsets.items() if stage}
+            breaks = [(epoch, math.nan) for epoch in at]
             for seed in dict.fromkeys(row["seed"] for row in own):
                 curve = [(offsets[r["stage"]] + r["epoch"], _float(r[name]) * factor) for r in own if r["seed"] == seed]
-                axis.plot(*zip(*curve, strict=True), color=f"C{colour}", alpha=0.35, linewidth=0.8)
+                axis.plot(*zip(*sorted(curve + breaks), strict=True), color=f"C{colour}", alpha=0.35, linewidth=0.8)
                 for epoch, value in curve:
                     at.setdefault(epoch, []).append(value)
             epochs = sorted(at)
