@@ -23,6 +23,7 @@ import tyro
 from rich.console import Console
 
 from fwdonly import LearningRule, Plan, Progress, UsageError, data, report, sweep
+from fwdonly.base import one_line
 
 Optimizer = Literal["adam", "adamw", "sgd", "momentum"]
 LRSchedule = Literal["constant", "cosine"]
@@ -251,10 +252,8 @@ def rule_maker(arm: Arm, plan: Plan, dataset: data.Dataset, split: Sequence[np.n
     made = make(options.learning_rate)
     first = made if isinstance(made, LearningRule) else made[0]
     example = jax.ShapeDtypeStruct((1, *dataset.x_train.shape[1:]), jnp.float32)
-    try:
+    with one_line():
         jax.eval_shape(first.init, jax.random.key(0), example)
-    except UsageError as error:  # JAX appends advice on tracebacks to what is raised while it traces
-        raise UsageError(str(error).splitlines()[0]) from None
     return make
 
 

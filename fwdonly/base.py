@@ -1,6 +1,7 @@
 """The contract every learning rule keeps: a batch, a record of three pure functions, and one optimizer step."""
 
-from collections.abc import Callable, Sequence
+import contextlib
+from collections.abc import Callable, Generator, Sequence
 from typing import Any, NamedTuple, Protocol
 
 import jax
@@ -17,6 +18,15 @@ Metrics = dict[str, Array]
 
 class UsageError(ValueError):
     """Bad input that the user can mend; the message is one line that names the fault and the mend."""
+
+
+@contextlib.contextmanager
+def one_line() -> Generator[None, None, None]:
+    """Keeps a `UsageError` raised while JAX traces to its own line; JAX appends advice on tracebacks to it."""
+    try:
+        yield
+    except UsageError as error:
+        raise UsageError(str(error).splitlines()[0]) from None
 
 
 class Batch(NamedTuple):

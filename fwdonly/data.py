@@ -367,7 +367,7 @@ def statistics(data: Dataset, kind: Literal["pixel", "paper", "none"] = "pixel")
 
 
 def normalise(
-    x: UInt8[Array, "*batch channels"], mean: Sequence[float], sd: Sequence[float]
+    x: UInt8[Array | np.ndarray, "*batch channels"], mean: Sequence[float], sd: Sequence[float]
 ) -> Float[Array, "*batch channels"]:
     """``(x / 255 - mean) / sd`` as float32, computed as one multiply-add per pixel.
 
@@ -379,6 +379,7 @@ def normalise(
     Raises:
         UsageError: images that are not uint8 (normalised twice?), or constants of another number of channels.
     """
+    x = jnp.asarray(x)
     if x.dtype != jnp.uint8:
         raise UsageError(f"normalise takes uint8 images, not {x.dtype}: apply it once, to the images as loaded")
     if not len(mean) == len(sd) == x.shape[-1]:

@@ -280,9 +280,10 @@ def learning_curves(path: Path, rows: Sequence[dict[str, Any]], title: str) -> N
                 marker="o" if len(epochs) == 1 else None,
                 label=f"{rule.upper()}, {f'mean of {seeds} seeds' if seeds > 1 else '1 seed'}",
             )
-    left.set(ylabel="validation accuracy, %", title=title)
+    figure.suptitle(title)
+    left.set(ylabel="validation accuracy, %")
     figure.supxlabel("epoch; the means cover the seeds still training", fontsize="small")
-    right.set(ylabel="training loss of the rule itself, nats", title="not comparable between rules")
+    right.set(ylabel="training loss, nats", title="the rule's own loss, not comparable between rules")
     right.set_yscale("log")
     for axis in (left, right):
         axis.grid(alpha=0.3)

@@ -19,7 +19,7 @@ from jaxtyping import Array
 
 from . import checkpoint as checkpoints
 from . import data as datasets
-from .base import Batch, LearningRule, Metrics, State, UsageError
+from .base import Batch, LearningRule, Metrics, State, UsageError, one_line
 
 EVALUATION_BATCH = 500
 CHECKPOINT_SECONDS = 60.0
@@ -423,10 +423,7 @@ class _Programs:
         if key not in compiled:
             jax.block_until_ready(args)  # steps still under way are training time, not compilation
             begin = time.perf_counter()
-            try:
-                compiled[key] = jitted.lower(*args).compile()
-            except UsageError as error:  # JAX appends advice on tracebacks to what is raised while it traces
-                raise UsageError(str(error).splitlines()[0]) from None
+            compiled[key] = jitted.lower(*args).compile()
             self.compile_seconds += time.perf_counter() - begin
         return compiled[key](*args)
 
@@ -489,7 +486,8 @@ def train(
         "stages": count,
     }
     start = (jnp.asarray(seeds), *per_run, arrays)
-    classes = jax.eval_shape(_lift(functools.partial(_scores, jobs[-1]), how), *start).shape[-1]
+    with one_line():
+        classes = jax.eval_shape(_lift(functools.partial(_scores, jobs[-1]), how), *start).shape[-1]
     if classes != data.num_classes:
         raise UsageError(f"the rule scores {classes} classes and {data.name} has {data.num_classes}; set num_classes")
     host = _Host(callback, checkpoint, fingerprint)

@@ -544,7 +544,7 @@ def test_no_network(monkeypatch):
     for base, _ in data._MIRRORS["mnist"]:
         assert base in message
     assert data.load("auto").name == "mnist5k"
-    assert time.monotonic() - start < 10
+    assert time.monotonic() - start < 30  # seconds; a loaded machine included
     assert asked  # the control: it did try
     asked.clear()
     monkeypatch.setenv("FWDONLY_OFFLINE", "1")

@@ -121,6 +121,9 @@ def test_a_checkpoint_of_another_training_is_refused_and_left_alone(tiny, tmp_pa
     ):
         with pytest.raises(UsageError, match=r"^[^\n]*(another|where)[^\n]*$"):
             fit(rule, tiny, other_plan, seed=seed, checkpoint=path, resume=True)
+    other_split = np.arange(20, 200), np.arange(20)
+    with pytest.raises(UsageError, match="its split is"):
+        fit(MF, tiny, plan, checkpoint=path, resume=True, split=other_split)
     path.write_bytes(before[: len(before) // 2])
     with pytest.raises(UsageError, match="not a readable checkpoint"):
         fit(MF, tiny, plan, checkpoint=path, resume=True)
@@ -277,8 +280,11 @@ def test_each_run_of_a_sweep_equals_its_single_run(tiny, make):
 @pytest.mark.parametrize("how", ["map", "vmap"])
 def test_a_run_that_stopped_is_frozen_while_the_others_go_on(tiny, how):
     rates = [0.01, 10.0]
-    plan = Plan(epochs=6, batch_size=20, patience=1, keep="last")
-    result = sweep(mf_rule, tiny, plan, seeds=[0, 0], hyper={"learning_rate": rates}, how=how)
+    plan = Plan(epochs=6, batch_size=20, patience=1, keep="last", chunk_steps=3)
+    seen = []
+    result = sweep(mf_rule, tiny, plan, seeds=[0, 0], hyper={"learning_rate": rates}, how=how, callback=seen.append)
+    # A stopped run reports no loss, rather than that of an empty epoch.
+    assert all(np.array_equal(np.isfinite(p.loss), p.active) for p in seen if p.record is None)
     short, long = int(result.epochs.min()), int(result.epochs.max())
     assert short < long, "the scenario needs one run to stop before the other"
     stopped = int(result.epochs.argmin())
@@ -350,6 +356,10 @@ def test_equal_seeds_give_mf_and_bp_equal_blocks(tiny):
         lambda d: fit(MF, d, Plan(batch_size=20), seed=-1),
         lambda d: fit(MF, d, Plan(batch_size=20), split=(np.arange(100), np.arange(0))),
         lambda d: fit((), d, Plan(batch_size=20)),
+        lambda d: fit(MF, d, Plan(batch_size=20), split=(np.arange(100), np.arange(99, 150))),
+        lambda d: fit(MF, d, Plan(batch_size=20), split=(np.arange(100), np.arange(150, 201))),
+        lambda d: fit(mf.rule(NET, optax.adam(0.01), num_classes=3), d, Plan(batch_size=20)),
+        lambda d: fit(MF, d, Plan(batch_size=20), checkpoint="no/such/folder/c.npz"),
     ],
 )
 def test_bad_input_is_one_clear_line(tiny, make, monkeypatch):
