@@ -9,6 +9,7 @@ median round, with the spread.
 
 import dataclasses
 import functools
+import importlib
 import itertools
 import statistics
 import sys
@@ -78,10 +79,9 @@ def ceiling(rounds: int, seconds: float, size: int = 2048) -> list[float]:
 
 def torch_ceiling(seconds: float, size: int = 2048) -> float | None:
     """The same product in PyTorch, whose library may reach another rate on the same machine; None without it."""
-    if _torch_version() is None:
+    torch = _torch()
+    if torch is None:
         return None
-    import torch
-
     a, b = torch.randn(2, size, size)
     return 2e-9 * size**3 / timed(lambda: a @ b, seconds)
 
@@ -123,8 +123,7 @@ def jax_steps(rule: LearningRule, shape: tuple[int, ...], batch: int, count: int
 
 def torch_steps(rule: str, widths: tuple[int, ...], batch: int, optimizer: str, count: int) -> Callable[[], None]:
     """The same ``count`` steps in eager PyTorch: detached hand-overs and one loss per layer for MF, one loss for BP."""
-    import torch
-
+    torch = _torch()
     generator = torch.Generator().manual_seed(0)
     x = torch.randn(4, batch, widths[0], generator=generator)
     y = torch.randint(0, CLASSES, (4, batch), generator=generator)
@@ -171,7 +170,7 @@ def memory() -> list[dict[str, Any]]:
 
 def measure(options: Options) -> list[dict[str, Any]]:
     """Every cell, one after another."""
-    torch_there = options.torch and _torch_version() is not None
+    torch_there = options.torch and _torch() is not None
     rows = []
     for net_name in options.nets:
         shape, hidden = NETS[net_name]
@@ -221,12 +220,12 @@ def ratios(rows: list[dict[str, Any]]) -> list[list[str]]:
     return lines
 
 
-def _torch_version() -> str | None:
+def _torch() -> Any:
+    """PyTorch where it is installed, otherwise None."""
     try:
-        import torch
+        return importlib.import_module("torch")
     except ImportError:
         return None
-    return torch.__version__
 
 
 def main() -> int:
@@ -275,7 +274,7 @@ def main() -> int:
         settings = {k: str(v) if isinstance(v, Path) else v for k, v in dataclasses.asdict(options).items()}
         content: dict[str, Any] = {
             "options": settings,
-            "environment": report.environment() | {"torch": _torch_version()},
+            "environment": report.environment() | {"torch": getattr(_torch(), "__version__", None)},
         }
         content |= {"torch_ceiling_gflops": rate, "throughput": rows, "memory": memories}
         report.write_json(options.output, content)
