@@ -22,11 +22,12 @@ import rich.progress
 import tyro
 from rich.console import Console
 
-from fwdonly import LearningRule, Plan, Progress, UsageError, data, report, sweep
+from fwdonly import LearningRule, Plan, Progress, UsageError, bp, data, ff, report, sweep
 from fwdonly.base import one_line
+from fwdonly.train import steps_per_epoch
 
 Optimizer = Literal["adam", "adamw", "sgd", "momentum"]
-LRSchedule = Literal["constant", "cosine"]
+LRSchedule = Literal["constant", "cosine", "half_linear"]
 Keep = Literal["best_loss", "best_accuracy", "last"]
 
 
@@ -34,8 +35,8 @@ Keep = Literal["best_loss", "best_accuracy", "last"]
 class Options:
     """Options of every experiment."""
 
-    preset: Literal["mnist", "fashion_mnist", "cifar10", "cifar100"] | None = None
-    """Start from the settings published for this data set (arXiv 2509.19063); other options override them."""
+    preset: str | None = None
+    """Start from published settings; other options override them."""
     seeds: int = 10
     """Number of seeds, trained together as one compiled program."""
     first_seed: int = 0
@@ -48,30 +49,32 @@ class Options:
     split: Literal["fixed", "paper"] = "fixed"
     """Validation images. fixed: stratified, the same for all seeds. paper: MNIST's last 10,000, else a random tenth
     drawn from the seed."""
-    normalise: Literal["pixel", "paper", "none"] = "pixel"
-    """Pixel constants: of the training set, of the papers' code, or none."""
+    normalise: Literal["pixel", "paper", "half", "none"] = "pixel"
+    """Pixel constants: of the training set, of the papers' code, half (pixels in [-1, 1]) or none (in [0, 1])."""
     augment: bool = False
     """Random crop after reflect padding by 4, then random horizontal flip."""
-    widths: tuple[int, ...] = (1000, 1000)
-    """Widths of the hidden layers."""
-    batch_size: int = 128
-    """Images per step; the incomplete last batch of an epoch is dropped."""
+    batch_size: int | None = 128
+    """Images per step; the incomplete last batch of an epoch is dropped. None: all, one step per epoch."""
     epochs: int = 16
     """Cap on the epochs; of every stage, where a rule trains in stages."""
     learning_rate: float = 1.2e-3
     """Learning rate, at its peak."""
     lr_schedule: LRSchedule = "cosine"
-    """constant, or a cosine from the peak to 0 at the epoch cap."""
+    """constant; cosine: from the peak to 0 at the epoch cap; half_linear: constant for half of it, then down to 1/E."""
     optimizer: Optimizer = "adam"
     """momentum is sgd with momentum 0.9. All but adamw add weight decay to the gradient; adamw decouples it."""
     weight_decay: float = 0.0
     """Weight decay."""
+    monitor: Literal["loss", "accuracy"] = "loss"
+    """What patience watches on the validation images."""
     patience: int | None = None
-    """Stop after this many epochs without a lower validation loss. None: train to the cap."""
+    """Stop after this many epochs without a better validation loss (or accuracy). None: train to the cap."""
     min_delta: float = 0.0
-    """A validation loss is lower if it is lower by more than this."""
+    """It is better if it is better by more than this (accuracies lie in 0..1)."""
     keep: Keep = "best_accuracy"
     """The state that is kept and tested: of the epoch with the best validation loss or accuracy, or the last one."""
+    validate_every: int = 1
+    """Epochs from one validation to the next."""
     how: Literal["auto", "map", "vmap"] = "auto"
     """Seeds one after another (map) or all at once (vmap). auto: map on a CPU, vmap elsewhere."""
     output_dir: Path | None = None
@@ -82,20 +85,71 @@ class Options:
     """No progress, only the table."""
 
 
+@dataclasses.dataclass(frozen=True)
+class MLPOptions(Options):
+    """Options of experiments with fully connected networks."""
+
+    widths: tuple[int, ...] = (1000, 1000)
+    """Widths of the hidden layers."""
+
+
+@dataclasses.dataclass(frozen=True)
+class BPOptions:
+    """Where BP's settings differ; None: as for the rule it stands beside."""
+
+    learning_rate: float | None = None
+    lr_schedule: LRSchedule | None = None
+    optimizer: Optimizer | None = None
+    weight_decay: float | None = None
+    epochs: int | None = None
+    monitor: Literal["loss", "accuracy"] | None = None
+    patience: int | None = None
+    min_delta: float | None = None
+    keep: Keep | None = None
+
+
+class Setting(NamedTuple):
+    """What a rule is built with."""
+
+    tx: optax.GradientTransformation
+    """The optimizer that the options name."""
+    num_classes: int
+    learning_rate: Any
+    """The peak, traced."""
+    steps: int
+    """Per epoch."""
+
+
 class Arm(NamedTuple):
     """One rule of an experiment."""
 
     name: str
-    build: Callable[[optax.GradientTransformation, int], LearningRule | Sequence[LearningRule]]
-    """From an optimizer and the number of classes to the rule, or to its stages."""
+    build: Callable[[Setting], LearningRule | Sequence[LearningRule]]
+    """To the rule, or to its stages."""
     options: Options
     """This rule's settings; they may differ from the other arms' in how it is optimised and stopped, not in data."""
+    network: str
+    """In words, for tables and figures."""
+    stages: tuple[dict[str, Any], ...] = ()
+    """Where the plans of single stages differ from the options."""
 
 
-def common_options(options: Options, **changes: Any) -> Options:
-    """The common part of a script's options, with ``changes`` where they are not None."""
-    values = {field.name: getattr(options, field.name) for field in dataclasses.fields(Options)}
-    return Options(**values | {name: value for name, value in changes.items() if value is not None})
+def bp_arm(options: Options, bp_options: BPOptions, net: Any, network: str) -> Arm:
+    """Backpropagation on the same blocks, start values, split and data order."""
+    names = [field.name for field in dataclasses.fields(Options)]
+    values = {name: getattr(options, name) for name in names}
+    values |= {name: value for name, value in dataclasses.asdict(bp_options).items() if value is not None}
+    return Arm(
+        "bp",
+        lambda setting: bp.rule(net, setting.tx, num_classes=setting.num_classes),
+        Options(**values),
+        network,
+    )
+
+
+def mlp_name(widths: Sequence[int]) -> str:
+    """A network of fully connected layers, in words."""
+    return f"MLP {'-'.join(map(str, widths))}"
 
 
 NOT_CONFIGURATION = ("data_dir", "output_dir", "resume", "quiet")
@@ -156,7 +210,7 @@ def run(script: str, options: Options, arms: Sequence[Arm]) -> int:
                 result = sweep(
                     make_rule,
                     dataset,
-                    arm_plan,
+                    [dataclasses.replace(arm_plan, **changes) for changes in arm.stages] or arm_plan,
                     seeds=seeds,
                     hyper={"learning_rate": arm.options.learning_rate},
                     split=split,
@@ -193,7 +247,14 @@ def run(script: str, options: Options, arms: Sequence[Arm]) -> int:
 
 def check(options: Options) -> None:
     """Refuse numbers that no training can use, before anything is loaded or written."""
-    for name, low in (("seeds", 1), ("first_seed", 0), ("batch_size", 1), ("epochs", 1), ("patience", 1)):
+    for name, low in (
+        ("seeds", 1),
+        ("first_seed", 0),
+        ("batch_size", 1),
+        ("epochs", 1),
+        ("patience", 1),
+        ("validate_every", 1),
+    ):
         value = getattr(options, name)
         if value is not None and value < low:
             raise UsageError(f"--{name.replace('_', '-')} must be at least {low}; got {value}")
@@ -213,11 +274,13 @@ def plan(options: Options) -> Plan:
     return Plan(
         epochs=options.epochs,
         batch_size=options.batch_size,
+        monitor=options.monitor,
         patience=options.patience,
         min_delta=options.min_delta,
         keep=options.keep,
         normalise=options.normalise,
         augment=options.augment,
+        validate_every=options.validate_every,
     )
 
 
@@ -227,27 +290,12 @@ def rule_maker(arm: Arm, plan: Plan, dataset: data.Dataset, split: Sequence[np.n
     Raises:
         UsageError: batches, options or images that this rule and network cannot take.
     """
-    options, images = arm.options, split[0].shape[-1]
-    steps = images // plan.batch_size
-    if steps == 0:
-        raise UsageError(
-            f"a batch of {plan.batch_size} images is larger than the training split of {images}; "
-            "use a smaller batch size"
-        )
+    options = arm.options
+    steps = steps_per_epoch(plan, split[0].shape[-1])
 
     def make(learning_rate: Any) -> Any:
-        if options.lr_schedule == "cosine":
-            learning_rate = optax.cosine_decay_schedule(learning_rate, steps * options.epochs)
-        if options.optimizer == "adamw":
-            return arm.build(optax.adamw(learning_rate, weight_decay=options.weight_decay), dataset.num_classes)
-        tx = {
-            "adam": optax.adam(learning_rate),
-            "sgd": optax.sgd(learning_rate),
-            "momentum": optax.sgd(learning_rate, momentum=0.9),
-        }[options.optimizer]
-        if options.weight_decay > 0:
-            tx = optax.chain(optax.add_decayed_weights(options.weight_decay), tx)
-        return arm.build(tx, dataset.num_classes)
+        tx = optimizer(options, learning_rate, steps * options.epochs, steps)
+        return arm.build(Setting(tx, dataset.num_classes, learning_rate, steps))
 
     made = make(options.learning_rate)
     first = made if isinstance(made, LearningRule) else made[0]
@@ -255,6 +303,25 @@ def rule_maker(arm: Arm, plan: Plan, dataset: data.Dataset, split: Sequence[np.n
     with one_line():
         jax.eval_shape(first.init, jax.random.key(0), example)
     return make
+
+
+def optimizer(options: Any, learning_rate: Any, steps: int, steps_per_epoch: int) -> optax.GradientTransformation:
+    """What ``options.optimizer``, ``lr_schedule`` and ``weight_decay`` name, for a training of ``steps`` steps."""
+    if options.lr_schedule == "cosine":
+        learning_rate = optax.cosine_decay_schedule(learning_rate, steps)
+    elif options.lr_schedule == "half_linear":
+        learning_rate = ff.half_then_linear(learning_rate, steps_per_epoch, steps // steps_per_epoch)
+    if options.optimizer == "adamw":
+        return optax.adamw(learning_rate, weight_decay=options.weight_decay)
+    known = {
+        "adam": optax.adam(learning_rate),
+        "sgd": optax.sgd(learning_rate),
+        "momentum": optax.sgd(learning_rate, momentum=0.9),
+    }
+    if options.optimizer not in known:
+        raise UsageError(f"--optimizer {options.optimizer} belongs to another rule; choose adamw, {', '.join(known)}")
+    tx = known[options.optimizer]
+    return optax.chain(optax.add_decayed_weights(options.weight_decay), tx) if options.weight_decay > 0 else tx
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -371,10 +438,11 @@ def title(arms: Sequence[Arm], dataset: data.Dataset, rules: Sequence[Callable[.
     for arm, make_rule in zip(arms, rules, strict=True):
         made = make_rule(arm.options.learning_rate)
         stages = "" if isinstance(made, LearningRule) else f"{len(made)} x "
-        caps.append(f"{arm.name.upper()} {stages}{arm.options.epochs}")
-    widths = "-".join(map(str, options.widths))
+        own = [changes.get("epochs", arm.options.epochs) for changes in arm.stages]
+        caps.append(f"{arm.name.upper()} " + ("+".join(map(str, own)) if own else f"{stages}{arm.options.epochs}"))
     embedded = "" if dataset.name != "mnist5k" else " (5,000 embedded images, not full MNIST)"
-    return f"MLP {widths} on {dataset.name}{embedded}, batch {options.batch_size}; epochs at most: {', '.join(caps)}"
+    batch = f"batch {options.batch_size}" if options.batch_size else "full batch"
+    return f"{arms[0].network} on {dataset.name}{embedded}, {batch}; epochs at most: {', '.join(caps)}"
 
 
 def resume_command(folder: Path) -> str:
@@ -438,15 +506,16 @@ class Reporter:
         self.bar.stop()
 
     def __call__(self, progress: Progress) -> bool:
-        total = progress.stages * progress.epochs * progress.steps
-        done = (progress.stage * progress.epochs + progress.epoch) * progress.steps + progress.step
+        caps, stages = progress.epochs, len(progress.epochs)
+        total = sum(caps) * progress.steps
+        done = (sum(caps[: progress.stage]) + progress.epoch) * progress.steps + progress.step
         ended = progress.record is not None
         if not progress.active.any():
-            done = (progress.stage + 1) * progress.epochs * progress.steps
+            done = sum(caps[: progress.stage + 1]) * progress.steps
         if progress.record is not None:
             self.accuracy = 100 * _mean(progress.record["val_accuracy"])
-        stage = f" stage {progress.stage + 1}/{progress.stages}" if progress.stages > 1 else ""
-        numbers = f"epoch {progress.epoch + (not ended)}/{progress.epochs}  loss {_mean(progress.loss):.4f}"
+        stage = f" stage {progress.stage + 1}/{stages}" if stages > 1 else ""
+        numbers = f"epoch {progress.epoch + (not ended)}/{caps[progress.stage]}  loss {_mean(progress.loss):.4f}"
         numbers += f"  val {self.accuracy:.2f} %" if np.isfinite(self.accuracy) else ""
         training = int(progress.active.sum())
         numbers += f"  {training}/{progress.active.size} seeds" if 0 < training < progress.active.size else ""

@@ -2,7 +2,7 @@
 
 import dataclasses
 import sys
-from typing import Any
+from typing import Literal
 
 import _common
 from _presets import PUBLISHED
@@ -11,21 +11,24 @@ from fwdonly import bp, nets
 
 
 @dataclasses.dataclass(frozen=True)
-class Options(_common.Options):
+class Options(_common.MLPOptions):
     """Train an MLP with backpropagation (BP).
 
     Prints a table of every seed and writes a result folder. Ctrl-C leaves a folder that --resume continues.
     """
+
+    preset: Literal["mnist", "fashion_mnist", "cifar10", "cifar100"] | None = None
+    """Start from the settings published for this data set (arXiv 2509.19063); other options override them."""
 
 
 def arms(options: Options) -> list[_common.Arm]:
     """BP alone."""
     net = nets.mlp(options.widths)
 
-    def build(tx: Any, num_classes: int) -> Any:
-        return bp.rule(net, tx, num_classes=num_classes)
+    def build(setting: _common.Setting) -> bp.LearningRule:
+        return bp.rule(net, setting.tx, num_classes=setting.num_classes)
 
-    return [_common.Arm("bp", build, options)]
+    return [_common.Arm("bp", build, options, _common.mlp_name(options.widths))]
 
 
 if __name__ == "__main__":

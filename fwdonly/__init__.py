@@ -2,12 +2,12 @@
 
 from types import ModuleType
 
-from . import bp, data, mf, nets, report
+from . import bp, cafo, data, ff, mf, nets, report
 from .base import Batch, LearningRule, UsageError
 from .sweep import sweep
 from .train import Plan, Progress, Result, fit
 
-RULES: dict[str, ModuleType] = {"bp": bp, "mf": mf}
+RULES: dict[str, ModuleType] = {"bp": bp, "mf": mf, "ff": ff, "cafo": cafo}
 """Every learning rule by the name that scripts and result files use."""
 
 __version__ = "0.1.0"
@@ -21,7 +21,9 @@ __all__ = [
     "Result",
     "UsageError",
     "bp",
+    "cafo",
     "data",
+    "ff",
     "fit",
     "mf",
     "nets",

@@ -36,18 +36,43 @@ class Batch(NamedTuple):
     y: Int[Array, " batch"]
 
 
-class LearningRule(NamedTuple):
-    """What loops, sweeps, tuners and meters see of a rule: three pure functions with every option already bound.
+class Frozen(NamedTuple):
+    """The work that no update of a rule changes, split off so that a loop may do it once and keep the outcome.
+
+    For every state and batch, ``rule.update(state, Batch(x, y), key)`` equals
+    ``frozen.update(state, Batch(frozen.features(state, x), y), key)``, and likewise ``validate``.
 
     Attributes:
-        init: ``(key, x) -> state``; ``x`` are example inputs (batch, *features), used for shapes.
+        features: ``(state, x) -> features``, arrays (or a tree of them) of leading dimension batch.
+        update: as `LearningRule.update`, with features in the place of ``batch.x``.
+        validate: as `LearningRule.validate`, with features in the place of ``x``.
+    """
+
+    features: Callable[[State, Array], Any]
+    update: Callable[[State, Batch, Array], tuple[State, Metrics]]
+    validate: Callable[[State, Any], Array]
+
+
+class LearningRule(NamedTuple):
+    """What loops, sweeps, tuners and meters see of a rule: pure functions with every option already bound.
+
+    Attributes:
+        init: ``(key, x) -> state``; ``x`` are example inputs (batch, *features), used for shapes and, by rules that
+            say so, for statistics of the data.
         update: ``(state, batch, key) -> (state, metrics)``; one training step on one batch.
         predict: ``(state, x) -> scores`` of shape (batch, classes); the argmax is the label.
+        validate: the scores that steer the training, where they are not the prediction (a stage that trains one of
+            several readouts looks at its own); None means ``predict``.
+        readouts: further ways to read classes off the same state, ``(name, predict)``, reported beside the prediction.
+        frozen: the same rule in two halves, where a part of its work does not depend on what it trains.
     """
 
     init: Callable[[Array, Array], State]
     update: Callable[[State, Batch, Array], tuple[State, Metrics]]
     predict: Callable[[State, Array], Array]
+    validate: Callable[[State, Array], Array] | None = None
+    readouts: tuple[tuple[str, Callable[[State, Array], Array]], ...] = ()
+    frozen: Frozen | None = None
 
 
 class Block(Protocol):
@@ -75,6 +100,26 @@ class RuleModule(Protocol):
     predict: Callable[..., Array]
     rule: Callable[..., LearningRule]
     stages: Callable[..., Sequence[LearningRule]]
+
+
+def check_labels(batch: Batch, num_classes: int) -> None:
+    """Refuse labels a supervised rule cannot use. Their values are seen outside compiled code only.
+
+    Raises:
+        UsageError: labels that are missing, not one integer per sample, outside 0..num_classes-1, or all alike in a
+            batch of several samples.
+    """
+    y, x = batch.y, jax.tree.leaves(batch.x)[0]
+    if y is None or not hasattr(y, "dtype") or not jnp.issubdtype(y.dtype, jnp.integer) or y.shape != x.shape[:1]:
+        found = "none" if y is None else f"{getattr(y, 'dtype', type(y).__name__)}{list(getattr(y, 'shape', ()))}"
+        raise UsageError(f"a batch needs integer labels of shape ({len(x)},), one per sample; got {found}")
+    if isinstance(y, jax.core.Tracer):
+        return
+    low, high = int(y.min()), int(y.max())
+    if low < 0 or high >= num_classes:
+        raise UsageError(f"labels must lie in 0..{num_classes - 1}; found {low}..{high}; correct them or num_classes")
+    if len(y) > 1 and low == high:
+        raise UsageError(f"every label of the batch is {low}; shuffle the data, so that a batch has several classes")
 
 
 def descend(tx: optax.GradientTransformation, grads: Any, opt_state: Any, params: Any) -> tuple[Any, Any]:

@@ -323,14 +323,14 @@ def paper_split(data: Dataset, *, seed: int) -> tuple[np.ndarray, np.ndarray]:
     return np.sort(order[: n - held]).astype(np.int32), np.sort(order[n - held :]).astype(np.int32)
 
 
-def statistics(data: Dataset, kind: Literal["pixel", "paper", "none"] = "pixel") -> _Statistics:
+def statistics(data: Dataset, kind: Literal["pixel", "paper", "half", "none"] = "pixel") -> _Statistics:
     """Mean and standard deviation per channel, for `normalise`.
 
     Args:
         data: the set.
         kind: "pixel": over all pixels of the training set (stored for the four named sets, otherwise computed, with 1
-            for a channel that is constant). "paper": the constants of the Mono-Forward code. "none": 0 and 1, which
-            leaves pixels in [0, 1].
+            for a channel that is constant). "paper": the constants of the Mono-Forward code. "half": 0.5 and 0.5,
+            which puts pixels into [-1, 1]. "none": 0 and 1, which leaves them in [0, 1].
 
     Returns:
         (mean, sd), one number per channel each, in units of pixel/255.
@@ -339,22 +339,24 @@ def statistics(data: Dataset, kind: Literal["pixel", "paper", "none"] = "pixel")
         UsageError: unknown ``kind``, or "paper" for a set that the code does not know.
 
     References:
-        "paper": GitHub Przemyslaw11/BeyondBackpropagation.
+        "paper": GitHub Przemyslaw11/BeyondBackpropagation. "half": Cascaded-Forward's code on CIFAR.
 
     Deviations:
         For CIFAR-10 "paper" is the mean of the SDs of single images (0.2023 0.1994 0.2010), not the SD of the pixels:
         inputs come out 1.2 to 1.3 times larger than with "pixel", which changes results and learning rates. Its last
         digits for CIFAR-100 are off. mnist5k takes the constants of MNIST, whose images it consists of.
     """
+    channels = data.x_train.shape[-1]
     if kind == "none":
-        channels = data.x_train.shape[-1]
         return (0.0,) * channels, (1.0,) * channels
+    if kind == "half":
+        return (0.5,) * channels, (0.5,) * channels
     if kind == "paper":
         if data.name not in _PAPER:
             raise UsageError(f"no 'paper' constants for {data.name}, only for {', '.join(_PAPER)}: use 'pixel'")
         return _PAPER[data.name]
     if kind != "pixel":
-        raise UsageError(f"unknown normalisation {kind!r}: choose 'pixel', 'paper' or 'none'")
+        raise UsageError(f"unknown normalisation {kind!r}: choose 'pixel', 'paper', 'half' or 'none'")
     if data.name in _PIXEL:
         return _PIXEL[data.name]
     # Exact sums without a float copy of the images: count the 256 levels.

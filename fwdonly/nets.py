@@ -4,7 +4,7 @@ Blocks are value-hashable, so a freshly built equal network does not compile ane
 """
 
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, Literal
 
 import flax.linen as nn
 import jax
@@ -19,32 +19,66 @@ That code calls PyTorch's ``kaiming_uniform_(W, a=sqrt(5), nonlinearity="relu")`
 ignores ``a``, so the bound is sqrt(6 / fan_in) and not the 1 / sqrt(fan_in) that ``a=sqrt(5)`` suggests.
 """
 
+normal = nn.initializers.variance_scaling(1.0, "fan_in", "normal")
+"""N(0, 1 / fan_in), biases 0: the start values of Hinton's Forward-Forward Matlab."""
+
+normal_fan_out = nn.initializers.variance_scaling(1.0, "fan_out", "normal")
+"""N(0, 1 / fan_out), biases 0: the start values of Forward-Forward in arXiv 2509.19063."""
+
+torch_uniform = nn.initializers.variance_scaling(1 / 3, "fan_in", "uniform")
+"""Uniform on +-1/sqrt(fan_in), PyTorch's default."""
+
+Initializer = Callable[..., Array]
+
 
 class Dense(nn.Module):
     """``activation(flatten(x) W + b)``: inputs (batch, *features) to (batch, width)."""
 
     width: int
     activation: Callable[[Array], Array] = jax.nn.relu
+    kernel_init: Initializer = he_uniform
 
     @nn.compact
     def __call__(self, x: Float[Array, "batch *features"]) -> Float[Array, "batch width"]:
         x = x.reshape(x.shape[0], -1)
-        return self.activation(nn.Dense(self.width, kernel_init=he_uniform)(x))
+        return self.activation(nn.Dense(self.width, kernel_init=self.kernel_init)(x))
 
 
 class Conv(nn.Module):
-    """3x3 convolution (stride 1, same size, bias), activation, 2x2 average pooling.
+    """3x3 convolution (stride 1, same size), activation, 2x2 pooling.
 
-    Inputs (batch, height, width, channels) to (batch, height // 2, width // 2, channels).
+    Inputs (batch, height, width, channels) to (batch, height // 2, width // 2, channels), or of the same height and
+    width where ``pool`` is "none". ``bias`` starts at 0, or is drawn as PyTorch does, uniform on +-1/sqrt(fan_in);
+    "none" has none. ``groups`` splits input and output channels into groups that do not see each other.
     """
 
     channels: int
     activation: Callable[[Array], Array] = jax.nn.relu
+    kernel_init: Initializer = he_uniform
+    pool: Literal["average", "max", "none"] = "average"
+    bias: Literal["zero", "uniform", "none"] = "zero"
+    groups: int = 1
 
     @nn.compact
-    def __call__(self, x: Float[Array, "batch height width in"]) -> Float[Array, "batch half_h half_w out"]:
-        x = nn.Conv(self.channels, (3, 3), padding=1, kernel_init=he_uniform)(x)
-        return nn.avg_pool(self.activation(x), (2, 2), strides=(2, 2))
+    def __call__(self, x: Float[Array, "batch height width in"]) -> Float[Array, "batch out_h out_w out"]:
+        bound = (9 * x.shape[-1] / self.groups) ** -0.5
+        x = nn.Conv(
+            self.channels,
+            (3, 3),
+            padding=1,
+            kernel_init=self.kernel_init,
+            bias_init=_uniform(bound) if self.bias == "uniform" else nn.initializers.zeros,
+            use_bias=self.bias != "none",
+            feature_group_count=self.groups,
+        )(x)
+        x = self.activation(x)
+        if self.pool == "none":
+            return x
+        return {"average": nn.avg_pool, "max": nn.max_pool}[self.pool](x, (2, 2), strides=(2, 2))
+
+
+def _uniform(bound: float) -> Initializer:
+    return lambda key, shape, dtype=None: jax.random.uniform(key, shape, dtype, -bound, bound)
 
 
 class Identity(nn.Module):
@@ -55,22 +89,22 @@ class Identity(nn.Module):
         return x
 
 
-def mlp(widths: Sequence[int]) -> Net:
+def mlp(widths: Sequence[int], *, kernel_init: Initializer = he_uniform) -> Net:
     """Fully connected ReLU blocks, one per entry of ``widths``; images are flattened by the first block.
 
     Raises:
         UsageError: no width, or a width below 1.
     """
-    return tuple(Dense(width) for width in _positive(widths, "width"))
+    return tuple(Dense(width, kernel_init=kernel_init) for width in _positive(widths, "width"))
 
 
-def cnn(channels: Sequence[int]) -> Net:
-    """Convolution blocks (3x3, ReLU, 2x2 average pooling), one per entry of ``channels``.
+def cnn(channels: Sequence[int], **options: Any) -> Net:
+    """Convolution blocks (3x3, ReLU, 2x2 average pooling), one per entry of ``channels``; options as of `Conv`.
 
     Raises:
         UsageError: no channel count, or one below 1.
     """
-    return tuple(Conv(count) for count in _positive(channels, "channel count"))
+    return tuple(Conv(count, **options) for count in _positive(channels, "channel count"))
 
 
 def _positive(sizes: Sequence[int], what: str) -> Sequence[int]:
@@ -89,7 +123,7 @@ def init(key: Array, x: Float[Array, "batch *features"], net: Net) -> tuple[tupl
     """
     params, activations = [], []
     for i, block in enumerate(net, start=1):
-        if isinstance(block, Conv) and (x.ndim != 4 or min(x.shape[1:3]) < 2):
+        if isinstance(block, Conv) and (x.ndim != 4 or (block.pool != "none" and min(x.shape[1:3]) < 2)):
             raise UsageError(
                 f"block {i} is a convolution with 2x2 pooling and needs images (batch, height, width, channels) of at "
                 f"least 2x2; it is given {x.shape}: use fewer blocks, larger images or an mlp"

@@ -55,6 +55,10 @@ def summarise(rule: str, seeds: Sequence[int], result: Result) -> Summary:
                 "kept_epoch": int(result.kept_epoch[i]),
                 "train_seconds_share": result.train_seconds * trained / total,
                 "diverged": bool(result.diverged[i]),
+                "readouts": {
+                    name: {metric: _number(values[i]) for metric, values in found.items()}
+                    for name, found in result.readouts.items()
+                },
             }
         )
     return {
@@ -69,14 +73,15 @@ def summarise(rule: str, seeds: Sequence[int], result: Result) -> Summary:
 def metric_rows(rule: str, seeds: Sequence[int], result: Result) -> list[dict[str, Any]]:
     """The history as one row per epoch and seed, for ``metrics.csv``; epochs a stopped run did not train are left out.
 
-    ``layer_loss`` joins the losses of the trained layers with spaces.
+    A value per layer becomes one cell, joined with spaces; what a rule measures besides gets columns of its own.
     """
     history, rows = result.history, []
+    plain = {*METRIC_COLUMNS[:-1], "trained"}
     for at in range(len(history.get("epoch", ()))):
         for i, seed in enumerate(seeds):
             if not history["trained"][at][i]:
                 continue
-            layers = history["layer_loss"][at][i] if "layer_loss" in history else ()
+            own = {name: np.ravel(column[at][i]) for name, column in history.items() if name not in plain}
             rows.append(
                 {
                     "rule": rule,
@@ -84,7 +89,8 @@ def metric_rows(rule: str, seeds: Sequence[int], result: Result) -> list[dict[st
                     "stage": int(history["stage"][at]),
                     "epoch": int(history["epoch"][at]),
                     **{name: _number(history[name][at][i]) for name in ("train_loss", "val_loss", "val_accuracy")},
-                    "layer_loss": " ".join(f"{loss:.6g}" for loss in layers),
+                    "layer_loss": "",
+                    **{name: " ".join(f"{value:.6g}" for value in values) for name, values in own.items()},
                 }
             )
     return rows
@@ -125,9 +131,11 @@ def write_metrics(path: Path, rows: Iterable[dict[str, Any]]) -> None:
         UsageError: the file cannot be written.
     """
     temporary = path.with_name(path.name + ".part")
+    rows = list(rows)
+    columns = list(dict.fromkeys([*METRIC_COLUMNS, *(name for row in rows for name in row)]))
     try:
         with open(temporary, "w", newline="", encoding="utf-8") as file:
-            writer = csv.DictWriter(file, METRIC_COLUMNS)
+            writer = csv.DictWriter(file, columns, restval="")
             writer.writeheader()
             writer.writerows(rows)
         os.replace(temporary, path)
@@ -136,12 +144,12 @@ def write_metrics(path: Path, rows: Iterable[dict[str, Any]]) -> None:
 
 
 def read_metrics(path: Path) -> list[dict[str, Any]]:
-    """The rows of a ``metrics.csv``, numbers as numbers, missing ones as NaN."""
+    """The rows of a ``metrics.csv``; of `METRIC_COLUMNS` numbers as numbers, missing ones as NaN; others as text."""
     with open(path, newline="", encoding="utf-8") as file:
         return [
             {
                 name: value
-                if name in ("rule", "layer_loss")
+                if name in ("rule", "layer_loss") or name not in METRIC_COLUMNS
                 else int(value)
                 if name in ("seed", "stage", "epoch")
                 else float(value or "nan")
@@ -157,7 +165,13 @@ def table_rows(summaries: Sequence[Summary]) -> tuple[list[str], list[list[str]]
     Accuracies in percent. The mean covers finished runs that did not diverge, and says how many there are. Of the
     seconds, see `FOOTNOTE`.
     """
-    header = ["rule", "seed", "val %", "test %", "epochs", "train s", "compile s"]
+    others = list(dict.fromkeys(name for s in summaries for run in s["runs"] for name in run.get("readouts", {})))
+    header = ["rule", "seed", "val %", "test %", *(f"{name} test %" for name in others)]
+    header += ["epochs", "train s", "compile s"]
+
+    def other(run: dict[str, Any], name: str) -> float | None:
+        return run.get("readouts", {}).get(name, {}).get("test_accuracy")
+
     rows = []
     for summary in summaries:
         name = summary["rule"].upper()
@@ -169,6 +183,7 @@ def table_rows(summaries: Sequence[Summary]) -> tuple[list[str], list[list[str]]
                     str(run["seed"]) + note,
                     _percent(run["val_accuracy"]),
                     _percent(run["test_accuracy"]),
+                    *(_percent(other(run, name)) for name in others),
                     str(run["epochs"]),
                     f"~{run['train_seconds_share']:.1f}",
                     "",
@@ -181,6 +196,7 @@ def table_rows(summaries: Sequence[Summary]) -> tuple[list[str], list[list[str]]
                 f"mean of {len(counted)}",
                 mean_sd([100 * run["val_accuracy"] for run in counted]),
                 mean_sd([100 * run["test_accuracy"] for run in counted]),
+                *(mean_sd([100 * v for run in counted if (v := other(run, name)) is not None]) for name in others),
                 mean_sd([run["epochs"] for run in counted], ".1f"),
                 f"{summary['train_seconds']:.1f}",
                 f"{summary['compile_seconds']:.1f}",
@@ -277,7 +293,7 @@ def learning_curves(path: Path, rows: Sequence[dict[str, Any]], title: str) -> N
                 means,
                 color=f"C{colour}",
                 linewidth=2,
-                marker="o" if len(epochs) == 1 else None,
+                marker="o" if len(epochs) < 10 else None,
                 label=f"{rule.upper()}, {f'mean of {seeds} seeds' if seeds > 1 else '1 seed'}",
             )
     figure.suptitle(title)

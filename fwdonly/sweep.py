@@ -16,7 +16,7 @@ from .train import Plan, Progress, Result, train
 def sweep(
     make_rule: Callable[..., LearningRule | Sequence[LearningRule]],
     data: datasets.Dataset,
-    plan: Plan | None = None,
+    plan: Plan | Sequence[Plan] | None = None,
     *,
     seeds: Sequence[int],
     hyper: Mapping[str, float | Sequence[float] | np.ndarray | Array] | None = None,
@@ -35,7 +35,7 @@ def sweep(
         make_rule: called with ``hyper`` as keywords, inside the compiled program, once per run; returns a rule or its
             stages. Passing the same function again, whatever the values, compiles nothing new.
         data: images and labels, from `fwdonly.data.load`.
-        plan: lengths, stopping and preprocessing; default `Plan()`.
+        plan: lengths, stopping and preprocessing; default `Plan()`. One for every stage, where they differ.
         seeds: one per run, 0 <= seed < 2**32. For a grid, repeat them: seeds [0, 1, 0, 1], learning rates [a, a, b, b].
         hyper: numbers by name, each one value for all runs or one per run.
         split: (training indices, validation indices), of shape (n,) for all runs or (runs, n); default
@@ -81,7 +81,7 @@ def sweep(
     return train(
         make_rule,
         data,
-        plan or Plan(),
+        plan,
         how=how if how != "auto" else ("map" if jax.default_backend() == "cpu" else "vmap"),
         seeds=np.asarray(seeds, np.uint32),
         hyper=values,

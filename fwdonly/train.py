@@ -22,13 +22,14 @@ from . import data as datasets
 from .base import Batch, LearningRule, Metrics, State, UsageError, one_line
 
 EVALUATION_BATCH = 500
+EXAMPLES = 1024  # training images that start values may depend on
 CHECKPOINT_SECONDS = 60.0
 
 Source = LearningRule | tuple[LearningRule, ...] | Callable[..., Any]
 """A rule, its stages, or a function of the numeric hyperparameters that returns one of these."""
 
 Lift = Literal["single", "vmap", "map"]
-Normalise = Literal["pixel", "paper", "none"]
+Normalise = Literal["pixel", "paper", "half", "none"]
 Monitor = Literal["loss", "accuracy"]
 Keep = Literal["best_loss", "best_accuracy", "last"]
 
@@ -39,7 +40,8 @@ class Plan:
 
     Attributes:
         epochs: the cap, passes over the training split; of every stage, where a rule has stages.
-        batch_size: images per step; the incomplete last batch of an epoch is dropped.
+        batch_size: images per step; the incomplete last batch of an epoch is dropped. None: all of them, one step per
+            epoch.
         patience: stop after this many epochs in a row without improvement; None trains to the cap.
         min_delta: an improvement is a decrease of the monitored loss (an increase of the accuracy) by more than this.
         monitor: what ``patience`` watches: validation "loss" (mean cross-entropy of the prediction) or "accuracy".
@@ -47,26 +49,38 @@ class Plan:
             ("best_accuracy"; the first such epoch), or of the "last" one.
         normalise: pixel constants, see `fwdonly.data.statistics`.
         augment: random crop after reflect padding by 4, then random horizontal flip, in the compiled step.
+        validate_every: epochs from one validation to the next; the history has a row, and images are shuffled anew,
+            once per validation.
+        cache_gb: memory for the features of frozen layers (see `fwdonly.base.Frozen`), in 10^9 bytes: if the features
+            of all runs fit they are computed once per stage, otherwise with every batch; the numbers are equal to
+            rounding. None: half of the memory that is free when the stage begins. 0: never. Augmented images are never
+            kept.
         chunk_steps: steps (of every run of a sweep) per compiled call, after which the host reports and may stop.
     """
 
     epochs: int = 20
-    batch_size: int = 128
+    batch_size: int | None = 128
     patience: int | None = None
     min_delta: float = 0.0
     monitor: Monitor = "loss"
     keep: Keep = "best_accuracy"
     normalise: Normalise = "pixel"
     augment: bool = False
+    validate_every: int = 1
+    cache_gb: float | None = None
     chunk_steps: int = 128
 
     def __post_init__(self) -> None:
-        for name in ("epochs", "batch_size", "chunk_steps", "patience"):
+        for name in ("epochs", "batch_size", "chunk_steps", "patience", "validate_every"):
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise UsageError(f"{name} must be at least 1; got {value}")
         if not self.min_delta >= 0:
             raise UsageError(f"min_delta must be 0 or more; got {self.min_delta}")
+        if self.cache_gb is not None and not self.cache_gb >= 0:
+            raise UsageError(f"cache_gb must be 0 or more; got {self.cache_gb}")
+        if self.epochs % self.validate_every:
+            raise UsageError(f"validate_every must divide epochs; {self.validate_every} does not divide {self.epochs}")
         for name, known in (("monitor", Monitor), ("keep", Keep), ("normalise", Normalise)):
             if getattr(self, name) not in get_args(known):
                 raise UsageError(f"{name} is one of {', '.join(get_args(known))}; got {getattr(self, name)!r}")
@@ -77,11 +91,10 @@ class Progress(NamedTuple):
 
     stage: int
     """Index of the stage, from 0."""
-    stages: int
+    epochs: tuple[int, ...]
+    """The cap on the epochs of every stage."""
     epoch: int
     """Epochs finished in this stage."""
-    epochs: int
-    """The cap per stage."""
     step: int
     """Steps finished in the epoch under way."""
     steps: int
@@ -89,11 +102,11 @@ class Progress(NamedTuple):
     seconds: float
     """Training time so far, compilation and checkpoint writing not counted."""
     loss: np.ndarray
-    """The rule's own loss, mean over the epoch so far; NaN where a run has stopped."""
+    """The rule's own loss, mean since the last validation; NaN where a run has stopped."""
     active: np.ndarray
     """False where a run has stopped."""
     record: dict[str, np.ndarray] | None
-    """At the end of an epoch its row of the history, otherwise None."""
+    """After a validation its row of the history, otherwise None."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -102,13 +115,16 @@ class Result:
 
     Attributes:
         state: the kept state (see `Plan.keep`).
-        history: per epoch (first axis): ``stage``, ``epoch`` (within the stage, from 1), ``train_loss``,
+        history: per validated epoch (first axis): ``stage``, ``epoch`` (within the stage, from 1), ``train_loss``,
             ``layer_loss`` (a list of arrays, one per epoch, where the rule has local losses), ``val_loss``,
-            ``val_accuracy`` and ``trained``; False and NaN in the rows of a run that has already stopped.
+            ``val_accuracy`` and ``trained``; False and NaN in the rows of a run that has already stopped. A rule with
+            further readouts adds ``val_accuracy_<name>``.
         epochs: epochs trained, all stages together.
         kept_epoch: the epoch of the last stage whose state was kept, from 1; 0 is the start state.
-        val_loss, val_accuracy: of the kept state, as in its row of the history; NaN for a diverged run.
+        val_loss, val_accuracy: of the kept state's prediction; NaN for a diverged run. Equal to its row of the history
+            unless the rule steers by other scores than its prediction.
         test_loss, test_accuracy: of the kept state; NaN for a diverged run and where the training was stopped.
+        readouts: ``val_accuracy`` and ``test_accuracy`` by name of further readouts, where the rule has any.
         diverged: the loss became NaN or infinite; the run was frozen, the others went on.
         finished: False where the callback stopped the training.
         compile_seconds, train_seconds: wall clock, apart; of all runs together. ``train_seconds`` includes the
@@ -123,6 +139,7 @@ class Result:
     val_accuracy: np.ndarray
     test_loss: np.ndarray
     test_accuracy: np.ndarray
+    readouts: dict[str, dict[str, np.ndarray]]
     diverged: np.ndarray
     finished: bool
     compile_seconds: float
@@ -132,7 +149,7 @@ class Result:
 def fit(
     rule: LearningRule | Sequence[LearningRule],
     data: datasets.Dataset,
-    plan: Plan | None = None,
+    plan: Plan | Sequence[Plan] | None = None,
     *,
     seed: int = 0,
     split: tuple[np.ndarray, np.ndarray] | None = None,
@@ -148,7 +165,8 @@ def fit(
     Args:
         rule: one `LearningRule`, or several as stages (``fwdonly.mf.stages``).
         data: images and labels, from `fwdonly.data.load`.
-        plan: lengths, stopping and preprocessing; default `Plan()`.
+        plan: lengths, stopping and preprocessing; default `Plan()`. One for every stage, where lengths or stopping
+            differ between stages.
         seed: of start values, data order and the rule's own randomness.
         split: (training indices, validation indices) into ``data.x_train``; default `fwdonly.data.split`.
         callback: called after every compiled chunk and epoch; a true return value stops the training there.
@@ -167,7 +185,7 @@ def fit(
     return train(
         source,
         data,
-        plan or Plan(),
+        plan,
         how="single",
         seeds=np.asarray(seed, np.uint32),
         hyper={},
@@ -187,7 +205,7 @@ class _Learner(NamedTuple):
 
     state: State
     step: Array  # int32, steps since the start of the run, over all stages; numbers the random streams
-    metrics: Metrics  # sums over the steps of the epoch under way
+    metrics: Metrics  # sums over the steps since the last validation
 
 
 class _Tracker(NamedTuple):
@@ -199,10 +217,19 @@ class _Tracker(NamedTuple):
     best_score: Array
     waited: Array
     epoch: Array  # finished in this stage
-    order: Array  # (train,) int32, the permuted training indices of the epoch under way
+    order: Array  # (train,) int32, the order in which an epoch takes the images of the training split
     key: Array  # (2,) uint32, the seed's key as plain data: typed keys do not fit into checkpoints
     active: Array
     diverged: Array
+
+
+class _Run(NamedTuple):
+    """What stays as it is throughout a stage of a run."""
+
+    train: Array  # (train,) int32, indices into the training set
+    val: Array
+    hyper: Mapping[str, Array]
+    cache: tuple[Any, Any] | None  # the frozen layers' features of the training and the validation split
 
 
 class _Arrays(NamedTuple):
@@ -221,7 +248,7 @@ class _Job(NamedTuple):
     plan: Plan
     how: Lift
     stage: int
-    steps: int  # per epoch
+    steps: int  # from one validation to the next
     mean: tuple[float, ...]
     sd: tuple[float, ...]
 
@@ -243,40 +270,33 @@ def _images(job: _Job, x: Array) -> Array:
     return datasets.normalise(x, job.mean, job.sd)
 
 
-def _example(job: _Job, split: tuple[Array, Array], arrays: _Arrays) -> Batch:
-    """The first training images: for shapes, and for rules whose start values depend on data."""
-    at = split[0][: job.plan.batch_size]
+def _example(job: _Job, run: _Run, arrays: _Arrays) -> Batch:
+    """Training images spread evenly over the split: for shapes, and for rules whose start values depend on data."""
+    at = run.train[:: max(1, len(run.train) // EXAMPLES)][:EXAMPLES]
     return Batch(_images(job, arrays.x[at]), arrays.y[at])
 
 
-def _start(job: _Job, seed: Array, split: tuple[Array, Array], hyper: Mapping[str, Array], arrays: _Arrays) -> tuple:
-    rule = _stages(job.source, hyper)[0]
+def _start(job: _Job, seed: Array, run: _Run, arrays: _Arrays) -> tuple[_Learner, _Tracker]:
+    rule = _stages(job.source, run.hyper)[0]
     key = jax.random.key_data(jax.random.key(seed))
-    state = rule.init(_stream(key, _INIT, 0), _example(job, split, arrays).x)
+    state = rule.init(_stream(key, _INIT, 0), _example(job, run, arrays).x)
     learner = _Learner(state, jnp.int32(0), {})
     false, zero, inf = jnp.bool_(False), jnp.int32(0), jnp.float32(jnp.inf)
-    tracker = _Tracker(state, zero, inf, inf, zero, zero, split[0], key, ~false, false)
-    return _enter(job, learner, tracker, split, hyper, arrays)
+    tracker = _Tracker(state, zero, inf, inf, zero, zero, run.train, key, ~false, false)
+    return _enter(job, learner, tracker, run, arrays)
 
 
-def _scores(job: _Job, seed: Array, split: tuple[Array, Array], hyper: Mapping[str, Array], arrays: _Arrays) -> Array:
+def _scores(job: _Job, seed: Array, run: _Run, arrays: _Arrays) -> Array:
     """What the rule predicts at the start, for the shape of it."""
-    rule, x = _stages(job.source, hyper)[job.stage], _example(job, split, arrays).x
+    rule, x = _stages(job.source, run.hyper)[job.stage], _example(job, run, arrays).x
     return rule.predict(rule.init(jax.random.key(seed), x), x)
 
 
-def _enter(
-    job: _Job,
-    learner: _Learner,
-    tracker: _Tracker,
-    split: tuple[Array, Array],
-    hyper: Mapping[str, Array],
-    arrays: _Arrays,
-) -> tuple[_Learner, _Tracker]:
+def _enter(job: _Job, learner: _Learner, tracker: _Tracker, run: _Run, arrays: _Arrays) -> tuple[_Learner, _Tracker]:
     """Begin a stage from the state that was kept."""
-    rule = _stages(job.source, hyper)[job.stage]
+    rule = _stages(job.source, run.hyper)[job.stage]
     state = jax.tree.map(jnp.copy, tracker.kept)  # a copy, since the learner's buffers are donated and the kept are not
-    shapes = jax.eval_shape(rule.update, state, _example(job, split, arrays), jax.random.key(0))[1]
+    shapes = jax.eval_shape(rule.update, state, _example(job, run, arrays), jax.random.key(0))[1]
     learner = learner._replace(state=state, metrics=jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype), shapes))
     zero, inf = jnp.int32(0), jnp.float32(jnp.inf)
     return learner, tracker._replace(
@@ -285,9 +305,35 @@ def _enter(
         best_score=inf,
         waited=zero,
         epoch=zero,
-        order=jax.random.permutation(_stream(tracker.key, _ORDER, learner.step // job.steps), split[0]),
+        order=_order(job, learner, tracker, run),
         active=~tracker.diverged,
     )
+
+
+def _order(job: _Job, learner: _Learner, tracker: _Tracker, run: _Run) -> Array:
+    key = _stream(tracker.key, _ORDER, learner.step // job.steps)
+    return jax.random.permutation(key, jnp.arange(len(run.train), dtype=jnp.int32))
+
+
+def _features(job: _Job, state: State, run: _Run, arrays: _Arrays) -> tuple[Any, Any]:
+    """The frozen layers' features of the training and the validation split."""
+    frozen = _stages(job.source, run.hyper)[job.stage].frozen
+    assert frozen is not None
+
+    def part(indices: Array) -> Any:
+        def of(at: Array) -> Any:
+            return frozen.features(state, _images(job, arrays.x[at]))
+
+        whole = len(indices) // EVALUATION_BATCH * EVALUATION_BATCH
+        if whole == 0:
+            return of(indices)
+        out = jax.lax.map(of, indices[:whole].reshape(-1, EVALUATION_BATCH))
+        out = jax.tree.map(lambda a: a.reshape(whole, *a.shape[2:]), out)
+        if whole == len(indices):
+            return out
+        return jax.tree.map(lambda a, b: jnp.concatenate([a, b]), out, of(indices[whole:]))
+
+    return part(run.train), part(run.val)
 
 
 def _chunk(
@@ -297,19 +343,27 @@ def _chunk(
     order: Array,
     key: Array,
     active: Array,
-    hyper: Mapping[str, Array],
+    run: _Run,
     arrays: _Arrays,
 ) -> tuple[_Learner, Array]:
-    """``count`` training steps, and the mean loss over the epoch so far; a stopped run is left as is, its loss NaN."""
-    rule, size = _stages(job.source, hyper)[job.stage], job.plan.batch_size
+    """``count`` training steps, and the mean loss since the last validation; a stopped run is left as is, with NaN."""
+    rule, images = _stages(job.source, run.hyper)[job.stage], len(run.train)
+    size = job.plan.batch_size or images
 
     def step(learner: _Learner, _: None) -> tuple[_Learner, None]:
         augment_key, rule_key = jax.random.split(_stream(key, _STEP, learner.step))
-        at = jax.lax.dynamic_slice_in_dim(order, learner.step % job.steps * size, size)
-        x = arrays.x[at]
-        if job.plan.augment:
-            x = datasets.crop_flip(augment_key, x)
-        state, metrics = rule.update(learner.state, Batch(_images(job, x), arrays.y[at]), rule_key)
+        first = learner.step % job.steps % (images // size) * size
+        # A batch of everything is taken as it lies: no order of it is better, and a copy in another one costs much.
+        at = jax.lax.dynamic_slice_in_dim(order, first, size) if size < images else None
+        y = arrays.y[run.train if at is None else run.train[at]]
+        if rule.frozen is not None and run.cache is not None:
+            h = run.cache[0] if at is None else jax.tree.map(lambda a: a[at], run.cache[0])
+            state, metrics = rule.frozen.update(learner.state, Batch(h, y), rule_key)
+        else:
+            x = arrays.x[run.train if at is None else run.train[at]]
+            if job.plan.augment:
+                x = datasets.crop_flip(augment_key, x)
+            state, metrics = rule.update(learner.state, Batch(_images(job, x), y), rule_key)
         return _Learner(state, learner.step + 1, jax.tree.map(jnp.add, learner.metrics, metrics)), None
 
     learner = jax.lax.cond(active, lambda s: jax.lax.scan(step, s, length=count)[0], lambda s: s, learner)
@@ -318,28 +372,32 @@ def _chunk(
 
 
 def _end_epoch(
-    job: _Job,
-    learner: _Learner,
-    tracker: _Tracker,
-    split: tuple[Array, Array],
-    hyper: Mapping[str, Array],
-    arrays: _Arrays,
+    job: _Job, learner: _Learner, tracker: _Tracker, run: _Run, arrays: _Arrays
 ) -> tuple[_Learner, _Tracker, dict[str, Any]]:
     """Validate, remember the best, decide whether to stop; the third value is the epoch's row of the history."""
-    rule, plan = _stages(job.source, hyper)[job.stage], job.plan
+    rule, plan = _stages(job.source, run.hyper)[job.stage], job.plan
+    y = arrays.y[run.val]
+
+    def steering(state: State, at: Array) -> Array:
+        if rule.frozen is not None and run.cache is not None:
+            return rule.frozen.validate(state, jax.tree.map(lambda a: a[at], cast(Any, run.cache)[1]))
+        return (rule.validate or rule.predict)(state, _images(job, arrays.x[run.val[at]]))
 
     def close(learner: _Learner, tracker: _Tracker) -> tuple[_Learner, _Tracker, dict[str, Any]]:
         row = {f"train_{k}" if k == "loss" else k: v / job.steps for k, v in learner.metrics.items()}
         row["trained"] = jnp.bool_(True)
-        row["val_loss"], row["val_accuracy"] = _evaluate(job, rule, learner.state, arrays.x, arrays.y, split[1])
+        row["val_loss"], row["val_accuracy"] = _evaluate(functools.partial(steering, learner.state), y)
+        for name, read in rule.readouts:
+            scores = functools.partial(_read, job, read, learner.state, arrays.x, run.val)
+            row[f"val_accuracy_{name}"] = _evaluate(scores, y)[1]
         finite = jnp.isfinite(row["train_loss"]) & jnp.isfinite(row["val_loss"])
         row["val_accuracy"] = jnp.where(finite, row["val_accuracy"], jnp.nan)
         score = row["val_loss"] if plan.monitor == "loss" else -row["val_accuracy"]
         improved = score < tracker.best_score - plan.min_delta
-        waited = jnp.where(improved, 0, tracker.waited + 1)
+        waited = jnp.where(improved, 0, tracker.waited + plan.validate_every)
         keep_score = {"best_loss": row["val_loss"], "best_accuracy": -row["val_accuracy"], "last": -jnp.inf}[plan.keep]
         keep = finite & ((keep_score < tracker.kept_score) | (plan.keep == "last"))
-        epoch = tracker.epoch + 1
+        epoch = tracker.epoch + plan.validate_every
         stop = (epoch >= plan.epochs) | (waited >= (plan.patience or plan.epochs + 1))
         tracker = tracker._replace(
             kept=jax.tree.map(lambda new, old: jnp.where(keep, new, old), learner.state, tracker.kept),
@@ -348,7 +406,7 @@ def _end_epoch(
             best_score=jnp.where(improved, score, tracker.best_score),
             waited=waited,
             epoch=epoch,
-            order=jax.random.permutation(_stream(tracker.key, _ORDER, learner.step // job.steps), split[0]),
+            order=_order(job, learner, tracker, run),
             active=finite & ~stop,
             diverged=~finite,
         )
@@ -362,32 +420,43 @@ def _end_epoch(
     return jax.lax.cond(tracker.active, close, skip, learner, tracker)
 
 
-def _test(job: _Job, kept: State, hyper: Mapping[str, Array], arrays: _Arrays) -> dict[str, Array]:
-    """The metrics of the kept state on the test set, which nothing else reads."""
-    rule = _stages(job.source, hyper)[job.stage]
+def _final(job: _Job, kept: State, run: _Run, arrays: _Arrays) -> dict[str, Any]:
+    """The metrics of the kept state on the validation split and on the test set, which nothing else reads."""
+    rule, out = _stages(job.source, run.hyper)[job.stage], {}
     everything = jnp.arange(len(arrays.y_test), dtype=jnp.int32)
-    loss, accuracy = _evaluate(job, rule, kept, arrays.x_test, arrays.y_test, everything)
-    return {"test_loss": loss, "test_accuracy": accuracy}
+    for part, x, y, indices in (
+        ("val", arrays.x, arrays.y[run.val], run.val),
+        ("test", arrays.x_test, arrays.y_test, everything),
+    ):
+        for name, read in (("", rule.predict), *rule.readouts):
+            loss, accuracy = _evaluate(functools.partial(_read, job, read, kept, x, indices), y)
+            out.setdefault(name, {}).update({f"{part}_loss": loss, f"{part}_accuracy": accuracy})
+    return out
 
 
-def _evaluate(job: _Job, rule: LearningRule, state: State, x: Array, y: Array, indices: Array) -> tuple[Array, Array]:
-    """Mean cross-entropy of the predicted scores (nats) and accuracy (0..1) over ``indices``."""
-    size = min(EVALUATION_BATCH, len(indices))
-    batches = -(-len(indices) // size)
-    real = jnp.arange(batches * size) < len(indices)
-    padded = jnp.zeros(batches * size, jnp.int32).at[: len(indices)].set(indices)
+def _read(job: _Job, read: Callable[[State, Array], Array], state: State, x: Array, indices: Array, at: Array) -> Array:
+    """The scores of the images at positions ``at`` of ``indices``."""
+    return read(state, _images(job, x[indices[at]]))
+
+
+def _evaluate(scores: Callable[[Array], Array], y: Array) -> tuple[Array, Array]:
+    """Mean cross-entropy (nats) and accuracy (0..1) of ``scores``, a function of positions, against labels ``y``."""
+    size = min(EVALUATION_BATCH, len(y))
+    batches = -(-len(y) // size)
+    real = jnp.arange(batches * size) < len(y)
+    padded = jnp.where(real, jnp.arange(batches * size, dtype=jnp.int32), 0)
 
     def add(sums: tuple[Array, Array], at_real: tuple[Array, Array]) -> tuple[tuple[Array, Array], None]:
         at, real = at_real
-        scores = rule.predict(state, _images(job, x[at]))
-        log_p = jax.nn.log_softmax(scores.astype(jnp.float32))
+        found = scores(at)
+        log_p = jax.nn.log_softmax(found.astype(jnp.float32))
         nats = -jnp.take_along_axis(log_p, y[at][:, None], axis=1)[:, 0]
-        right = scores.argmax(axis=1) == y[at]
+        right = found.argmax(axis=1) == y[at]
         return (sums[0] + jnp.sum(jnp.where(real, nats, 0.0)), sums[1] + jnp.sum(right & real, dtype=jnp.int32)), None
 
     both = padded.reshape(batches, size), real.reshape(batches, size)
     (loss, right), _ = jax.lax.scan(add, (jnp.float32(0), jnp.int32(0)), both)
-    return loss / len(indices), right / len(indices)
+    return loss / len(y), right / len(y)
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -443,7 +512,7 @@ def _chunk_sizes(steps: int, limit: int) -> list[int]:
 def train(
     source: Source,
     data: datasets.Dataset,
-    plan: Plan,
+    plan: Plan | Sequence[Plan] | None,
     *,
     how: Lift,
     seeds: np.ndarray,
@@ -454,12 +523,6 @@ def train(
     resume: bool,
 ) -> Result:
     """The loop behind `fit` and `fwdonly.sweep`; arguments as there, every array with its runs axis already on."""
-    steps = split[0].shape[-1] // plan.batch_size
-    if steps == 0:
-        raise UsageError(
-            f"a batch of {plan.batch_size} images is larger than the training split of {split[0].shape[-1]}; "
-            "use a smaller batch size"
-        )
     if split[1].shape[-1] == 0 or len(data.y_test) == 0:
         raise UsageError(f"{data.name} needs validation and test images; give a split and a data set that have some")
     for name, y in (("training", data.y_train), ("test", data.y_test)):
@@ -468,29 +531,32 @@ def train(
                 f"{name} labels of {data.name} must lie in 0..{data.num_classes - 1}; found {y.min()}..{y.max()}; "
                 "correct the labels or num_classes"
             )
+    _check_classes(data, split[0])
     count = len(_stages(source, {name: jnp.asarray(value).ravel()[0] for name, value in hyper.items()}))
     if count == 0:
         raise UsageError("there is nothing to train: the sequence of stages is empty")
     _check_split(split, len(data.y_train))
-    mean, sd = datasets.statistics(data, plan.normalise)
-    jobs = [_Job(source, plan, how, stage, steps, mean, sd) for stage in range(count)]
-    per_run = jax.tree.map(jnp.asarray, (split, dict(hyper)))
+    plans = _plans(plan, count)
+    steps = plans[0].validate_every * steps_per_epoch(plans[0], split[0].shape[-1])
+    mean, sd = datasets.statistics(data, plans[0].normalise)
+    jobs = [_Job(source, plan, how, stage, steps, mean, sd) for stage, plan in enumerate(plans)]
+    run = jax.tree.map(jnp.asarray, _Run(*split, dict(hyper), None))
     arrays = _Arrays(*map(jnp.asarray, (data.x_train, data.y_train, data.x_test, data.y_test)))
     fingerprint = {
         "how": how,
         "split": hashlib.sha256(b"".join(np.ascontiguousarray(part).tobytes() for part in split)).hexdigest()[:16],
-        "plan": dataclasses.asdict(plan),
+        "plan": [dataclasses.asdict(plan) for plan in plans],
         "seeds": seeds.tolist(),
         "hyper": {name: value.tolist() for name, value in sorted(hyper.items())},
         "data": data.digest,
         "stages": count,
     }
-    start = (jnp.asarray(seeds), *per_run, arrays)
+    start = (jnp.asarray(seeds), run, arrays)
     with one_line():
         classes = jax.eval_shape(_lift(functools.partial(_scores, jobs[-1]), how), *start).shape[-1]
     if classes != data.num_classes:
         raise UsageError(f"the rule scores {classes} classes and {data.name} has {data.num_classes}; set num_classes")
-    host = _Host(callback, checkpoint, fingerprint)
+    host = _Host(callback, checkpoint, fingerprint, plans)
     if resume and checkpoint is not None and Path(checkpoint).exists():
         learner, tracker = host.restore(jobs, start)
     else:
@@ -499,12 +565,16 @@ def train(
 
     stopped = False
     while True:
-        job, hyper_arrays = jobs[host.stage], per_run[1]
+        job = jobs[host.stage]
         host.enter(job, tracker)
+        host.start_clock()
+        run = run._replace(cache=None)  # before the next one is made: there may be room for one of them only
+        run = run._replace(cache=host.keep_features(job, tracker, run, arrays))
+        host.stop_clock()
         while host.active.any() and not stopped:
             host.start_clock()
-            for size in _chunk_sizes(steps, plan.chunk_steps)[host.chunk :]:
-                before = tracker.order, tracker.key, tracker.active, hyper_arrays, arrays
+            for size in _chunk_sizes(steps, job.plan.chunk_steps)[host.chunk :]:
+                before = tracker.order, tracker.key, tracker.active, run, arrays
                 learner, loss = host.run(_chunk, job, learner, *before, static=(size,), donate=(0,))
                 # Waits for the chunk before this one only, so that the device always has the next chunk to work on.
                 stopped = host.tell_chunk(size, loss)
@@ -513,34 +583,68 @@ def train(
                 if stopped:
                     break
             else:
-                learner, tracker, row = host.run(_end_epoch, job, learner, tracker, *per_run, arrays, donate=(0, 1))
+                learner, tracker, row = host.run(_end_epoch, job, learner, tracker, run, arrays, donate=(0, 1))
                 stopped = host.tell_epoch(tracker, row)
                 if stopped or host.checkpoint_due():
                     host.pause(learner, tracker)
         if stopped or host.stage == count - 1:
             break
         host.stage += 1
-        learner, tracker = host.run(_enter, jobs[host.stage], learner, tracker, *per_run, arrays)
+        learner, tracker = host.run(_enter, jobs[host.stage], learner, tracker, run._replace(cache=None), arrays)
     # Asked to stop at the very end: there is nothing left to stop.
     stopped = stopped and (host.stage < count - 1 or bool(np.any(tracker.active)))
 
     diverged, kept_epoch = np.asarray(tracker.diverged), np.asarray(tracker.kept_epoch)
-    test = dict.fromkeys(("test_loss", "test_accuracy"), np.full(seeds.shape, np.nan))
+    measured = {name: host.kept(name, kept_epoch) for name in ("val_loss", "val_accuracy")}
+    measured |= dict.fromkeys(("test_loss", "test_accuracy"), np.full(seeds.shape, np.nan))
+    readouts = {}
     if not stopped:
-        test = host.run(_test, jobs[-1], tracker.kept, per_run[1], arrays)
+        final = host.run(_final, jobs[-1], tracker.kept, run._replace(cache=None), arrays)
+        measured |= final.pop("")
+        readouts = {name: {k: v for k, v in found.items() if "accuracy" in k} for name, found in final.items()}
         host.save(learner, tracker)
-    measured = {name: host.kept(name, kept_epoch) for name in ("val_loss", "val_accuracy")} | test
+
+    def unless_diverged(value: Any) -> np.ndarray:
+        return np.asarray(np.where(diverged, np.nan, value))
+
     return Result(
         state=tracker.kept,
         history=_history(host.rows),
-        epochs=np.asarray(np.asarray(learner.step) // steps),
+        epochs=np.asarray(np.asarray(learner.step) // steps * plans[0].validate_every),
         kept_epoch=kept_epoch,
         diverged=diverged,
         finished=not stopped,
         compile_seconds=host.compiled_before + host.run.compile_seconds,
         train_seconds=host.seconds,
-        **{name: np.asarray(np.where(diverged, np.nan, value)) for name, value in measured.items()},
+        readouts=jax.tree.map(unless_diverged, readouts),
+        **{name: unless_diverged(value) for name, value in measured.items()},
     )
+
+
+def _plans(plan: Plan | Sequence[Plan] | None, stages: int) -> tuple[Plan, ...]:
+    """One plan per stage."""
+    plans = (plan or Plan(),) * stages if plan is None or isinstance(plan, Plan) else tuple(plan)
+    if len(plans) != stages:
+        raise UsageError(f"there are {len(plans)} plans for {stages} stages; give one plan, or one for each stage")
+    for name in ("batch_size", "normalise", "augment", "validate_every"):
+        found = {getattr(one, name) for one in plans}
+        if len(found) > 1:
+            raise UsageError(f"all stages need the same {name}; the plans have {sorted(map(str, found))}")
+    return plans
+
+
+def steps_per_epoch(plan: Plan, images: int) -> int:
+    """Steps in a pass over ``images`` training images.
+
+    Raises:
+        UsageError: a batch is larger than that.
+    """
+    if (plan.batch_size or 1) > images:
+        raise UsageError(
+            f"a batch of {plan.batch_size} images is larger than the training split of {images}; "
+            "use a smaller batch size"
+        )
+    return images // plan.batch_size if plan.batch_size else 1
 
 
 def _wait(array: Array) -> None:
@@ -557,8 +661,9 @@ class _Host:
         callback: Callable[[Progress], bool | None] | None,
         checkpoint: str | Path | None,
         fingerprint: dict[str, Any],
+        plans: tuple[Plan, ...],
     ) -> None:
-        self.callback, self.checkpoint, self.fingerprint = callback, checkpoint, fingerprint
+        self.callback, self.checkpoint, self.fingerprint, self.plans = callback, checkpoint, fingerprint, plans
         self.run = _Programs()
         self.stage = self.epoch = self.chunk = self.step = 0
         self.rows: list[dict[str, np.ndarray]] = []
@@ -572,8 +677,21 @@ class _Host:
     def enter(self, job: _Job, tracker: _Tracker) -> None:
         """Take up a stage, at its start or where a checkpoint left it."""
         self.job, self.active = job, np.asarray(tracker.active)
+        self.per_epoch = job.steps // job.plan.validate_every
         self.epoch = int(np.asarray(tracker.epoch).max())
         self.step = sum(_chunk_sizes(job.steps, job.plan.chunk_steps)[: self.chunk])
+
+    def keep_features(self, job: _Job, tracker: _Tracker, run: _Run, arrays: _Arrays) -> tuple[Any, Any] | None:
+        """The features of the frozen layers, where there are any, the images stay as they are, and they fit."""
+        first_run = jax.tree.map(lambda a: jnp.asarray(a).ravel()[0], run.hyper)
+        if job.plan.augment or job.plan.cache_gb == 0 or _stages(job.source, first_run)[job.stage].frozen is None:
+            return None
+        args = tracker.kept, run, arrays
+        shapes = jax.eval_shape(_lift(functools.partial(_features, job), job.how), *args)
+        need = sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(shapes)) / 1e9
+        if need > (_free_gb() / 2 if job.plan.cache_gb is None else job.plan.cache_gb):
+            return None
+        return jax.block_until_ready(self.run(_features, job, *args))
 
     def tell_chunk(self, size: int, loss: Array) -> bool:
         """Note a chunk that is under way, wait for the one before it and report that; true if asked to stop."""
@@ -588,7 +706,7 @@ class _Host:
     def tell_epoch(self, tracker: _Tracker, row: dict[str, Array]) -> bool:
         """Wait for the end of an epoch, add its row to the history and report it; true if asked to stop."""
         _wait(tracker.active)
-        self.epoch += 1
+        self.epoch += self.job.plan.validate_every
         self.rows.append(
             {"stage": np.asarray(self.stage), "epoch": np.asarray(self.epoch)}
             | {name: np.asarray(value) for name, value in row.items()}
@@ -602,8 +720,8 @@ class _Host:
         """Call the callback."""
         if self.callback is None:
             return False
-        stages, plan = self.fingerprint["stages"], self.job.plan
-        position = (self.stage, stages, self.epoch, plan.epochs, step, self.job.steps)
+        epoch, step = self.epoch + step // self.per_epoch, step % self.per_epoch
+        position = (self.stage, tuple(plan.epochs for plan in self.plans), epoch, step, self.per_epoch)
         return bool(self.callback(Progress(*position, self.seconds, loss, self.active, row)))
 
     def kept(self, name: str, kept_epoch: np.ndarray) -> np.ndarray:
@@ -661,6 +779,27 @@ class _Host:
         shapes = jax.eval_shape(_lift(functools.partial(_start, jobs[0]), how), *start)
         shapes = jax.eval_shape(_lift(functools.partial(_enter, job), how), *shapes, *start[1:])
         return jax.tree.map(jnp.asarray, checkpoints.load(self.checkpoint, shapes))
+
+
+def _free_gb() -> float:
+    """Memory of the device that is free, in 10^9 bytes; where nothing says how much, none."""
+    found = jax.devices()[0].memory_stats() or {}
+    if "bytes_limit" in found:
+        return (found["bytes_limit"] - found["bytes_in_use"]) / 1e9
+    try:
+        lines = Path("/proc/meminfo").read_text().splitlines()
+        return next(int(line.split()[1]) for line in lines if line.startswith("MemAvailable")) * 1024 / 1e9
+    except (OSError, StopIteration):
+        return 0.0
+
+
+def _check_classes(data: datasets.Dataset, train: np.ndarray) -> None:
+    for indices in np.atleast_2d(train):
+        y = data.y_train[indices[(indices >= 0) & (indices < len(data.y_train))]]
+        if len(y) and (y == y[0]).all():
+            raise UsageError(
+                f"every training image of {data.name} has label {y[0]}; training needs images of at least two classes"
+            )
 
 
 def _check_split(split: tuple[np.ndarray, np.ndarray], images: int) -> None:

@@ -1,0 +1,531 @@
+r"""Cascaded-Forward (CaFo): one linear predictor per block, fitted to its features by itself; the outputs are summed.
+
+Zhao, Wang, Li, Jin, Lang, Ling, *The Cascaded Forward Algorithm*, arXiv 2303.09728, with the equations of its public
+code (blocks random and frozen). Blocks trained by direct feedback alignment (DFA) follow Spyra, arXiv 2509.19063.
+"""
+
+from functools import partial
+from typing import Any, Literal, NamedTuple, get_args
+
+import jax
+import jax.numpy as jnp
+import optax
+from jaxtyping import Array, Float, Int
+
+from . import nets
+from .base import Batch, Frozen, LearningRule, Metrics, Net, UsageError, check_labels, cross_entropy, descend
+
+ROWS = 500
+"""Samples whose features are looked at together; sums over larger batches are streamed."""
+
+MOMENTUM = 0.1
+"""Weight of a new batch in the running statistics of blocks under training."""
+
+Loss = Literal["ce", "sl", "mse"]
+Aggregation = Literal["probabilities", "logits"]
+Part = int | Literal["heads", "blocks"]
+
+
+class Options(NamedTuple):
+    """How heads learn and predict; keywords of `init`, `grads`, `update`, `predict`, `rule` and `stages`."""
+
+    loss: Loss = "ce"
+    """Cross-entropy ("ce") or sparsemax loss ("sl"), both by descent, or squared error ("mse") in closed form."""
+    ridge: float | Array = 1e-4
+    """Of the closed form, in units of the mean squared length of a feature: the mean diagonal element of F^T F."""
+    aggregation: Aggregation = "probabilities"
+    """What the prediction sums over the heads."""
+    head_bias: bool = False
+    """Heads with a bias b_i."""
+    head_start: Literal["ones", "zeros", "uniform"] = "ones"
+    """Start of V_i; "uniform" is PyTorch's, on +-1/sqrt(D_i), of b_i too. b_i starts at 0 otherwise."""
+    statistics: Literal["examples", "identity"] = "examples"
+    """What batch normalisation subtracts and divides by: of the example inputs given to `init`, or 0 and 1."""
+    eps: float = 1e-4
+    """Added to the variance in batch normalisation."""
+
+
+class Block(NamedTuple):
+    """``block`` holds the convolution, ``gamma`` and ``beta`` (channels,) belong to batch normalisation."""
+
+    block: Any
+    gamma: Float[Array, " channels"]
+    beta: Float[Array, " channels"]
+
+
+class Head(NamedTuple):
+    """A linear map from D features: ``V`` (D, classes) and ``b`` (classes,) or None."""
+
+    V: Float[Array, "features classes"]
+    b: Float[Array, " classes"] | None
+
+
+class Params(NamedTuple):
+    """``heads`` and ``blocks`` 1..L; ``A``, the auxiliary head of DFA, or None."""
+
+    heads: tuple[Head | None, ...]
+    blocks: tuple[Block, ...] | None
+    A: Head | None
+
+
+class State(NamedTuple):
+    """Parameters, optimizer states (one per head; one of blocks and A), and what no optimizer touches.
+
+    ``statistics`` holds (mean, variance) per channel of every block, ``R`` the feedback matrices R_i (classes, D_i) of
+    the blocks below the last one.
+    """
+
+    params: Params
+    opt_state: tuple[tuple[Any, ...], Any]
+    statistics: tuple[tuple[Array, Array], ...]
+    R: tuple[Array, ...]
+
+
+def init(
+    key: Array,
+    x: Float[Array, "batch *features"],
+    *,
+    net: Net,
+    tx: optax.GradientTransformation,
+    num_classes: int,
+    block_tx: optax.GradientTransformation | None = None,
+    **options: Any,
+) -> State:
+    """Random blocks, heads as ``head_start`` says, and batch-norm statistics of ``x``, block after block.
+
+    Args:
+        key: random key; blocks, heads and feedback have separate streams.
+        x: example inputs. **Their features' mean and variance are used for all images from then on**: give some
+            hundred of the training set, as `fwdonly.fit` does.
+        net: the blocks, before normalisation: ``nets.cnn((32, 128, 512), pool="max", kernel_init=nets.torch_uniform,
+            bias="uniform")`` are the paper's.
+        tx: optax transformation of the heads; each has a state of its own.
+        num_classes: C.
+        block_tx: optax transformation of the blocks and A, for DFA; without it there is no A and no feedback.
+        **options: see `Options`.
+
+    Raises:
+        UsageError: fewer than two classes, inputs the network cannot take, or an option that does not fit.
+    """
+    options = _checked(options)
+    if num_classes < 2:
+        raise UsageError(f"classification needs at least 2 classes; got num_classes={num_classes}")
+    block_key, head_key, feedback_key = jax.random.split(key, 3)
+    drawn, _ = nets.init(block_key, x, net)
+    blocks, heads, statistics, R, h = [], [], [], [], x
+    for i, (block, own) in enumerate(zip(net, drawn, strict=True), start=1):
+        pooled = block.apply(own, h)
+        channels = pooled.shape[-1]
+        blocks.append(Block(own, jnp.ones(channels, x.dtype), jnp.zeros(channels, x.dtype)))
+        known = options.statistics == "identity"
+        statistics.append((jnp.zeros(channels, x.dtype), jnp.ones(channels, x.dtype)) if known else _moments(pooled))
+        h = _normalise(pooled, blocks[-1], statistics[-1], options.eps)
+        heads.append(_new_head(jax.random.fold_in(head_key, i), h[0].size, num_classes, options, x.dtype))
+        if block_tx is not None and i < len(net):
+            rows = jax.random.normal(jax.random.fold_in(feedback_key, i), (num_classes, h[0].size), x.dtype)
+            R.append(rows / (jnp.linalg.norm(rows, axis=1, keepdims=True) + 1e-8))
+    A = None
+    if block_tx is not None:
+        start = options._replace(head_bias=True, head_start="uniform")
+        A = _new_head(feedback_key, h[0].size, num_classes, start, x.dtype)
+        A = A._replace(b=jnp.zeros(num_classes, x.dtype))
+    params = Params(tuple(heads), tuple(blocks), A)
+    block_state = None if block_tx is None else block_tx.init((params.blocks, A))
+    return State(params, (tuple(tx.init(head) for head in heads), block_state), tuple(statistics), tuple(R))
+
+
+def features(
+    state: State, x: Float[Array, "batch *features"], *, net: Net, heads: tuple[int, ...], eps: float = 1e-4
+) -> tuple[Float[Array, "batch d"], ...]:
+    """F_i = flatten(h_i) of the numbered blocks (from 1), h_i = batchnorm(block_i(h_{i-1})) with fixed statistics."""
+    out, h = [], x
+    for i in range(1, max(heads) + 1):
+        own, known = state.params.blocks[i - 1], state.statistics[i - 1]
+        h = _normalise(net[i - 1].apply(own.block, h), own, known, eps)
+        if i in heads:
+            out.append(_flat(h))
+    return tuple(out)
+
+
+def grads(
+    params: Params, batch: Batch, key: Array, *, net: Net, statistics: Any = None, part: Part = "heads", **options: Any
+) -> tuple[Params, Metrics]:
+    r"""The gradient of each head's own loss with respect to that head alone.
+
+    Block i gives features F_i = flatten(h_i), with h_0 = x (rows are samples, B of them; C classes)::
+
+        h_i = batchnorm(maxpool(max(0, conv_i(h_{i-1}))))     Z_i = F_i V_i (+ b_i)     E_i = (link(Z_i) - Y) / B
+        dV_i = F_i^T E_i                                      db_i = sum_b E_i
+
+    where the link is softmax for cross-entropy, sparsemax for the sparsemax loss (Martins, Astudillo, arXiv 1602.02068)
+    and the identity for half the squared error, whose minimum `closed_form` gives at once.
+
+    Held constant: the blocks and their statistics, and all other heads. No gradient crosses a head, none is taken
+    through a block: every head is a convex problem of its own. `dfa` trains blocks.
+
+    Args:
+        params: from `init`.
+        batch: inputs (B, *features) and labels (B,).
+        key: unused, heads are deterministic.
+        net: the blocks.
+        statistics: of batch normalisation, as in the state; None: of this batch.
+        part: "heads" for all of them or the number of one, from 1.
+        **options: see `Options`.
+
+    Returns:
+        Gradients shaped like ``params`` with None for all that is not trained, and the metrics ``layer_loss`` (trained
+        heads,) and its sum ``loss``, before any update.
+
+    Raises:
+        UsageError: labels that are missing, out of range or all alike (values are seen outside compiled code only).
+
+    Example:
+        >>> import jax, optax, fwdonly
+        >>> net, batch = fwdonly.nets.mlp([8, 8]), fwdonly.Batch(jax.numpy.ones((4, 6)), jax.numpy.array([0, 1, 2, 0]))
+        >>> state = fwdonly.cafo.init(jax.random.key(0), batch.x, net=net, tx=optax.adam(1e-3), num_classes=3)
+        >>> grads, metrics = fwdonly.cafo.grads(state.params, batch, jax.random.key(1), net=net)
+        >>> metrics["layer_loss"].round(4)
+        Array([1.0986, 1.0986], dtype=float32)
+
+    Deviations:
+        * The full text of arXiv 2303.09728 was not available; equations and constants are those of its public code.
+        * Batch-norm statistics: the public code normalises training images by the statistics of the training set and
+          test images by those of the *test set*. Here both take those of the example inputs (of the training set).
+        * Squared error: the public code solves F^T F V = F^T Y, or takes a pseudo-inverse where that fails, which
+          depends on rounding. Here a ridge decides (`Options.ridge`).
+        * The public code's cross-entropy forms an N x D x C array; F^T E is the same number.
+        * Predictions sum probabilities as the public code does, for "mse" too, and return the logarithm of their mean.
+          Spyra sums the outputs Z_i: ``aggregation="logits"``.
+    """
+    del key
+    settings = _checked(options)
+    known = tuple(_batch_statistics(params.blocks, batch.x, net, settings)) if statistics is None else statistics
+    state = State(params, ((), None), known, ())
+    numbers = _numbers(part, net)
+    check_labels(batch, _classes(params))
+    extract = partial(features, state, net=net, heads=numbers, eps=settings.eps)
+    return _head_grads(params, batch.x, batch.y, numbers, extract, settings)
+
+
+def _head_grads(
+    params: Params, x: Any, y: Array, numbers: tuple[int, ...], extract: Any, options: Options
+) -> tuple[Params, Metrics]:
+    """As `grads`; ``extract`` makes the features of the numbered heads from a part of ``x``."""
+    heads = [params.heads[i - 1] for i in numbers]
+
+    def sums(x: Any, y: Array) -> list[tuple[Array, Array, Array]]:
+        out = []
+        for F, head in zip(extract(x), heads, strict=True):
+            Z = _scores(F, head)
+            E = _link(Z, options.loss) - jax.nn.one_hot(y, Z.shape[1], dtype=Z.dtype)
+            out.append((E.T @ F, E.sum(0), _losses(Z, y, options.loss).sum()))
+        return out
+
+    found = [tuple(a / len(y) for a in of_head) for of_head in _streamed(sums, x, y)]
+    gradients = dict(zip(numbers, found, strict=True))
+    layer_loss = jnp.stack([loss for _, _, loss in found])
+    trained = tuple(
+        Head(gradients[i][0].T, None if head.b is None else gradients[i][1]) if i in gradients else None
+        for i, head in enumerate(params.heads, start=1)
+    )
+    return Params(trained, None, None), {"loss": layer_loss.sum(), "layer_loss": layer_loss}
+
+
+def closed_form(
+    F: Float[Array, "batch d"], y: Int[Array, " batch"], num_classes: int, *, ridge: float | Array = 1e-4
+) -> Float[Array, "d classes"]:
+    """V at the minimum of ||F V - Y||^2 + r ||V||^2: (F^T F + r I) V = F^T Y, by Cholesky factorisation.
+
+    The sums F^T F and F^T Y run over at most `ROWS` samples at a time. r is ``ridge`` times the mean diagonal element
+    of F^T F, so that features scaled by c give V / c. With ``ridge=0`` the features need full rank, or V is not finite.
+    """
+    return _closed_forms(F, y, num_classes, lambda F: (F,), ridge)[0][0]
+
+
+def _closed_forms(x: Any, y: Array, num_classes: int, extract: Any, ridge: float | Array) -> list[tuple[Array, Array]]:
+    """V and half the mean squared error at V, for every member of the tuple of features that ``extract`` makes of x."""
+
+    def sums(x: Any, y: Array) -> list[tuple[Array, Array]]:
+        return [(F.T @ F, F.T @ jax.nn.one_hot(y, num_classes, dtype=F.dtype)) for F in extract(x)]
+
+    out = []
+    for gram, target in _streamed(sums, x, y):
+        r = ridge * jnp.trace(gram) / len(gram)
+        factor = jax.scipy.linalg.cho_factor(gram + r * jnp.eye(len(gram), dtype=gram.dtype))
+        V = jax.scipy.linalg.cho_solve(factor, target)
+        squares = len(y) - 2 * jnp.sum(V * target) + jnp.sum(V * (gram @ V))
+        out.append((V, squares / (2 * len(y))))
+    return out
+
+
+def dfa(
+    params: Params, R: tuple[Array, ...], batch: Batch, *, net: Net, eps: float = 1e-4
+) -> tuple[tuple[tuple[Block, ...], Head], Metrics, list[tuple[Array, Array]]]:
+    r"""The update direction of blocks and auxiliary head A by direct feedback alignment.
+
+    Blocks in training mode (statistics of this batch), e = softmax(h_L A) - Y of shape (B, C)::
+
+        block L and A:   the gradient of the mean cross-entropy of h_L A
+        block i < L:     the gradient of sum(u_i * h_i) with u_i = reshape(e R_i)      (e is not divided by B)
+
+    Held constant in block i: h_{i-1} and u_i. Inside a block, through batch normalisation, pooling and ReLU, gradients
+    are taken by automatic differentiation. R_i is random and fixed: no weights are transported.
+
+    Returns:
+        (gradients of (blocks, A), metrics ``loss``, (mean, variance) per block of this batch).
+
+    Deviations:
+        * As arXiv 2509.19063's public code, read from restatements, but its blocks 1 and 2 run twice per batch in
+          training mode, which moves their running statistics twice; here once.
+        * Running statistics start from the example inputs of `init`, not from 0 and 1, and average the biased variance.
+        * Whether arXiv 2303.09728's own DFA uses this auxiliary head and this error is not known.
+    """
+    check_labels(batch, _classes(params))
+    h, pulls, moments = batch.x, [], []
+    for block, own in zip(net, params.blocks, strict=True):
+
+        def trained(own: Block, h: Array = h, block: Any = block) -> tuple[Array, tuple[Array, Array]]:
+            pooled = block.apply(own.block, h)
+            moments = _moments(pooled)
+            return _normalise(pooled, own, moments, eps), moments
+
+        h, pull, statistics = jax.vjp(trained, own, has_aux=True)
+        pulls.append((pull, h.shape))
+        moments.append(statistics)
+    scores = _scores(_flat(h), params.A)
+    e = jax.nn.softmax(scores) - jax.nn.one_hot(batch.y, scores.shape[1], dtype=scores.dtype)
+    E = e / len(batch.y)
+    errors = [*(e @ R_i for R_i in R), E @ params.A.V.T]
+    blocks = tuple(pull(u.reshape(shape))[0] for (pull, shape), u in zip(pulls, errors, strict=True))
+    A = Head(_flat(h).T @ E, E.sum(0))
+    return (blocks, A), {"loss": cross_entropy(scores, batch.y)}, moments
+
+
+def update(
+    state: State,
+    batch: Batch,
+    key: Array,
+    *,
+    net: Net,
+    tx: optax.GradientTransformation,
+    part: Part = "heads",
+    block_tx: optax.GradientTransformation | None = None,
+    **options: Any,
+) -> tuple[State, Metrics]:
+    """One step of all heads, of one, or of the blocks.
+
+    Heads: `grads`, then an optax step each; for "mse" `closed_form` of this batch, which should be the whole training
+    set (``Plan(batch_size=None)``), and ``tx`` is not used. "blocks": `dfa`, one step of ``block_tx`` over blocks and
+    A, and running statistics moved by a tenth. Args as for `init` and `grads`.
+    """
+    settings = _checked(options)
+    if part == "blocks":
+        if block_tx is None:
+            raise UsageError("training the blocks needs block_tx, their optimizer, here and in init")
+        gradients, metrics, moments = dfa(state.params, state.R, batch, net=net, eps=settings.eps)
+        old = state.params.blocks, state.params.A
+        (blocks, A), opt_state = descend(block_tx, gradients, state.opt_state[1], old)
+        moved = jax.tree.map(lambda old, new: (1 - MOMENTUM) * old + MOMENTUM * new, state.statistics, tuple(moments))
+        return State(Params(state.params.heads, blocks, A), (state.opt_state[0], opt_state), moved, state.R), metrics
+    extract = partial(features, state, net=net, heads=_numbers(part, net), eps=settings.eps)
+    return _update_heads(state, batch, key, net=net, tx=tx, part=part, extract=extract, options=settings)
+
+
+def _update_heads(
+    state: State, batch: Batch, key: Array, *, net: Net, tx: Any, part: Part, extract: Any, options: Options
+) -> tuple[State, Metrics]:
+    """As `update` of heads; ``extract`` makes the features of the trained heads from a part of ``batch.x``."""
+    del key
+    numbers, num_classes = _numbers(part, net), _classes(state.params)
+    check_labels(batch, num_classes)
+    heads, opt_states = list(state.params.heads), list(state.opt_state[0])
+    if options.loss == "mse":
+        solved = _closed_forms(batch.x, batch.y, num_classes, extract, options.ridge)
+        layer_loss = jnp.stack([loss for _, loss in solved])
+        metrics = {"loss": layer_loss.sum(), "layer_loss": layer_loss}
+        for i, (V, _) in zip(numbers, solved, strict=True):
+            heads[i - 1] = Head(V, None)
+    else:
+        gradients, metrics = _head_grads(state.params, batch.x, batch.y, numbers, extract, options)
+        for i in numbers:
+            heads[i - 1], opt_states[i - 1] = descend(tx, gradients.heads[i - 1], opt_states[i - 1], heads[i - 1])
+    params = state.params._replace(heads=tuple(heads))
+    return state._replace(params=params, opt_state=(tuple(opt_states), state.opt_state[1])), metrics
+
+
+def predict(
+    state: State, x: Float[Array, "batch *features"], *, net: Net, part: Part = "heads", **options: Any
+) -> Float[Array, "batch classes"]:
+    """Class scores of all heads together.
+
+    "probabilities": log of the mean over the heads of softmax(Z_i), or of sparsemax(Z_i) for heads of the sparsemax
+    loss (the argmax is that of their sum). "logits": the sum of Z_i.
+
+    Args:
+        state: from `init` or `update`.
+        x: inputs (batch, *features).
+        net: the blocks.
+        part: "heads" for all of them, the number of one for Z_i of that head, "blocks" for the auxiliary head's scores.
+        **options: see `Options`.
+    """
+    settings = _checked(options)
+    if part == "blocks":
+        (F,) = features(state, x, net=net, heads=(len(net),), eps=settings.eps)
+        return _scores(F, state.params.A)
+    numbers = _numbers(part, net)
+    return _aggregate(state, features(state, x, net=net, heads=numbers, eps=settings.eps), numbers, settings)
+
+
+def _aggregate(state: State, Fs: tuple[Array, ...], numbers: tuple[int, ...], options: Options) -> Array:
+    Z = [_scores(F, state.params.heads[i - 1]) for i, F in zip(numbers, Fs, strict=True)]
+    if len(Z) == 1 or options.aggregation == "logits":
+        return jnp.stack(Z).sum(0)
+    link = _link if options.loss == "sl" else lambda Z, _: jax.nn.softmax(Z)
+    return jnp.log(jnp.stack([link(z, options.loss) for z in Z]).mean(0) + 1e-30)
+
+
+def rule(
+    net: Net,
+    tx: optax.GradientTransformation,
+    *,
+    num_classes: int,
+    part: Part = "heads",
+    block_tx: optax.GradientTransformation | None = None,
+    **options: Any,
+) -> LearningRule:
+    """CaFo with its options bound: every batch updates all heads, or one ``part``, as one of the `stages`.
+
+    A stage that trains one head is steered by that head's own scores and predicts with all heads.
+
+    Raises:
+        UsageError: an option that does not exist or does not fit.
+    """
+    settings = _checked(options)
+    if part == "blocks" and block_tx is None:
+        raise UsageError("training the blocks needs block_tx, their optimizer")
+    common = {"net": net, "part": part} | options
+    start = partial(init, net=net, tx=tx, num_classes=num_classes, block_tx=block_tx, **options)
+    step = partial(update, tx=tx, block_tx=block_tx, **common)
+    if part == "blocks":
+        return LearningRule(start, step, partial(predict, **common))
+    numbers = _numbers(part, net)
+
+    def frozen_update(state: State, batch: Batch, key: Array) -> tuple[State, Metrics]:
+        return _update_heads(state, batch, key, net=net, tx=tx, part=part, extract=lambda Fs: Fs, options=settings)
+
+    def frozen_validate(state: State, Fs: tuple[Array, ...]) -> Array:
+        return _aggregate(state, Fs, numbers, settings)
+
+    return LearningRule(
+        init=start,
+        update=step,
+        predict=partial(predict, net=net, **options),
+        validate=partial(predict, **common),
+        frozen=Frozen(partial(features, net=net, heads=numbers, eps=settings.eps), frozen_update, frozen_validate),
+    )
+
+
+def stages(
+    net: Net,
+    tx: optax.GradientTransformation,
+    *,
+    block_tx: optax.GradientTransformation | None = None,
+    **options: Any,
+) -> tuple[LearningRule, ...]:
+    """One `LearningRule` per head over one state; before them one for the blocks (DFA), where ``block_tx`` is given."""
+    parts: list[Part] = [*(["blocks"] if block_tx is not None else []), *range(1, len(net) + 1)]
+    return tuple(rule(net, tx, part=part, block_tx=block_tx, **options) for part in parts)
+
+
+def _checked(options: dict[str, Any]) -> Options:
+    unknown = sorted(set(options) - set(Options._fields))
+    if unknown:
+        raise UsageError(f"Cascaded-Forward has no option {unknown[0]!r}; its options are {', '.join(Options._fields)}")
+    settings = Options(**options)
+    for name in ("loss", "aggregation", "head_start", "statistics"):
+        known = get_args(Options.__annotations__[name])
+        if getattr(settings, name) not in known:
+            raise UsageError(f"{name} is one of {', '.join(map(repr, known))}; got {getattr(settings, name)!r}")
+    if settings.loss == "mse" and settings.head_bias:
+        raise UsageError('the closed form of loss="mse" has no bias; leave head_bias out')
+    return settings
+
+
+def _numbers(part: Part, net: Net) -> tuple[int, ...]:
+    if part == "heads":
+        return tuple(range(1, len(net) + 1))
+    if not isinstance(part, int) or not 1 <= part <= len(net):
+        raise UsageError(f"part is 'heads', 'blocks' or the number of a head in 1..{len(net)}; got {part!r}")
+    return (part,)
+
+
+def _classes(params: Params) -> int:
+    return next(head.V.shape[1] for head in params.heads if head is not None)
+
+
+def _new_head(key: Array, size: int, num_classes: int, options: Options, dtype: Any) -> Head:
+    bound = size**-0.5 if options.head_start == "uniform" else 0.0
+    V_key, b_key = jax.random.split(key)
+    V = jax.random.uniform(V_key, (size, num_classes), dtype, -bound, bound)
+    b = jax.random.uniform(b_key, (num_classes,), dtype, -bound, bound) if options.head_bias else None
+    return Head(jnp.ones_like(V) if options.head_start == "ones" else V, b)
+
+
+def _normalise(pooled: Array, own: Block, statistics: tuple[Array, Array], eps: float) -> Array:
+    """Batch normalisation with the given statistics, per channel (the last axis)."""
+    mean, var = statistics
+    scale = own.gamma / jnp.sqrt(var + eps)
+    broadcast = (1,) * (pooled.ndim - 1) + (-1,)
+    return pooled * scale.reshape(broadcast) + (own.beta - mean * scale).reshape(broadcast)
+
+
+def _moments(pooled: Array) -> tuple[Array, Array]:
+    """Mean and biased variance of every channel."""
+    axes = tuple(range(pooled.ndim - 1))
+    return pooled.mean(axes), pooled.var(axes)
+
+
+def _batch_statistics(blocks: Any, x: Array, net: Net, options: Options) -> Any:
+    h = x
+    for block, own in zip(net, blocks, strict=True):
+        pooled = block.apply(own.block, h)
+        yield _moments(pooled)
+        h = _normalise(pooled, own, _moments(pooled), options.eps)
+
+
+def _scores(F: Array, head: Head) -> Array:
+    Z = F @ head.V
+    return Z if head.b is None else Z + head.b[None, :]
+
+
+def _link(Z: Array, loss: str) -> Array:
+    """The prediction whose difference from Y is the gradient of the loss with respect to Z."""
+    if loss == "sl":  # sparsemax is the projection onto the probability simplex
+        return jax.vmap(optax.projections.projection_simplex)(Z)
+    return jax.nn.softmax(Z) if loss == "ce" else Z
+
+
+def _losses(Z: Array, y: Array, loss: str) -> Array:
+    """Of every sample."""
+    if loss == "sl":
+        return optax.losses.multiclass_sparsemax_loss(Z, y)
+    if loss == "ce":
+        return optax.softmax_cross_entropy_with_integer_labels(Z, y)
+    return 0.5 * jnp.sum((Z - jax.nn.one_hot(y, Z.shape[1], dtype=Z.dtype)) ** 2, axis=1)
+
+
+def _streamed(f: Any, x: Any, y: Array) -> Any:
+    """``f(x, y)``, a tree of sums over samples, computed over at most `ROWS` samples at a time and added up."""
+    whole = len(y) // ROWS * ROWS
+    if len(y) <= ROWS:
+        return f(x, y)
+    parts = jax.tree.map(lambda a: a[:whole].reshape(-1, ROWS, *a.shape[1:]), (x, y))
+    zeros = jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype), jax.eval_shape(f, *jax.tree.map(lambda a: a[0], parts)))
+    total, _ = jax.lax.scan(lambda sums, part: (jax.tree.map(jnp.add, sums, f(*part)), None), zeros, parts)
+    if whole < len(y):
+        total = jax.tree.map(jnp.add, total, f(*jax.tree.map(lambda a: a[whole:], (x, y))))
+    return total
+
+
+def _flat(a: Array) -> Array:
+    return a.reshape(a.shape[0], -1)

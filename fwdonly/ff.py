@@ -1,0 +1,430 @@
+r"""Forward-Forward (FF): every layer learns to be active on images with their true label and quiet on false labels.
+
+Hinton, *The Forward-Forward Algorithm*, arXiv 2212.13345, with the equations of his released Matlab ("ffcode").
+Options: SymBa's pair loss (Lee, Song, arXiv 2303.08418), uniform negatives, labels as further inputs. `fwdonly.cwc`
+is the convolutional relative without negatives.
+"""
+
+from functools import partial
+from typing import Any, Literal, NamedTuple, get_args
+
+import jax
+import jax.numpy as jnp
+import optax
+from jaxtyping import Array, Float, Int
+
+from . import nets
+from .base import Batch, LearningRule, Metrics, Net, UsageError, after, check_labels, cross_entropy, descend
+
+EPS = 1e-30
+"""In `rms`. The Matlab's exp(-100) is below the smallest normal float32, which processors may take for 0."""
+
+LABELLED_ROWS = 8192
+"""Rows that the goodness prediction puts through the network at a time: images times labels."""
+
+Loss = Literal["logistic", "symba"]
+Goodness = Literal["sum", "mean"]
+Negatives = Literal["hard", "uniform"]
+Label = Literal["overlay", "append"]
+Prediction = Literal["goodness", "softmax"]
+
+
+class Options(NamedTuple):
+    """How layers learn; keywords of `init`, `grads`, `update`, `predict` and `rule`. Numbers may be traced."""
+
+    loss: Loss = "logistic"
+    """"logistic": above the threshold or below. "symba": the positive sample above the negative one."""
+    goodness: Goodness | None = None
+    """Sum or mean of the squared activities; None: sum for "logistic", mean for "symba"."""
+    threshold: float | Array | None = None
+    """Of the goodness, for "logistic"; None: N_l for the sum, 1 for the mean."""
+    alpha: float | Array = 4.0
+    """Sharpness of SymBa's loss."""
+    negatives: Negatives = "hard"
+    """Wrong labels drawn by the head's probabilities ("hard"), or all alike ("uniform")."""
+    peer: float | Array = 0.03
+    """Strength of peer normalisation; 0 is off."""
+    peer_momentum: float | Array = 0.9
+    """Of the running mean activity m."""
+    label: Label = "overlay"
+    """"overlay": in place of the first C input values. "append": after the last one, for dense blocks."""
+    first: int = 2
+    """Lowest layer, from 1, of the head and of the goodness prediction; a network of fewer layers uses its last."""
+
+
+class Layer(NamedTuple):
+    """What layer l owns: ``block`` holds W_l and b_l, ``U`` (N_l, classes) its part of the softmax head, or None."""
+
+    block: Any
+    U: Float[Array, "n classes"] | None
+
+
+Params = tuple[Layer, ...]
+
+
+class State(NamedTuple):
+    """``params``, one optimizer state per layer, and ``m``, the running mean activity of every unit, per layer."""
+
+    params: Params
+    opt_state: tuple[Any, ...]
+    m: tuple[Array, ...]
+
+
+def init(
+    key: Array,
+    x: Float[Array, "batch *features"],
+    *,
+    net: Net,
+    tx: optax.GradientTransformation,
+    num_classes: int,
+    **options: Any,
+) -> State:
+    """Start values: blocks as the network draws them, U = 0, m = 0.5.
+
+    The Matlab draws W from N(0, 1/fan_in): ``nets.mlp(widths, kernel_init=nets.normal)``.
+
+    Args:
+        key: random key.
+        x: example inputs, used for shapes.
+        net: the hidden layers, a tuple of blocks.
+        tx: any optax transformation, applied to each `Layer` by itself; see `reference` and `separate`.
+        num_classes: C.
+        **options: see `Options`.
+
+    Raises:
+        UsageError: fewer than two classes, more classes than input values to overlay, or inputs that do not fit.
+    """
+    options = _checked(options)
+    if num_classes < 2:
+        raise UsageError(
+            f"classification needs at least 2 classes, or no label is wrong; got num_classes={num_classes}"
+        )
+    blocks, activations = nets.init(key, _labelled(x, jnp.zeros((len(x), num_classes), x.dtype), options.label), net)
+    params = [
+        Layer(block, jnp.zeros((s[0].size, num_classes), s.dtype) if _is_read(at, net, options) else None)
+        for at, (block, s) in enumerate(zip(blocks, activations, strict=True))
+    ]
+    m = tuple(jnp.full(s.shape[1:], 0.5, s.dtype) for s in activations)
+    return State(tuple(params), tuple(tx.init(layer) for layer in params), m)
+
+
+def grads(
+    params: Params, batch: Batch, key: Array, *, net: Net, m: tuple[Array, ...] | None = None, **options: Any
+) -> tuple[Params, Metrics]:
+    r"""The gradient of every layer's own loss, and of the softmax head, all at the old parameters.
+
+    Row vectors, B samples, C classes, layers l = 1..L of N_l units (the Matlab's equations; its constants in [])::
+
+        n_0 = rms(x with a label)   s_l = max(0, n_{l-1} W_l + b_l)   n_l = rms(s_l)   rms(a) = a / sqrt(mean_j a_j^2)
+        g_l = sum_j s_lj^2          p_l = sigmoid(g_l - N_l)
+
+    Neutral pass (1/C in place of every label value): the head, of layers l >= 2, and the false labels::
+
+        q = softmax(sum_l n_l U_l)     dU_l = n_l^T (q - T) / B     y_neg ~ q without the true label
+
+    Positive pass (label T) and negative pass (label y_neg): one loss per layer::
+
+        loss_l = -(1/2B) sum_b [ log p_l(pos) + log(1 - p_l(neg)) ]                                        (nats)
+        dW_l = (1/B) ( n_neg^T [p_neg s_neg] - n_pos^T [(1 - p_pos) s_pos + peer_l] )     db_l: the same without n^T
+        peer_l = peer [0.03] * (mean_j m_l - m_l)     m_l <- 0.9 m_l + 0.1 mean_b s_l(pos)
+
+    The peer term is no gradient of a loss: it is the same for all samples and passes the ReLU of units that are off,
+    which revives dead ones. SymBa: loss_l = (1/B) sum_b log(1 + exp(-alpha (G_pos - G_neg))) with G = g_l / N_l.
+
+    Held constant for layer l: n_{l-1} and all other layers; no gradient crosses a layer. Of the others a layer learns
+    only through the false labels, which the head draws, and the head's parts share their error q - T.
+
+    Args:
+        params: from `init`.
+        batch: inputs (B, *features), in [0, 1] in the reference, and labels (B,).
+        key: draws the false labels.
+        net: the hidden layers.
+        m: running mean activities before this batch; None leaves the peer term out.
+        **options: see `Options`.
+
+    Returns:
+        Gradients shaped like ``params``, and metrics taken before any update: ``layer_loss`` (layers,) and its sum
+        ``loss`` in nats, ``head_loss`` in nats, and ``pair_error`` (layers,), the share of samples whose negative has
+        the higher goodness.
+
+    Raises:
+        UsageError: labels that are missing, out of range or all alike (values are seen outside compiled code only), or
+            an option that does not exist or does not fit.
+
+    Example:
+        >>> import jax, optax, fwdonly
+        >>> net, batch = fwdonly.nets.mlp([8, 8]), fwdonly.Batch(jax.numpy.ones((4, 6)), jax.numpy.array([0, 1, 2, 0]))
+        >>> state = fwdonly.ff.init(jax.random.key(0), batch.x, net=net, tx=optax.adam(1e-3), num_classes=3)
+        >>> grads, metrics = fwdonly.ff.grads(state.params, batch, jax.random.key(1), net=net, m=state.m)
+        >>> metrics["layer_loss"].shape
+        (2,)
+
+    Deviations:
+        * The full text of arXiv 2212.13345 was not available; equations and constants are those of the Matlab.
+        * The Matlab drops the factor 2 of d(s^2)/ds and divides by B: the same number as the gradient of the mean over
+          2B samples, which is taken here by automatic differentiation within the layer, so that a block may be any map.
+        * eps in rms is 1e-30 in place of exp(-100), see `EPS`.
+        * Overlaid label values replace the first C inputs in memory order. On colour images these are the channels of
+          the first pixels, which are lost; ``label="append"`` keeps the image whole.
+        * In a convolution, goodness, rms and m run over all positions and channels of the pooled map.
+        * The unsupervised (hybrid images), locally connected and recurrent forms are not here.
+    """
+    gradients, metrics, _ = _passes(params, m, batch, key, net, _checked(options))
+    return gradients, metrics
+
+
+def _passes(
+    params: Params, m: tuple[Array, ...] | None, batch: Batch, key: Array, net: Net, options: Options
+) -> tuple[Params, Metrics, tuple[Array, ...]]:
+    """The neutral pass, then the positive and the negative one side by side: gradients, metrics and the new m."""
+    num_classes = next(own.U.shape[1] for own in params if own.U is not None)
+    check_labels(batch, num_classes)
+    count = len(batch.y)
+
+    q_in, neutral = _head_scores(params, batch.x, net, options)
+    error = (jax.nn.softmax(q_in) - jax.nn.one_hot(batch.y, num_classes, dtype=q_in.dtype)) / count
+    y_neg = wrong_labels(key, q_in if options.negatives == "hard" else jnp.zeros_like(q_in), batch.y)
+
+    both = jax.nn.one_hot(jnp.concatenate([batch.y, y_neg]), num_classes, dtype=batch.x.dtype)
+    n = rms(_labelled(jnp.concatenate([batch.x, batch.x]), both, options.label))
+    gradients, losses, wrong_pairs, new_m = [], [], [], []
+    for at, (block, own, n_neutral) in enumerate(zip(net, params, neutral, strict=True)):
+        (loss, (s, wrong)), g = jax.value_and_grad(_local_loss, has_aux=True)(own.block, block, n, options)
+        if m is not None:
+            new_m.append(options.peer_momentum * m[at] + (1 - options.peer_momentum) * s[:count].mean(0))
+            if not (isinstance(options.peer, float | int) and options.peer == 0):
+                peer = _peer_gradient(own.block, block, n[:count], options.peer * (new_m[at].mean() - new_m[at]))
+                g = jax.tree.map(jnp.add, g, peer)
+        gradients.append(Layer(g, None if own.U is None else _flat(n_neutral).T @ error))
+        losses.append(loss)
+        wrong_pairs.append(wrong)
+        n = after(rms(s), g)
+    metrics = {"layer_loss": jnp.stack(losses), "pair_error": jnp.stack(wrong_pairs)}
+    metrics |= {"loss": metrics["layer_loss"].sum(), "head_loss": cross_entropy(q_in, batch.y)}
+    return tuple(gradients), metrics, tuple(new_m)
+
+
+def _local_loss(own: Any, block: Any, n: Array, options: Options) -> tuple[Array, tuple[Array, Array]]:
+    """loss_l, s_l and the share of wrongly ordered pairs; the first half of ``n`` is positive, the second negative."""
+    s = block.apply(own, n)
+    g_pos, g_neg = jnp.split(_goodness(s, options), 2)
+    if options.loss == "symba":
+        loss = jax.nn.softplus(-options.alpha * (g_pos - g_neg)).mean()
+    else:
+        theta = options.threshold if options.threshold is not None else _flat(s).shape[1] if _sums(options) else 1.0
+        loss = (jax.nn.softplus(theta - g_pos) + jax.nn.softplus(g_neg - theta)).mean() / 2
+    return loss, (s, (g_neg > g_pos).mean(dtype=loss.dtype))
+
+
+def _peer_gradient(own: Any, block: Any, n: Array, drive: Array) -> Any:
+    """The gradient that moves every sample's summed input of unit j by ``drive_j``, averaged over samples.
+
+    Through a map that is affine up to its activation, one error for all samples equals that error at the mean input.
+    """
+    ungated = block.clone(activation=lambda z: z)
+    _, pull = jax.vjp(lambda own: ungated.apply(own, n.mean(0, keepdims=True)), own)
+    return pull(-drive[None])[0]
+
+
+def _head_scores(params: Params, x: Array, net: Net, options: Options) -> tuple[Array, list[Array]]:
+    """sum_l n_l U_l of the neutral pass, and every n_l."""
+    num_classes = next(own.U.shape[1] for own in params if own.U is not None)
+    n = rms(_labelled(x, jnp.full((len(x), num_classes), 1 / num_classes, x.dtype), options.label))
+    q_in, activities = jnp.zeros((len(x), num_classes), x.dtype), []
+    for block, own in zip(net, params, strict=True):
+        n = rms(block.apply(own.block, n))
+        activities.append(n)
+        if own.U is not None:
+            q_in = q_in + _flat(n) @ own.U
+    return q_in, activities
+
+
+def wrong_labels(key: Array, scores: Float[Array, "batch classes"], y: Int[Array, " batch"]) -> Int[Array, " batch"]:
+    """One wrong label per sample, drawn from softmax(scores) with the true label ``y`` excluded."""
+    is_true = jax.nn.one_hot(y, scores.shape[1], dtype=bool)
+    return jax.random.categorical(key, jnp.where(is_true, -jnp.inf, scores)).astype(y.dtype)
+
+
+def rms(a: Float[Array, "batch *features"]) -> Float[Array, "batch *features"]:
+    """Every sample divided by the root of its mean square: only the direction is left."""
+    axes = tuple(range(1, a.ndim))
+    return a / (EPS + jnp.sqrt(jnp.mean(a**2, axes, keepdims=True)))
+
+
+def update(
+    state: State, batch: Batch, key: Array, *, net: Net, tx: optax.GradientTransformation, **options: Any
+) -> tuple[State, Metrics]:
+    """One step: all passes at the old parameters, then one optax step per layer. Args and metrics as for `grads`."""
+    gradients, metrics, m = _passes(state.params, state.m, batch, key, net, _checked(options))
+    stepped = [descend(tx, *layer) for layer in zip(gradients, state.opt_state, state.params, strict=True)]
+    params, opt_state = zip(*stepped, strict=True)
+    return State(params, opt_state, m), metrics
+
+
+def predict(
+    state: State,
+    x: Float[Array, "batch *features"],
+    *,
+    net: Net,
+    prediction: Prediction = "goodness",
+    **options: Any,
+) -> Float[Array, "batch classes"]:
+    """Class scores: the goodness of every label, or the head's.
+
+    "goodness": for each label y the network sees x with y; the score is the sum of g_l over l >= ``first``. C passes,
+    at most `LABELLED_ROWS` rows at a time. "softmax": sum_l n_l U_l of one neutral pass.
+
+    Raises:
+        UsageError: an option that does not exist or does not fit.
+    """
+    settings = _checked(options)
+    _check_literal("prediction", prediction, Prediction)
+    if prediction == "softmax":
+        return _head_scores(state.params, x, net, settings)[0]
+    num_classes = next(own.U.shape[1] for own in state.params if own.U is not None)
+
+    def total_goodness(label: Array) -> Array:
+        value = jnp.broadcast_to(jax.nn.one_hot(label, num_classes, dtype=x.dtype), (len(x), num_classes))
+        n, total = rms(_labelled(x, value, settings.label)), jnp.zeros(len(x), x.dtype)
+        for at, (block, own) in enumerate(zip(net, state.params, strict=True)):
+            s = block.apply(own.block, n)
+            total, n = total + _goodness(s, settings) * _is_read(at, net, settings), rms(s)
+        return total
+
+    at_once = max(1, min(num_classes, LABELLED_ROWS // max(1, len(x))))
+    return jax.lax.map(total_goodness, jnp.arange(num_classes), batch_size=at_once).T
+
+
+def rule(
+    net: Net,
+    tx: optax.GradientTransformation,
+    *,
+    num_classes: int,
+    prediction: Prediction = "goodness",
+    **options: Any,
+) -> LearningRule:
+    """FF with its options bound; all layers learn in every batch. The other prediction is reported beside this one.
+
+    Raises:
+        UsageError: an option that does not exist or does not fit.
+    """
+    _check_literal("prediction", prediction, Prediction)
+    settings = _checked(options)
+    for number, block in enumerate(net, start=1):
+        if not (isinstance(settings.peer, float | int) and settings.peer == 0) and not _can_peer(block):
+            raise UsageError(
+                f"peer normalisation needs blocks with an activation and no maximum pooling, unlike block {number}; "
+                "set peer=0"
+            )
+    other = "softmax" if prediction == "goodness" else "goodness"
+    read = {mode: partial(predict, net=net, prediction=mode, **options) for mode in get_args(Prediction)}
+    return LearningRule(
+        init=partial(init, net=net, tx=tx, num_classes=num_classes, **options),
+        update=partial(update, net=net, tx=tx, **options),
+        predict=read[prediction],
+        readouts=((other, read[other]),),
+    )
+
+
+def separate(
+    weights: optax.GradientTransformation, biases: optax.GradientTransformation, head: optax.GradientTransformation
+) -> optax.GradientTransformation:
+    """One optimizer each for the blocks' weights, the blocks' biases (arrays of one dimension) and the head U."""
+
+    def names(layer: Layer) -> Layer:
+        block = jax.tree.map(lambda leaf: "biases" if leaf.ndim == 1 else "weights", layer.block)
+        return Layer(block, jax.tree.map(lambda _: "head", layer.U))
+
+    return optax.multi_transform({"weights": weights, "biases": biases, "head": head}, names)
+
+
+def reference(
+    steps_per_epoch: int,
+    epochs: int,
+    *,
+    learning_rate: float | Array = 0.01,
+    head_learning_rate: float | Array = 0.1,
+    weight_decay: float = 0.001,
+    head_weight_decay: float = 0.003,
+    smoothing: float = 0.9,
+) -> optax.GradientTransformation:
+    """The Matlab's optimizer: v <- 0.9 v + 0.1 dW, then W <- W - gain * rate * (v + decay * W); biases do not decay.
+
+    The gain is 1 in epochs e <= E/2 and (1 + 2 (E - e)) / E afterwards, which ends at 1/E.
+    """
+
+    def chain(rate: float | Array, decay: float) -> optax.GradientTransformation:
+        return optax.chain(
+            optax.ema(smoothing, debias=False),
+            optax.add_decayed_weights(decay),
+            optax.scale_by_learning_rate(half_then_linear(rate, steps_per_epoch, epochs)),
+        )
+
+    return separate(
+        chain(learning_rate, weight_decay), chain(learning_rate, 0.0), chain(head_learning_rate, head_weight_decay)
+    )
+
+
+def half_then_linear(rate: float | Array, steps_per_epoch: int, epochs: int) -> optax.Schedule:
+    """``rate`` for the first half of the epochs, then falling linearly from epoch to epoch to rate / epochs."""
+
+    def schedule(count: Array | float) -> Array:
+        epoch = jnp.minimum(count // steps_per_epoch + 1, epochs)
+        return rate * jnp.where(2 * epoch <= epochs, 1.0, (1 + 2 * (epochs - epoch)) / epochs)
+
+    return schedule
+
+
+def _checked(options: dict[str, Any]) -> Options:
+    unknown = sorted(set(options) - set(Options._fields))
+    if unknown:
+        raise UsageError(f"Forward-Forward has no option {unknown[0]!r}; its options are {', '.join(Options._fields)}")
+    settings = Options(**options)
+    for name, known in (("loss", Loss), ("negatives", Negatives), ("label", Label)):
+        _check_literal(name, getattr(settings, name), known)
+    if settings.goodness is not None:
+        _check_literal("goodness", settings.goodness, Goodness)
+    if settings.first < 1:
+        raise UsageError(f"first is the number of a layer, from 1; got {settings.first}")
+    return settings
+
+
+def _check_literal(name: str, value: Any, known: Any) -> None:
+    if value not in get_args(known):
+        raise UsageError(f"{name} is one of {', '.join(map(repr, get_args(known)))}; got {value!r}")
+
+
+def _can_peer(block: Any) -> bool:
+    return hasattr(block, "activation") and getattr(block, "pool", "none") != "max"
+
+
+def _sums(options: Options) -> bool:
+    return options.goodness == "sum" or (options.goodness is None and options.loss == "logistic")
+
+
+def _goodness(s: Array, options: Options) -> Array:
+    """g_l, or its mean form."""
+    squares = _flat(s) ** 2
+    return squares.sum(1) if _sums(options) else squares.mean(1)
+
+
+def _is_read(at: int, net: Net, options: Options) -> bool:
+    """Whether the layer at position ``at`` (from 0) takes part in the prediction."""
+    return at + 1 >= min(options.first, len(net))
+
+
+def _labelled(x: Array, label: Array, how: Label) -> Array:
+    """``x`` with label values (B, C) in place of its first C values, or after its last one."""
+    flat = _flat(x)
+    if how == "append":
+        return jnp.concatenate([flat, label], axis=1)
+    if label.shape[1] > flat.shape[1]:
+        raise UsageError(
+            f"the label of {label.shape[1]} classes does not fit into inputs of {flat.shape[1]} values; "
+            'use label="append" or larger images'
+        )
+    return flat.at[:, : label.shape[1]].set(label).reshape(x.shape)
+
+
+def _flat(a: Array) -> Array:
+    return a.reshape(a.shape[0], -1)
