@@ -2,12 +2,12 @@
 
 from types import ModuleType
 
-from . import bp, cafo, data, ff, mf, nets, report
+from . import bp, cafo, cwc, data, ff, mf, nets, report
 from .base import Batch, LearningRule, UsageError
 from .sweep import sweep
 from .train import Plan, Progress, Result, fit
 
-RULES: dict[str, ModuleType] = {"bp": bp, "mf": mf, "ff": ff, "cafo": cafo}
+RULES: dict[str, ModuleType] = {"bp": bp, "mf": mf, "ff": ff, "cafo": cafo, "cwc": cwc}
 """Every learning rule by the name that scripts and result files use."""
 
 __version__ = "0.1.0"
@@ -22,6 +22,7 @@ __all__ = [
     "UsageError",
     "bp",
     "cafo",
+    "cwc",
     "data",
     "ff",
     "fit",

@@ -118,7 +118,9 @@ def init(
         channels = pooled.shape[-1]
         blocks.append(Block(own, jnp.ones(channels, x.dtype), jnp.zeros(channels, x.dtype)))
         known = options.statistics == "identity"
-        statistics.append((jnp.zeros(channels, x.dtype), jnp.ones(channels, x.dtype)) if known else _moments(pooled))
+        statistics.append(
+            (jnp.zeros(channels, x.dtype), jnp.ones(channels, x.dtype)) if known else nets.moments(pooled)
+        )
         h = _normalise(pooled, blocks[-1], statistics[-1], options.eps)
         heads.append(_new_head(jax.random.fold_in(head_key, i), h[0].size, num_classes, options, x.dtype))
         if block_tx is not None and i < len(net):
@@ -286,7 +288,7 @@ def dfa(
 
         def trained(own: Block, h: Array = h, block: Any = block) -> tuple[Array, tuple[Array, Array]]:
             pooled = block.apply(own.block, h)
-            moments = _moments(pooled)
+            moments = nets.moments(pooled)
             return _normalise(pooled, own, moments, eps), moments
 
         h, pull, statistics = jax.vjp(trained, own, has_aux=True)
@@ -472,25 +474,15 @@ def _new_head(key: Array, size: int, num_classes: int, options: Options, dtype: 
 
 
 def _normalise(pooled: Array, own: Block, statistics: tuple[Array, Array], eps: float) -> Array:
-    """Batch normalisation with the given statistics, per channel (the last axis)."""
-    mean, var = statistics
-    scale = own.gamma / jnp.sqrt(var + eps)
-    broadcast = (1,) * (pooled.ndim - 1) + (-1,)
-    return pooled * scale.reshape(broadcast) + (own.beta - mean * scale).reshape(broadcast)
-
-
-def _moments(pooled: Array) -> tuple[Array, Array]:
-    """Mean and biased variance of every channel."""
-    axes = tuple(range(pooled.ndim - 1))
-    return pooled.mean(axes), pooled.var(axes)
+    return nets.batch_norm(pooled, *statistics, eps, own.gamma, own.beta)
 
 
 def _batch_statistics(blocks: Any, x: Array, net: Net, options: Options) -> Any:
     h = x
     for block, own in zip(net, blocks, strict=True):
         pooled = block.apply(own.block, h)
-        yield _moments(pooled)
-        h = _normalise(pooled, own, _moments(pooled), options.eps)
+        yield nets.moments(pooled)
+        h = _normalise(pooled, own, nets.moments(pooled), options.eps)
 
 
 def _scores(F: Array, head: Head) -> Array:

@@ -8,6 +8,7 @@ from typing import Any, Literal
 
 import flax.linen as nn
 import jax
+import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from .base import Net, UsageError
@@ -105,6 +106,43 @@ def cnn(channels: Sequence[int], **options: Any) -> Net:
         UsageError: no channel count, or one below 1.
     """
     return tuple(Conv(count, **options) for count in _positive(channels, "channel count"))
+
+
+def cwc(channels: Sequence[int], num_classes: int) -> Net:
+    """The layers of `fwdonly.cwc`: convolutions started as by PyTorch, every second one grouped by class and pooled.
+
+    Raises:
+        UsageError: no channel count, or one that does not split into ``num_classes`` groups.
+    """
+    if any(count % num_classes for count in _positive(channels, "channel count")):
+        raise UsageError(
+            f"channels must be multiples of the {num_classes} classes, one group each; got {tuple(channels)}"
+        )
+    common: dict[str, Any] = {"kernel_init": torch_uniform, "bias": "uniform"}
+    return tuple(
+        Conv(count, pool="max" if odd else "none", groups=num_classes if odd else 1, **common)
+        for count, odd in zip(channels, [False, True] * len(channels), strict=False)
+    )
+
+
+def moments(x: Float[Array, "*batch channels"]) -> tuple[Float[Array, " channels"], Float[Array, " channels"]]:
+    """Mean and biased variance of every channel."""
+    axes = tuple(range(x.ndim - 1))
+    return x.mean(axes), x.var(axes)
+
+
+def batch_norm(
+    x: Float[Array, "*batch channels"],
+    mean: Float[Array, " channels"],
+    var: Float[Array, " channels"],
+    eps: float,
+    scale: Float[Array, " channels"] | float = 1.0,
+    shift: Float[Array, " channels"] | float = 0.0,
+) -> Float[Array, "*batch channels"]:
+    """``(x - mean) / sqrt(var + eps) * scale + shift`` per channel, the statistics as given."""
+    factor = scale / jnp.sqrt(var + eps)
+    lead = (1,) * (x.ndim - 1)
+    return x * factor.reshape(*lead, -1) + (shift - mean * factor).reshape(*lead, -1)
 
 
 def _positive(sizes: Sequence[int], what: str) -> Sequence[int]:

@@ -1,0 +1,172 @@
+r"""Channel-wise competitive learning (CwC), a convolutional Forward-Forward without negative data.
+
+Papachristodoulou, Kyrkou, Timotheou, Theocharides, *Convolutional Channel-wise Competitive Learning for the
+Forward-Forward Algorithm*, AAAI 2024, arXiv 2312.12668. The channels of every layer form one group per class, and the
+groups compete for goodness.
+"""
+
+from functools import partial
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+from jaxtyping import Array, Float
+
+from . import nets
+from .base import Batch, LearningRule, Metrics, Net, UsageError, after, check_labels, cross_entropy, descend
+
+EPS = 1e-4
+"""Of batch normalisation."""
+
+MOMENTUM = 0.1
+"""Weight of a new batch in the running statistics."""
+
+Params = tuple[Any, ...]
+"""What the blocks own, layers 1..L."""
+
+
+class State(NamedTuple):
+    """``params``, one optimizer state per layer, and ``statistics``: running (mean, variance) per channel and layer."""
+
+    params: Params
+    opt_state: tuple[Any, ...]
+    statistics: tuple[tuple[Array, Array], ...]
+
+
+def init(
+    key: Array,
+    x: Float[Array, "batch *features"],
+    *,
+    net: Net,
+    tx: optax.GradientTransformation,
+    num_classes: int,
+) -> State:
+    """Start values: blocks as the network draws them, running mean 0 and variance 1.
+
+    Raises:
+        UsageError: fewer than two classes, channels that do not split into one group per class, or inputs that the
+            network cannot take.
+    """
+    if num_classes < 2:
+        raise UsageError(f"classification needs at least 2 classes; got num_classes={num_classes}")
+    params, activations = nets.init(key, x, net)
+    for number, a in enumerate(activations, start=1):
+        if a.shape[-1] % num_classes:
+            raise UsageError(
+                f"the {a.shape[-1]} channels of block {number} do not split into {num_classes} equal groups, one per "
+                f"class; use a multiple of {num_classes}"
+            )
+    statistics = tuple((jnp.zeros(a.shape[-1], a.dtype), jnp.ones(a.shape[-1], a.dtype)) for a in activations)
+    return State(params, tuple(tx.init(own) for own in params), statistics)
+
+
+def grads(params: Params, batch: Batch, key: Array, *, net: Net, num_classes: int) -> tuple[Params, Metrics]:
+    r"""The gradient of each layer's own loss with respect to that layer's own parameters.
+
+    For i = 1..L, with y_0 = x (B samples, C classes; channels split into C groups of equal size, in order)::
+
+        y_i = batchnorm(block_i(y_{i-1}))         (statistics of the batch; no scale and shift)
+        G_ij = mean of y_i^2 over the channels of group j and all positions                  (goodness, (B, C))
+        loss_i = -(1/B) sum_b log softmax(G_i)[b, label_b]                                   (nats)
+
+    Held constant: y_{i-1} and all other layers. No gradient crosses a layer; within one, through batch normalisation,
+    pooling, ReLU and convolution, it is taken by automatic differentiation.
+
+    Args:
+        params: from `init`.
+        batch: inputs (B, *features) and labels (B,).
+        key: unused, CwC is deterministic.
+        net: the layers; `fwdonly.nets.cwc` are the paper's.
+        num_classes: C.
+
+    Returns:
+        Gradients shaped like ``params``, and ``layer_loss`` (layers,) and its sum ``loss``, before any update.
+
+    Raises:
+        UsageError: labels that are missing, out of range or all alike (values are seen outside compiled code only).
+
+    Example:
+        >>> import jax, optax, fwdonly
+        >>> net, batch = fwdonly.nets.mlp([6, 9]), fwdonly.Batch(jax.numpy.ones((4, 6)), jax.numpy.array([0, 1, 2, 0]))
+        >>> state = fwdonly.cwc.init(jax.random.key(0), batch.x, net=net, tx=optax.adam(1e-3), num_classes=3)
+        >>> grads, metrics = fwdonly.cwc.grads(state.params, batch, jax.random.key(1), net=net, num_classes=3)
+        >>> metrics["layer_loss"].shape
+        (2,)
+
+    Deviations:
+        * The text of arXiv 2312.12668 was not available; the equations are those of its public code (GitHub
+          andreaspapac/CwComp) as restated. That its batch normalisation has no trained scale and shift, and that groups
+          are contiguous, is our reading.
+        * All layers train in all epochs. The public code trains layer i in an epoch window of its own.
+        * Prediction by the goodness of the last layer; its linear softmax readout is not here.
+    """
+    del key
+    gradients, metrics, _ = _pass(params, batch, net, num_classes)
+    return gradients, metrics
+
+
+def _pass(params: Params, batch: Batch, net: Net, num_classes: int) -> tuple[Params, Metrics, list[Any]]:
+    """Gradients, metrics and every layer's (mean, variance)."""
+    check_labels(batch, num_classes)
+    y, gradients, losses, moments = batch.x, [], [], []
+    for block, own in zip(net, params, strict=True):
+        local = jax.value_and_grad(_local_loss, has_aux=True)
+        (loss, (y, statistics)), g = local(own, block, y, batch.y, num_classes)
+        y = after(y, g)
+        gradients.append(g)
+        losses.append(loss)
+        moments.append(statistics)
+    layer_loss = jnp.stack(losses)
+    return tuple(gradients), {"loss": layer_loss.sum(), "layer_loss": layer_loss}, moments
+
+
+def _local_loss(own: Any, block: Any, y: Array, labels: Array, num_classes: int) -> tuple[Array, tuple[Array, Any]]:
+    """loss_i, y_i and the batch's statistics, given y_{i-1}."""
+    s = block.apply(own, y)
+    moments = nets.moments(s)
+    y = nets.batch_norm(s, *moments, EPS)
+    return cross_entropy(goodness(y, num_classes), labels), (y, moments)
+
+
+def goodness(y: Float[Array, "batch *positions channels"], num_classes: int) -> Float[Array, "batch classes"]:
+    """G: the mean of squares over the channels of each group and over all positions."""
+    groups = y.reshape(y.shape[0], -1, num_classes, y.shape[-1] // num_classes)
+    return (groups**2).mean((1, 3))
+
+
+def update(
+    state: State,
+    batch: Batch,
+    key: Array,
+    *,
+    net: Net,
+    tx: optax.GradientTransformation,
+    num_classes: int,
+) -> tuple[State, Metrics]:
+    """One step: `grads` at the old parameters, one optax step per layer, running statistics moved by a tenth."""
+    del key
+    gradients, metrics, moments = _pass(state.params, batch, net, num_classes)
+    stepped = [descend(tx, *layer) for layer in zip(gradients, state.opt_state, state.params, strict=True)]
+    params, opt_state = zip(*stepped, strict=True)
+    moved = jax.tree.map(lambda old, new: (1 - MOMENTUM) * old + MOMENTUM * new, state.statistics, tuple(moments))
+    return State(params, opt_state, moved), metrics
+
+
+def predict(
+    state: State, x: Float[Array, "batch *features"], *, net: Net, num_classes: int
+) -> Float[Array, "batch classes"]:
+    """Class scores: the goodness G_L of the last layer's groups, with the running statistics."""
+    y = x
+    for block, own, statistics in zip(net, state.params, state.statistics, strict=True):
+        y = nets.batch_norm(block.apply(own, y), *statistics, EPS)
+    return goodness(y, num_classes)
+
+
+def rule(net: Net, tx: optax.GradientTransformation, *, num_classes: int) -> LearningRule:
+    """CwC with its options bound; all layers learn in every batch."""
+    return LearningRule(
+        init=partial(init, net=net, tx=tx, num_classes=num_classes),
+        update=partial(update, net=net, tx=tx, num_classes=num_classes),
+        predict=partial(predict, net=net, num_classes=num_classes),
+    )
