@@ -24,7 +24,7 @@ from rich.console import Console
 
 from fwdonly import LearningRule, Plan, Progress, UsageError, bp, data, ff, report, sweep
 from fwdonly.base import one_line
-from fwdonly.train import steps_per_epoch
+from fwdonly.train import check_classes, steps_per_epoch
 
 Optimizer = Literal["adam", "adamw", "sgd", "momentum"]
 LRSchedule = Literal["constant", "cosine", "half_linear"]
@@ -111,13 +111,17 @@ class BPOptions:
 class Setting(NamedTuple):
     """What a rule is built with."""
 
-    tx: optax.GradientTransformation
-    """The optimizer that the options name."""
+    options: Options
     num_classes: int
     learning_rate: Any
     """The peak, traced."""
     steps: int
     """Per epoch."""
+
+    @property
+    def tx(self) -> optax.GradientTransformation:
+        """The optimizer that the options name."""
+        return optimizer(self.options, self.learning_rate, self.steps * self.options.epochs, self.steps)
 
 
 class Arm(NamedTuple):
@@ -151,6 +155,10 @@ def mlp_name(widths: Sequence[int]) -> str:
     """A network of fully connected layers, in words."""
     return f"MLP {'-'.join(map(str, widths))}"
 
+
+SIZES = ("learning_rate", "weight_decay", "min_delta", "head_learning_rate", "head_weight_decay", "block_learning_rate")
+SIZES += ("block_weight_decay", "ridge", "eps", "peer", "alpha")
+"""Options that are numbers of 0 or more, wherever a script has them."""
 
 NOT_CONFIGURATION = ("data_dir", "output_dir", "resume", "quiet")
 
@@ -186,6 +194,7 @@ def run(script: str, options: Options, arms: Sequence[Arm]) -> int:
     """Train every arm over the same seeds, split and data order, and write the result folder."""
     check(options)
     plans = [plan(arm.options) for arm in arms]
+    of_stages = [[dataclasses.replace(p, **own) for own in arm.stages] for arm, p in zip(arms, plans, strict=True)]
     dataset = data.load(options.dataset, options.data_dir)
     print(
         f"data: {dataset.name}, {len(dataset.x_train):,} + {len(dataset.x_test):,} images, {dataset.source}", flush=True
@@ -196,13 +205,14 @@ def run(script: str, options: Options, arms: Sequence[Arm]) -> int:
         split = np.stack([train for train, _ in parts]), np.stack([val for _, val in parts])
     else:
         split = data.split(dataset)
+    check_classes(dataset, split[0])
     rules = [rule_maker(arm, arm_plan, dataset, split) for arm, arm_plan in zip(arms, plans, strict=True)]
     config = configuration(script, arms, dataset, split)
     heading = title(arms, dataset, rules)
     folder = open_folder(script, options, dataset, config)
     summaries, rows = earlier(folder)
     with interruptible() as interrupted:
-        for arm, arm_plan, make_rule in zip(arms, plans, rules, strict=True):
+        for arm, arm_plan, stage_plans, make_rule in zip(arms, plans, of_stages, rules, strict=True):
             if any(summary["rule"] == arm.name and summary["finished"] for summary in summaries):
                 continue
             checkpoint = folder / f"{arm.name}.checkpoint.npz"
@@ -210,7 +220,7 @@ def run(script: str, options: Options, arms: Sequence[Arm]) -> int:
                 result = sweep(
                     make_rule,
                     dataset,
-                    [dataclasses.replace(arm_plan, **changes) for changes in arm.stages] or arm_plan,
+                    stage_plans or arm_plan,
                     seeds=seeds,
                     hyper={"learning_rate": arm.options.learning_rate},
                     split=split,
@@ -268,8 +278,8 @@ def check(options: Options) -> None:
 
 def plan(options: Options) -> Plan:
     """The training plan of one arm."""
-    for name in ("learning_rate", "weight_decay", "min_delta"):
-        if not 0 <= getattr(options, name) < float("inf"):
+    for name in SIZES:
+        if not 0 <= getattr(options, name, 0.0) < float("inf"):
             raise UsageError(f"--{name.replace('_', '-')} must be 0 or more; got {getattr(options, name)}")
     return Plan(
         epochs=options.epochs,
@@ -294,8 +304,7 @@ def rule_maker(arm: Arm, plan: Plan, dataset: data.Dataset, split: Sequence[np.n
     steps = steps_per_epoch(plan, split[0].shape[-1])
 
     def make(learning_rate: Any) -> Any:
-        tx = optimizer(options, learning_rate, steps * options.epochs, steps)
-        return arm.build(Setting(tx, dataset.num_classes, learning_rate, steps))
+        return arm.build(Setting(options, dataset.num_classes, learning_rate, steps))
 
     made = make(options.learning_rate)
     first = made if isinstance(made, LearningRule) else made[0]

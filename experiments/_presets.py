@@ -232,3 +232,13 @@ CAFO_PUBLISHED: dict[str, dict[str, Any]] = {
     **{f"{name}_2026": _cafo(name, _RANDOM_2026[name], _RANDOM_STOP[name]) for name in _SETS},
     **{f"dfa_{n}_2026": _cafo(n, _DFA_2026[n][0], _DFA_STOP[n], (*_DFA_2026[n][1], _BLOCK_EPOCHS[n])) for n in _SETS},
 }
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Channel-wise competitive learning (arXiv 2312.12668). The network of its CIFAR-100 run has super-classes in its lower
+# layers, which `fwdonly.cwc` does not; MNIST and Fashion-MNIST ran for 5 epochs, CIFAR-10 for 25.
+
+CWC_PUBLISHED: dict[str, dict[str, Any]] = {
+    name: {"dataset": name, "channels": (20, 80, 240, 480), "learning_rate": 0.01, "batch_size": 128, "epochs": epochs}
+    for name, epochs in (("mnist", 5), ("fashion_mnist", 5), ("cifar10", 25))
+}

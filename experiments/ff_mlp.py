@@ -30,7 +30,7 @@ class Options(_common.MLPOptions):
     """Images per step; the incomplete last batch of an epoch is dropped. None: all, one step per epoch."""
     epochs: int = 60
     """Cap on the epochs; the learning rate falls over the second half of them."""
-    optimizer: Literal["reference", "adam", "adamw", "sgd", "momentum"] = "reference"
+    optimizer: Literal["reference", "adam", "adamw", "sgd", "momentum"] = "reference"  # ty: ignore[incompatible-attribute-override]
     """reference: smoothed gradients, rate constant, then falling linearly. The others follow --lr-schedule."""
     learning_rate: float = 0.01
     """Learning rate of the layers, at its peak."""

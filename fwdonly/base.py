@@ -7,6 +7,7 @@ from typing import Any, NamedTuple, Protocol
 import jax
 import jax.numpy as jnp
 import optax
+from jax.core import Tracer
 from jaxtyping import Array, Float, Int, PyTree
 
 State = Any
@@ -113,7 +114,7 @@ def check_labels(batch: Batch, num_classes: int) -> None:
     if y is None or not hasattr(y, "dtype") or not jnp.issubdtype(y.dtype, jnp.integer) or y.shape != x.shape[:1]:
         found = "none" if y is None else f"{getattr(y, 'dtype', type(y).__name__)}{list(getattr(y, 'shape', ()))}"
         raise UsageError(f"a batch needs integer labels of shape ({len(x)},), one per sample; got {found}")
-    if isinstance(y, jax.core.Tracer):
+    if isinstance(y, Tracer):
         return
     low, high = int(y.min()), int(y.max())
     if low < 0 or high >= num_classes:

@@ -61,11 +61,14 @@ class Head(NamedTuple):
 
 
 class Params(NamedTuple):
-    """``heads`` and ``blocks`` 1..L; ``A``, the auxiliary head of DFA, or None."""
+    """``heads`` (`Head`) and ``blocks`` (`Block`) 1..L; ``A`` (`Head`), the auxiliary head of DFA, or None.
 
-    heads: tuple[Head | None, ...]
-    blocks: tuple[Block, ...] | None
-    A: Head | None
+    In gradients, None in the place of all that is not trained.
+    """
+
+    heads: tuple[Any, ...]
+    blocks: Any
+    A: Any
 
 
 class State(NamedTuple):
@@ -107,32 +110,34 @@ def init(
     Raises:
         UsageError: fewer than two classes, inputs the network cannot take, or an option that does not fit.
     """
-    options = _checked(options)
+    settings = _checked(options)
     if num_classes < 2:
         raise UsageError(f"classification needs at least 2 classes; got num_classes={num_classes}")
-    block_key, head_key, feedback_key = jax.random.split(key, 3)
+    block_key, head_key = jax.random.split(key)
+    feedback_key = jax.random.fold_in(head_key, 0)
     drawn, _ = nets.init(block_key, x, net)
     blocks, heads, statistics, R, h = [], [], [], [], x
     for i, (block, own) in enumerate(zip(net, drawn, strict=True), start=1):
         pooled = block.apply(own, h)
         channels = pooled.shape[-1]
         blocks.append(Block(own, jnp.ones(channels, x.dtype), jnp.zeros(channels, x.dtype)))
-        known = options.statistics == "identity"
+        known = settings.statistics == "identity"
         statistics.append(
             (jnp.zeros(channels, x.dtype), jnp.ones(channels, x.dtype)) if known else nets.moments(pooled)
         )
-        h = _normalise(pooled, blocks[-1], statistics[-1], options.eps)
-        heads.append(_new_head(jax.random.fold_in(head_key, i), h[0].size, num_classes, options, x.dtype))
+        h = _normalise(pooled, blocks[-1], statistics[-1], settings.eps)
+        heads.append(_new_head(jax.random.fold_in(head_key, i), h[0].size, num_classes, settings, x.dtype))
         if block_tx is not None and i < len(net):
             rows = jax.random.normal(jax.random.fold_in(feedback_key, i), (num_classes, h[0].size), x.dtype)
             R.append(rows / (jnp.linalg.norm(rows, axis=1, keepdims=True) + 1e-8))
     A = None
     if block_tx is not None:
-        start = options._replace(head_bias=True, head_start="uniform")
+        start = settings._replace(head_bias=True, head_start="uniform")
         A = _new_head(feedback_key, h[0].size, num_classes, start, x.dtype)
         A = A._replace(b=jnp.zeros(num_classes, x.dtype))
     params = Params(tuple(heads), tuple(blocks), A)
-    block_state = None if block_tx is None else block_tx.init((params.blocks, A))
+    trained: Any = params.blocks, A
+    block_state = None if block_tx is None else block_tx.init(trained)
     return State(params, (tuple(tx.init(head) for head in heads), block_state), tuple(statistics), tuple(R))
 
 
@@ -435,7 +440,9 @@ def stages(
     **options: Any,
 ) -> tuple[LearningRule, ...]:
     """One `LearningRule` per head over one state; before them one for the blocks (DFA), where ``block_tx`` is given."""
-    parts: list[Part] = [*(["blocks"] if block_tx is not None else []), *range(1, len(net) + 1)]
+    parts: list[Part] = list(range(1, len(net) + 1))
+    if block_tx is not None:
+        parts.insert(0, "blocks")
     return tuple(rule(net, tx, part=part, block_tx=block_tx, **options) for part in parts)
 
 

@@ -50,7 +50,8 @@ def init(
     """
     if num_classes < 2:
         raise UsageError(f"classification needs at least 2 classes; got num_classes={num_classes}")
-    params, activations = nets.init(key, x, net)
+    block_key, _ = jax.random.split(key)  # as other rules do, so that one key gives equal blocks to all
+    params, activations = nets.init(block_key, x, net)
     for number, a in enumerate(activations, start=1):
         if a.shape[-1] % num_classes:
             raise UsageError(

@@ -6,7 +6,7 @@ is the convolutional relative without negatives.
 """
 
 from functools import partial
-from typing import Any, Literal, NamedTuple, get_args
+from typing import Any, Literal, NamedTuple, cast, get_args
 
 import jax
 import jax.numpy as jnp
@@ -94,18 +94,21 @@ def init(
     Raises:
         UsageError: fewer than two classes, more classes than input values to overlay, or inputs that do not fit.
     """
-    options = _checked(options)
+    settings = _checked(options)
     if num_classes < 2:
         raise UsageError(
             f"classification needs at least 2 classes, or no label is wrong; got num_classes={num_classes}"
         )
-    blocks, activations = nets.init(key, _labelled(x, jnp.zeros((len(x), num_classes), x.dtype), options.label), net)
+    block_key, _ = jax.random.split(key)  # as other rules do, so that one key gives equal blocks to all
+    blocks, activations = nets.init(
+        block_key, _labelled(x, jnp.zeros((len(x), num_classes), x.dtype), settings.label), net
+    )
     params = [
-        Layer(block, jnp.zeros((s[0].size, num_classes), s.dtype) if _is_read(at, net, options) else None)
+        Layer(block, jnp.zeros((s[0].size, num_classes), s.dtype) if _is_read(at, net, settings) else None)
         for at, (block, s) in enumerate(zip(blocks, activations, strict=True))
     ]
     m = tuple(jnp.full(s.shape[1:], 0.5, s.dtype) for s in activations)
-    return State(tuple(params), tuple(tx.init(layer) for layer in params), m)
+    return State(tuple(params), tuple(tx.init(cast(Any, layer)) for layer in params), m)
 
 
 def grads(
@@ -368,7 +371,7 @@ def reference(
 def half_then_linear(rate: float | Array, steps_per_epoch: int, epochs: int) -> optax.Schedule:
     """``rate`` for the first half of the epochs, then falling linearly from epoch to epoch to rate / epochs."""
 
-    def schedule(count: Array | float) -> Array:
+    def schedule(count: Any) -> Array:
         epoch = jnp.minimum(count // steps_per_epoch + 1, epochs)
         return rate * jnp.where(2 * epoch <= epochs, 1.0, (1 + 2 * (epochs - epoch)) / epochs)
 

@@ -531,7 +531,7 @@ def train(
                 f"{name} labels of {data.name} must lie in 0..{data.num_classes - 1}; found {y.min()}..{y.max()}; "
                 "correct the labels or num_classes"
             )
-    _check_classes(data, split[0])
+    check_classes(data, split[0])
     count = len(_stages(source, {name: jnp.asarray(value).ravel()[0] for name, value in hyper.items()}))
     if count == 0:
         raise UsageError("there is nothing to train: the sequence of stages is empty")
@@ -540,7 +540,7 @@ def train(
     steps = plans[0].validate_every * steps_per_epoch(plans[0], split[0].shape[-1])
     mean, sd = datasets.statistics(data, plans[0].normalise)
     jobs = [_Job(source, plan, how, stage, steps, mean, sd) for stage, plan in enumerate(plans)]
-    run = jax.tree.map(jnp.asarray, _Run(*split, dict(hyper), None))
+    run = _Run(jnp.asarray(split[0]), jnp.asarray(split[1]), jax.tree.map(jnp.asarray, dict(hyper)), None)
     arrays = _Arrays(*map(jnp.asarray, (data.x_train, data.y_train, data.x_test, data.y_test)))
     fingerprint = {
         "how": how,
@@ -793,7 +793,12 @@ def _free_gb() -> float:
         return 0.0
 
 
-def _check_classes(data: datasets.Dataset, train: np.ndarray) -> None:
+def check_classes(data: datasets.Dataset, train: np.ndarray) -> None:
+    """Refuse training images, by their indices (n,) or (runs, n), that are all of one class.
+
+    Raises:
+        UsageError: they are.
+    """
     for indices in np.atleast_2d(train):
         y = data.y_train[indices[(indices >= 0) & (indices < len(data.y_train))]]
         if len(y) and (y == y[0]).all():

@@ -31,8 +31,8 @@ def key():
 
 @pytest.fixture(params=["mlp", "cnn"])
 def net(request):
-    """Three blocks small enough to compile at once, dense and convolutional."""
-    return {"mlp": fwdonly.nets.mlp([8, 7, 6]), "cnn": fwdonly.nets.cnn([4, 5, 4])}[request.param]
+    """Three blocks small enough to compile at once, dense and convolutional; three classes divide every width."""
+    return {"mlp": fwdonly.nets.mlp([9, 12, 6]), "cnn": fwdonly.nets.cnn([3, 6, 3])}[request.param]
 
 
 @pytest.fixture

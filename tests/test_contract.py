@@ -13,10 +13,10 @@ import optax
 import pytest
 
 import fwdonly
-from fwdonly import Batch, UsageError, bp, mf, nets
+from fwdonly import Batch, UsageError, bp, cafo, cwc, ff, mf, nets
 
 CLASSES = 3
-NETS = {"mlp": lambda: nets.mlp([6, 5]), "cnn": lambda: nets.cnn([2, 3])}
+NETS = {"mlp": lambda: nets.mlp([6, 9]), "cnn": lambda: nets.cnn([3, 6])}
 
 
 def make_rules(name, schedule, net, rate=0.01):
@@ -177,9 +177,10 @@ def test_equal_nets_built_anew_share_one_trace(name, net_name, batch, key):
     @partial(jax.jit, static_argnums=0)
     def step(net, state, batch, key):
         traces.append(net)
-        return fwdonly.RULES[name].update(state, batch, key, net=net, tx=optax.sgd(0.1))
+        rule = fwdonly.RULES[name].rule(net, optax.sgd(0.1), num_classes=CLASSES)
+        return rule.update(state, batch, key)
 
-    wider = {"mlp": nets.mlp([6, 7]), "cnn": nets.cnn([2, 4])}[net_name]
+    wider = {"mlp": nets.mlp([6, 12]), "cnn": nets.cnn([3, 9])}[net_name]
     for net, expected in [(NETS[net_name](), 1), (NETS[net_name](), 1), (wider, 2)]:
         init = partial(fwdonly.RULES[name].init, net=net, tx=optax.sgd(0.1), num_classes=CLASSES)
         step.trace(net, jax.eval_shape(init, key, batch.x), batch, key)
@@ -221,9 +222,12 @@ def test_the_key_decides_the_start(looped):
     assert moved(again, looped.starts[1])
 
 
-def test_equal_keys_give_equal_blocks_to_both_rules(net_name, batch, key):
+def test_equal_keys_give_equal_blocks_to_every_rule(net_name, batch, key):
     options = {"net": NETS[net_name](), "tx": optax.sgd(0.1), "num_classes": CLASSES}
     local, glob = (module.init(key, batch.x, **options).params for module in (mf, bp))
+    others = (module.init(key, batch.x, **options).params for module in (ff, cafo, cwc))
+    for blocks in ([own.block for own in next(others)], [own.block for own in next(others).blocks], next(others)):
+        assert equal(list(blocks), list(glob.blocks))
     with_input = mf.init(key, batch.x, input_readout=True, **options).params
     other = bp.init(jax.random.key(8), batch.x, **options).params
     assert equal([layer.block for layer in local], list(glob.blocks))
@@ -237,12 +241,15 @@ def test_every_layer_has_a_random_stream_of_its_own(name, batch, key):
 
     def starts(*widths):  # (layer, leaf) -> numbers
         params = module.init(key, x, net=nets.mlp(widths), tx=optax.sgd(0.1), num_classes=CLASSES).params
-        return [np.asarray(leaf) for leaf in jax.tree.leaves(params) if leaf.any()]
+        drawn = [np.asarray(leaf) for leaf in jax.tree.leaves(params) if leaf.any() and not (leaf == 1).all()]
+        return sorted(drawn, key=np.size, reverse=True)  # weights first, in their order
 
-    alike = starts(5, 5, 5)
+    alike = starts(6, 6, 6)
     for at, one in enumerate(alike):
         assert not any(np.array_equal(one, other) for other in alike[at + 1 :])
-    np.testing.assert_array_equal(starts(5)[0], alike[0])  # whatever stands above it
+    np.testing.assert_array_equal(
+        starts(6)[0], alike[[a.shape for a in alike].index((5, 6))]
+    )  # whatever stands above it
 
 
 # --- docstrings ------------------------------------------------------------------------------------------------------
@@ -284,15 +291,15 @@ def build(name, net, x=VECTORS, num_classes=CLASSES):
     [
         {"net": nets.mlp([4]), "num_classes": 1},
         {"net": nets.mlp([4]), "num_classes": 0},
-        {"net": nets.cnn([2]), "x": VECTORS},
-        {"net": nets.cnn([2, 2, 2]), "x": IMAGES},
-        {"net": (*nets.mlp([4]), *nets.cnn([2])), "x": IMAGES},
+        {"net": nets.cnn([3]), "x": VECTORS},
+        {"net": nets.cnn([3, 3, 3]), "x": IMAGES},
+        {"net": (*nets.mlp([6]), *nets.cnn([3])), "x": IMAGES},
     ],
     ids=["one_class", "no_class", "cnn_on_vectors", "pooled_to_nothing", "cnn_after_mlp"],
 )
 def test_bad_networks_and_classes_are_refused_in_one_line(name, options):
     assert_refused(lambda: build(name, **options))
-    build(name, nets.cnn([2, 2]), IMAGES)  # the control: two poolings fit
+    build(name, nets.cnn([3, 3]), IMAGES)  # the control: two poolings fit
 
 
 @pytest.mark.parametrize(

@@ -10,18 +10,31 @@ import optax
 import pytest
 
 import fwdonly
-from fwdonly import bp, mf, nets
+from fwdonly import bp, cafo, cwc, ff, mf, nets
 
 MLP, CNN = nets.mlp([64, 64]), nets.cnn([16, 32])
 DENSE = fwdonly.Plan(epochs=6, batch_size=32, keep="last")
 CONVOLUTIONAL = fwdonly.Plan(epochs=12, batch_size=32, keep="last")
 TX = optax.adam(3e-3)
+FF_NET, FF_TX = nets.mlp([64] * 3, kernel_init=nets.normal), ff.separate(TX, TX, optax.adam(0.03))
+PIXELS = fwdonly.Plan(epochs=20, batch_size=32, keep="last", normalise="none")
+FULL = fwdonly.Plan(epochs=1, batch_size=None, keep="last")
+POOLED = nets.cnn([8, 16], pool="max", kernel_init=nets.torch_uniform, bias="uniform")
 RULES = {
     "mf": (mf.rule(MLP, TX, num_classes=10), DENSE),
     "mf_greedy": (mf.stages(MLP, TX, num_classes=10), DENSE),
     "mf_sum": (mf.rule(MLP, TX, num_classes=10, prediction="sum"), DENSE),
     "mf_cnn": (mf.rule(CNN, TX, num_classes=10), CONVOLUTIONAL),
     "bp": (bp.rule(MLP, TX, num_classes=10), DENSE),
+    "ff": (ff.rule(FF_NET, FF_TX, num_classes=10), PIXELS),
+    "ff_softmax": (ff.rule(FF_NET, FF_TX, num_classes=10, prediction="softmax"), PIXELS),
+    "ff_symba": (ff.rule(FF_NET, FF_TX, num_classes=10, loss="symba"), PIXELS),
+    "ff_append": (ff.rule(FF_NET, FF_TX, num_classes=10, label="append", prediction="softmax"), PIXELS),
+    "cafo": (cafo.stages(POOLED, TX, num_classes=10), DENSE),
+    "cafo_mse": (cafo.stages(POOLED, TX, num_classes=10, loss="mse"), FULL),
+    "cafo_sl": (cafo.rule(POOLED, TX, num_classes=10, loss="sl"), DENSE),
+    "cafo_dfa": (cafo.stages(POOLED, TX, num_classes=10, block_tx=optax.adam(1e-3)), DENSE),
+    "cwc": (cwc.rule(nets.cwc([40, 80], 10), optax.adam(0.01), num_classes=10), CONVOLUTIONAL),
 }
 
 
@@ -45,10 +58,10 @@ def test_digits_are_learnt(name, digits):
     result = trained(name, digits)
     assert result.test_accuracy >= 0.90
     losses = result.history["train_loss"][result.history["stage"] == 0]
-    assert losses[-1] < 0.5 * losses[0]
+    assert len(losses) == 1 or losses[-1] < 0.5 * losses[0]  # a closed form takes one epoch
 
 
-@pytest.mark.parametrize("name", ["mf", "bp"])
+@pytest.mark.parametrize("name", ["mf", "bp", "ff", "cafo", "cwc"])
 def test_control_shuffled_labels_teach_nothing(name, digits):
     rule, plan = RULES[name]
     shuffles = [np.random.default_rng(seed).permutation(digits.y_train) for seed in range(5)]

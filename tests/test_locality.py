@@ -9,26 +9,45 @@ import optax
 import pytest
 
 import fwdonly
-from fwdonly import Batch, base, bp, mf
+from fwdonly import Batch, base, bp, cafo, ff, mf
 
 CLASSES = 3
 
 
 def layers_of(params):
-    """The parameters (or gradients, or updates) of either rule by layer, the output layer of BP last."""
-    return [*params.blocks, (params.W, params.b)] if isinstance(params, bp.Params) else list(params)
+    """The parameters (or gradients, or updates) of a rule by layer, the output layer of BP last.
+
+    Of Cascaded-Forward, where blocks are fixed, these are the heads; of Forward-Forward the blocks, since its head is
+    one softmax over all layers.
+    """
+    if isinstance(params, bp.Params):
+        return [*params.blocks, (params.W, params.b)]
+    if isinstance(params, cafo.Params):
+        return list(params.heads)
+    return [own.block if isinstance(own, ff.Layer) else own for own in params]
 
 
 def put_layers(params, layers):
     """The inverse: parameters with the given layers."""
     if isinstance(params, bp.Params):
         return bp.Params(tuple(layers[:-1]), *layers[-1])
-    return tuple(layers)
+    if isinstance(params, cafo.Params):
+        return params._replace(heads=tuple(layers))
+    pairs = zip(params, layers, strict=True)
+    return tuple(own._replace(block=layer) if isinstance(own, ff.Layer) else layer for own, layer in pairs)
 
 
-LOCAL = [("mf", {}), ("mf", {"input_readout": True})]
+LOCAL = [
+    ("mf", {}),
+    ("mf", {"input_readout": True}),
+    ("ff", {"negatives": "uniform"}),  # hard ones are drawn by a head that reads all layers
+    ("ff", {"negatives": "uniform", "loss": "symba", "first": 1}),
+    ("cafo", {}),
+    ("cafo", {"loss": "sl"}),
+    ("cwc", {}),
+]
 GLOBAL = [("bp", {})]
-CASES = [pytest.param(*case, id="_".join([case[0], *case[1]])) for case in LOCAL + GLOBAL]
+CASES = [pytest.param(*case, id="_".join([case[0], *map(str, case[1].values())])) for case in LOCAL + GLOBAL]
 TX = optax.adam(0.01)
 
 
@@ -55,11 +74,12 @@ def case(name, options, net, batch, key):
     """(state, f): a start state, and f(params, batch) = gradients and updates by layer, compiled once."""
     module = fwdonly.RULES[name]
     state = start(module, net, batch, key, **options)
+    own = {"num_classes": CLASSES} if name == "cwc" else {} if name == "mf" else options
 
     @jax.jit
     def both(params, batch):
-        gradient = module.grads(params, batch, key, net=net)[0]
-        stepped = module.update(state._replace(params=params), batch, key, net=net, tx=TX)[0].params
+        gradient = module.grads(params, batch, key, net=net, **own)[0]
+        stepped = module.update(state._replace(params=params), batch, key, net=net, tx=TX, **own)[0].params
         update = jax.tree.map(jnp.subtract, stepped, params)
         return list(zip(layers_of(gradient), layers_of(update), strict=True))
 
@@ -89,6 +109,10 @@ def test_shallower_layers_inputs_and_labels_matter_to_every_layer(case, name, op
         after = both(state.params, other)
         assert not any(equal(*pair) for pair in zip(before, after, strict=True))
     first = 1 if options.get("input_readout") else 0  # M_0 is a layer beside the others, not below them
+    if name == "cafo":  # heads stand beside each other, on the blocks
+        after = both(state.params._replace(blocks=noise(state.params.blocks, 4)), batch)
+        assert not any(equal(*pair) for pair in zip(before, after, strict=True))
+        return
     after = both(put_layers(state.params, [*layers[:first], noise(layers[first], 4), *layers[first + 1 :]]), batch)
     changed = [not equal(*pair) for pair in zip(before, after, strict=True)]
     assert changed == [at >= first for at in range(len(layers))]

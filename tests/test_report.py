@@ -31,6 +31,7 @@ def result() -> Result:
         val_accuracy=np.array([0.9, 0.7, nan]),
         test_loss=np.array([0.45, 0.72, nan]),
         test_accuracy=np.array([0.88, 0.71, nan]),
+        readouts={"softmax": {"val_accuracy": np.array([0.8, 0.6, nan]), "test_accuracy": np.array([0.7, 0.5, nan])}},
         diverged=np.array([False, False, True]),
         finished=True,
         compile_seconds=2.0,

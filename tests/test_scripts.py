@@ -75,6 +75,121 @@ def test_quiet_prints_no_progress_and_no_compare_trains_mf_alone(script, tmp_pat
     assert code == 0 and "epoch 1/2" not in out and "BP" not in out and "MF" in out
 
 
+SMALL = ["--dataset", "digits", "--seeds", "2", "--batch-size", "64"]
+
+
+def test_ff_reports_both_predictions_and_bp_beside_it(script, tmp_path):
+    small = [*SMALL, "--widths", "16", "16", "--epochs", "2"]
+    code, out, _ = script("ff_mlp", *small, "--compare", "--bp.epochs", "1", "--output-dir", tmp_path / "ff")
+    assert code == 0 and "softmax test %" in out and out.count("mean of 2") == 2
+    summary = json.loads((tmp_path / "ff" / "summary.json").read_text())
+    for run in summary["rules"][0]["runs"]:
+        assert 0 < run["readouts"]["softmax"]["test_accuracy"] < 1
+    row = metrics(tmp_path / "ff")[0]
+    assert 0 < float(row["val_accuracy_softmax"]) < 1 and len(row["pair_error"].split()) == 2
+    adamw = ["--optimizer", "adamw", "--loss", "symba", "--label", "append", "--negatives", "uniform"]
+    code, out, _ = script("ff_mlp", *small, *adamw, "--prediction", "softmax", "--output-dir", tmp_path / "adamw")
+    assert code == 0 and "goodness test %" in out
+
+
+def test_cafo_runs_closed_form_descent_and_feedback_alignment(script, tmp_path):
+    small = [*SMALL, "--channels", "4", "8", "--output-dir"]
+    assert script("cafo_cnn", *small, tmp_path / "mse", "--loss", "mse")[0] == 0
+    rows = [row for row in metrics(tmp_path / "mse") if row["seed"] == "0"]
+    assert [(row["stage"], row["epoch"]) for row in rows] == [("0", "1"), ("1", "1")]  # a head each, at once
+    full = ["--batch-size", "None", "--epochs", "6", "--validate-every", "3", "--optimizer", "sgd"]
+    assert script("cafo_cnn", *small, tmp_path / "full", *full)[0] == 0
+    assert [row["epoch"] for row in metrics(tmp_path / "full") if row["seed"] == "0"] == ["3", "6"] * 2
+    dfa = ["--blocks", "dfa", "--block-epochs", "3", "--epochs", "2", "--compare"]
+    assert script("cafo_cnn", *small, tmp_path / "dfa", *dfa)[0] == 0
+    rows = [row for row in metrics(tmp_path / "dfa") if row["seed"] == "1" and row["rule"] == "cafo"]
+    assert [row["stage"] for row in rows] == list("0001122")
+    assert "CAFO 3+2+2, BP 2" in (tmp_path / "dfa" / "table.md").read_text()
+
+
+def test_cwc_runs(script, tmp_path):
+    channels = ["--channels", "10", "20", "--epochs", "2"]
+    code, out, _ = script("ff_cnn", *SMALL, *channels, "--compare", "--output-dir", tmp_path / "cwc")
+    assert code == 0 and "CWC" in out and out.count("mean of 2") == 2
+
+
+def presets(script, monkeypatch, name):
+    monkeypatch.syspath_prepend(str(EXPERIMENTS))
+    return getattr(__import__("_presets"), name)
+
+
+def test_ff_presets_are_the_published_settings(script, monkeypatch):
+    found = presets(script, monkeypatch, "FF_PUBLISHED")
+    assert found["hinton"] == {"dataset": "mnist", "split": "paper", "epochs": 100}
+    rates = {
+        "fashion_mnist": (3.722230492626773e-4, 3.583569744251919e-4, 1.1120232890144957e-2, 5.1200359925764015e-3),
+        "mnist": (4.759134394296565e-4, 4.169096909947932e-4, 1.0727571797342173e-2, 6.1527185182837065e-3),
+        "mnist_sgd": (1.9075980272792064e-3, 5.229088821652552e-4, 3.234998392840941e-2, 4.7668064095875455e-3),
+        "mnist_4x2000": (5.253511034001832e-4, 4.227844165066995e-4, 2.7075510107757122e-3, 3.5730744916099627e-3),
+        "mnist_2026": (1.332e-3, 6.031e-4, 6.707e-3, 8.298e-3),
+        "mnist_sgd_2026": (1.911e-3, 3.630e-4, 3.327e-3, 1.162e-3),
+        "mnist_4x2000_2026": (7.634e-4, 3.112e-4, 3.615e-3, 2.168e-3),
+        "fashion_mnist_2026": (1.050e-3, 6.836e-4, 6.011e-3, 9.722e-3),
+    }
+    names = ("learning_rate", "weight_decay", "head_learning_rate", "head_weight_decay")
+    for name, expected in rates.items():
+        assert tuple(found[name][key] for key in names) == expected
+        assert found[name]["widths"] == ((2000,) * 4 if "4x" in name or "fashion" in name else (1000,) * 3)
+        assert found[name]["optimizer"] == ("momentum" if "sgd" in name else "adamw")
+    assert set(found) == {"hinton", *rates}
+
+
+def test_cafo_presets_are_the_published_settings(script, monkeypatch):
+    found = presets(script, monkeypatch, "CAFO_PUBLISHED")
+    for name, epochs in (("paper_mnist", 5000), ("paper_cifar10_sl", 5000), ("paper_cifar100", 1000)):
+        assert (found[name]["epochs"], found[name]["batch_size"], found[name]["learning_rate"]) == (epochs, None, 0.01)
+    tuned = {  # rate, decay, cap, patience, min_delta, and of the blocks rate, decay, epochs
+        "mnist": (4.2136234742798395e-4, 1.6585525961391826e-6, 227, 8, 5e-4),
+        "cifar10": (2.4111676098423975e-4, 6.3583588566762514e-6, 733, 8, 1e-3),
+        "cifar100": (2.4111676098423975e-4, 6.3583588566762514e-6, 1220, 10, 1e-3),
+        "mnist_as_run": (1e-3, 0.0, 10, None, 0.0),
+        "cifar10_2026": (5.647e-4, 5.711e-6, 733, 8, 1e-3),
+        "dfa_mnist": (
+            2.5391813833013565e-4,
+            2.0840357948896564e-6,
+            12,
+            5,
+            5e-4,
+            4.977965859721583e-4,
+            9.594431243311431e-7,
+            5,
+        ),
+        "dfa_fashion_mnist": (
+            3.304463634024569e-4,
+            3.967605077052991e-5,
+            85,
+            6,
+            1e-3,
+            1.384690524742107e-4,
+            1.3311216080736884e-5,
+            15,
+        ),
+        "dfa_cifar10": (
+            6.677511008261821e-4,
+            1.5702970884055385e-5,
+            147,
+            8,
+            1e-3,
+            1.373784595532798e-4,
+            2.938027938703532e-7,
+            250,
+        ),
+        "dfa_cifar100_2026": (3.157e-4, 2.669e-7, 1271, 10, 1e-3, 1.378e-4, 4.602e-7, 200),
+    }
+    names = ("learning_rate", "weight_decay", "epochs", "patience", "min_delta")
+    of_blocks = ("block_learning_rate", "block_weight_decay", "block_epochs")
+    for name, expected in tuned.items():
+        keys = (*names, *of_blocks) if name.startswith("dfa") else names
+        assert tuple(found[name][key] for key in keys) == expected, name
+        assert found[name]["augment"] == ("cifar" in name) and found[name]["aggregation"] == "logits"
+        assert found[name]["statistics"] == ("examples" if name.startswith("dfa") else "identity")
+
+
 @pytest.mark.parametrize("preset", ["mnist", "fashion_mnist", "cifar10", "cifar100"])
 def test_presets_are_the_published_settings_and_options_override_them(preset, monkeypatch):
     monkeypatch.syspath_prepend(str(EXPERIMENTS))
@@ -104,7 +219,8 @@ def test_presets_are_the_published_settings_and_options_override_them(preset, mo
     assert ours.augment == preset.startswith("cifar")
     assert (twin.learning_rate, twin.weight_decay, twin.optimizer) == (bp_rate, bp_decay, "adamw")
     assert (twin.epochs, twin.patience, twin.min_delta, twin.keep) == (100, 7, 0.0, "best_accuracy")
-    assert (twin.widths, twin.split, options.seeds) == (widths, "paper", 3)
+    assert (twin.split, options.seeds) == ("paper", 3)
+    assert {arm.network for arm in arms(options)} == {f"MLP {'-'.join(map(str, widths))}"}
 
 
 def tiny_file(folder, **changes):
@@ -168,8 +284,46 @@ def test_every_bad_input_is_one_line_a_non_zero_exit_and_loses_nothing(script, t
         "resume what": ([*digits[:4], "--resume"], "--output-dir"),
         "unwritable": ([*digits[:4], "--output-dir", "/proc/none/results"], "writable"),
     }
-    for name, (arguments, word) in cases.items():
-        code, _, err = script("mf_mlp", *arguments)
+    narrow = tmp_path / "narrow"
+    narrow.mkdir()
+    rng = np.random.default_rng(0)
+    tiny_file(
+        narrow, x_train=rng.integers(0, 9, (300, 1, 2), np.uint8), x_test=rng.integers(0, 9, (60, 1, 2), np.uint8)
+    )
+    alike = tmp_path / "alike"
+    alike.mkdir()
+    tiny_file(alike, y_train=np.full(300, 2), num_classes=3)
+    cases = {name: ("mf_mlp", *case) for name, case in cases.items()}
+    cases |= {
+        "overlay wider than the image": ("ff_mlp", ["--dataset", "mine", "--data-dir", narrow, *new], "append"),
+        "one class of images": ("ff_mlp", ["--dataset", "mine", "--data-dir", alike, *new], "two classes"),
+        "one class, closed form": (
+            *("cafo_cnn", ["--dataset", "mine", "--data-dir", alike, "--channels", "4", "--loss", "mse", *new]),
+            "two classes",
+        ),
+        "labels outside, ff": ("ff_mlp", ["--dataset", "mine", "--data-dir", labels, *new], "label"),
+        "labels outside, cafo": (
+            "cafo_cnn",
+            ["--dataset", "mine", "--data-dir", labels, "--channels", "4", *new],
+            "label",
+        ),
+        "no layer": ("ff_mlp", [*digits, "--first", "0"], "from 1"),
+        "pooled to nothing": ("cafo_cnn", ["--dataset", "mine", "--data-dir", files, *new], "fewer blocks"),
+        "closed form of trained blocks": (
+            "cafo_cnn",
+            [*digits[:2], "--loss", "mse", "--blocks", "dfa", *new],
+            "--loss ce",
+        ),
+        "bias in closed form": ("cafo_cnn", [*digits[:2], "--loss", "mse", "--head-bias", *new], "head_bias"),
+        "channels": ("ff_cnn", [*digits[:2], "--channels", "7", *new], "multiples"),
+        "ridge": ("cafo_cnn", [*digits[:2], "--loss", "mse", "--ridge", "-1", *new], "ridge"),
+        "validations": ("cafo_cnn", [*digits[:2], "--epochs", "10", "--validate-every", "3", *new], "validate_every"),
+        "rate of the head": ("ff_mlp", [*digits, "--head-learning-rate", "nan"], "head-learning-rate"),
+        "epochs of the blocks": ("cafo_cnn", [*digits[:2], "--blocks", "dfa", "--block-epochs", "0", *new], "epochs"),
+        "foreign optimizer": ("ff_mlp", [*digits, "--compare", "--bp.optimizer", "None"], "another rule"),
+    }
+    for name, (script_name, arguments, word) in cases.items():
+        code, _, err = script(script_name, *arguments)
         assert code == 2, name
         assert err.startswith("error: ") and err.count("\n") == 1 and word in err, (name, err)
         assert not (tmp_path / "new").exists() or not any((tmp_path / "new").iterdir()), name
@@ -216,8 +370,8 @@ def test_ctrl_c_leaves_a_folder_that_resumes_to_the_numbers_of_an_uninterrupted_
 
 
 def test_help_explains_every_option(script, capsys):
-    for name in ("mf_mlp", "bp_mlp"):
+    for name in ("mf_mlp", "bp_mlp", "ff_mlp", "ff_cnn", "cafo_cnn"):
         code, out, _ = script(name, "--help")
         assert code == 0
-        for option in ("--seeds", "--widths", "--data-dir", "--resume", "--preset", "--patience"):
+        for option in ("--seeds", "--widths" if "mlp" in name else "--channels", "--data-dir", "--resume", "--preset"):
             assert option in out

@@ -1,5 +1,6 @@
 """Documented behaviour of the loop: resumption, stopping, chunks, sweeps, divergence, bad input."""
 
+import dataclasses
 import functools
 import itertools
 import math
@@ -11,7 +12,8 @@ import numpy as np
 import optax
 import pytest
 
-from fwdonly import Batch, LearningRule, Plan, UsageError, bp, data, fit, mf, nets, sweep
+from fwdonly import Batch, LearningRule, Plan, UsageError, bp, cafo, data, ff, fit, mf, nets, sweep
+from fwdonly import train as loop
 
 NET = nets.mlp([16, 12])
 
@@ -202,15 +204,23 @@ def test_the_callback_sees_every_chunk_and_epoch(tiny):
     assert [p.stage for p in seen if p.record is not None] == [0, 0, 1, 1, 2, 2]
     assert [p.epoch for p in seen if p.record is not None] == [1, 2] * 3
     assert {p.step for p in seen if p.record is None} == {3, 6}  # 9 steps an epoch; its last chunk is the epoch's end
-    assert all(p.steps == 9 and p.stages == 3 for p in seen)
+    assert all(p.steps == 9 and len(p.epochs) == 3 for p in seen)
     assert all(b.seconds >= a.seconds for a, b in itertools.pairwise(seen))
 
 
 # Stopping ------------------------------------------------------------------------------------------------------------
 
 
+def all_zero_but_some_training_labels(tiny):
+    """Labels 0 throughout; but not of images that are trained on, which must be of two classes at least."""
+    y = np.zeros_like(tiny.y_train)
+    y[data.split(dataclasses.replace(tiny, y_train=y))[0][:50]] = 1
+    train, val = data.split(dataclasses.replace(tiny, y_train=0 * y))
+    return dataclasses.replace(tiny, y_train=y, y_test=0 * tiny.y_test, num_classes=2), (train, val)
+
+
 def scripted(losses) -> LearningRule:
-    """Validation loss losses[e - 1] after epoch e, on data that are all of class 0 and have 9 steps an epoch."""
+    """Validation loss losses[e - 1] after epoch e, on images that are all of class 0 and have 9 steps an epoch."""
     margins = jnp.asarray([math.log(math.expm1(loss)) for loss in [1.0, *losses]], jnp.float32)
 
     def predict(state, x):
@@ -231,21 +241,21 @@ SCRIPT = [1.0, 0.9, 0.89995, 0.9, 0.9, 0.9, 0.5, 0.5]
     ],
 )
 def test_patience_counts_epochs_without_an_improvement_by_more_than_min_delta(tiny, min_delta, keep, epochs, kept):
-    zeros = data.Dataset("tiny", "", tiny.x_train, 0 * tiny.y_train, tiny.x_test, 0 * tiny.y_test, 2)
+    zeros, split = all_zero_but_some_training_labels(tiny)
     plan = Plan(epochs=8, batch_size=20, patience=4, min_delta=min_delta, keep=keep)
-    result = fit(scripted(SCRIPT), zeros, plan)
+    result = fit(scripted(SCRIPT), zeros, plan, split=split)
     np.testing.assert_allclose(result.history["val_loss"], SCRIPT[:epochs], rtol=1e-5)
     assert (result.epochs, result.kept_epoch, result.state) == (epochs, kept, 9 * kept)
     np.testing.assert_allclose(result.test_loss, SCRIPT[kept - 1], rtol=1e-5)
 
 
 def test_best_accuracy_keeps_the_first_of_equals_and_accuracy_can_be_monitored(tiny):
-    zeros = data.Dataset("tiny", "", tiny.x_train, 0 * tiny.y_train, tiny.x_test, 0 * tiny.y_test, 2)
+    zeros, split = all_zero_but_some_training_labels(tiny)
     right_below_ln2 = [1.0, 0.6, 0.9, 0.5, 0.4, 0.4]  # accuracy 0 1 0 1 1 1
-    by_loss = fit(scripted(right_below_ln2), zeros, Plan(epochs=6, batch_size=20, patience=2))
+    by_loss = fit(scripted(right_below_ln2), zeros, Plan(epochs=6, batch_size=20, patience=2), split=split)
     assert (by_loss.epochs, by_loss.kept_epoch) == (6, 2)
     plan = Plan(epochs=6, batch_size=20, patience=2, monitor="accuracy", keep="best_loss")
-    by_accuracy = fit(scripted(right_below_ln2), zeros, plan)
+    by_accuracy = fit(scripted(right_below_ln2), zeros, plan, split=split)
     assert (by_accuracy.epochs, by_accuracy.kept_epoch) == (4, 4)
 
 
@@ -333,6 +343,139 @@ def test_equal_seeds_give_mf_and_bp_equal_blocks(tiny):
     assert identical([layer.block for layer in ours.state.params], theirs.state.params.blocks)
 
 
+# Full batches, frozen features, readouts, a plan per stage -----------------------------------------------------------
+
+HEADS = cafo.stages(nets.mlp([12, 8]), optax.sgd(0.1), num_classes=4)
+
+
+def counts_batches(seen):
+    """A rule whose state is the number of steps and the number of images; ``seen`` gets what it is given, traced."""
+
+    def update(state, batch, key):
+        seen.append(batch.x.shape)
+        return (state[0] + 1, state[1] + len(batch.y)), {"loss": batch.x.sum() + 0.0 * state[0]}
+
+    return LearningRule(lambda key, x: (jnp.int32(0), jnp.int32(0)), update, lambda s, x: x.reshape(len(x), -1)[:, :4])
+
+
+def test_a_full_batch_is_one_step_an_epoch_over_every_training_image(tiny):
+    seen = []
+    result = fit(counts_batches(seen), tiny, Plan(epochs=3, batch_size=None, keep="last", normalise="none"))
+    assert [int(n) for n in result.state] == [3, 3 * 180] and set(seen) == {(180, 6, 6, 1)}
+    total = tiny.x_train[data.split(tiny)[0]].sum() / 255
+    np.testing.assert_allclose(result.history["train_loss"], [total] * 3, rtol=1e-4)
+
+
+def test_validation_every_third_epoch_gives_a_row_each_and_counts_epochs(tiny):
+    plan = Plan(epochs=6, batch_size=20, validate_every=3, keep="last", chunk_steps=4)
+    seen = []
+    result = fit(MF, tiny, plan, callback=seen.append)
+    assert list(result.history["epoch"]) == [3, 6] and (result.epochs, result.kept_epoch) == (6, 6)
+    assert [p.epoch for p in seen if p.record is not None] == [3, 6] and {p.steps for p in seen} == {9}
+    assert all(p.step < 9 and p.epoch <= 6 for p in seen) and {p.epoch for p in seen} > {1, 2, 4}
+    assert not identical(result.state, fit(MF, tiny, dataclasses.replace(plan, validate_every=6)).state)  # other orders
+    images = fit(counts_batches([]), tiny, dataclasses.replace(plan, normalise="none"))
+    assert [int(n) for n in images.state] == [54, 54 * 20]
+    covered = tiny.x_train[data.split(tiny)[0]].sum() / 255 / 9  # three whole passes, as the mean over their 27 steps
+    np.testing.assert_allclose(images.history["train_loss"], [covered] * 2, rtol=1e-4)
+    patient = dataclasses.replace(plan, epochs=60, patience=3, min_delta=100.0)
+    assert fit(MF, tiny, patient).epochs == 6  # the first validation is an improvement, the second one is not
+
+
+def watched(monkeypatch):
+    """For every stage that begins, whether features were kept."""
+    made, keep = [], loop._Host.keep_features
+
+    def watching(*args):
+        kept = keep(*args)
+        made.append(kept is not None)
+        return kept
+
+    monkeypatch.setattr(loop._Host, "keep_features", watching)
+    return made
+
+
+@pytest.mark.parametrize("batch_size", [20, None])
+@pytest.mark.parametrize("how", ["fit", "map", "vmap"])
+def test_kept_features_and_recomputed_ones_give_the_same_numbers(tiny, monkeypatch, batch_size, how):
+    made = watched(monkeypatch)
+    results = []
+    for cache_gb in (None, 0.0):
+        plan = Plan(epochs=4, batch_size=batch_size, cache_gb=cache_gb, keep="best_loss")
+        if how == "fit":
+            results.append(fit(HEADS, tiny, plan, seed=3))
+        else:
+            make = {"map": cafo_stages, "vmap": cafo_stages}[how]
+            results.append(sweep(make, tiny, plan, seeds=[3, 4], hyper={"learning_rate": 0.1}, how=how))
+        assert all(made) if cache_gb is None else not any(made)
+        made.clear()
+    kept, recomputed = results
+    for a, b in zip(jax.tree.leaves(kept.state), jax.tree.leaves(recomputed.state), strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(kept.history["train_loss"], recomputed.history["train_loss"], rtol=1e-5)
+    np.testing.assert_allclose(kept.test_accuracy, recomputed.test_accuracy, atol=1e-6)
+    start = HEADS[0].init(jax.random.key(0), jnp.asarray(tiny.x_train[:20], jnp.float32))
+    assert not np.allclose(start.params.heads[0].V, np.ravel(kept.state.params.heads[0].V)[: 12 * 4].reshape(12, 4))
+
+
+def cafo_stages(learning_rate):
+    return cafo.stages(nets.mlp([12, 8]), optax.sgd(learning_rate), num_classes=4)
+
+
+def test_features_are_not_kept_without_room_or_of_augmented_images(tiny, monkeypatch):
+    made = watched(monkeypatch)
+    small = Plan(epochs=1, batch_size=20, cache_gb=1e-6)
+    fit(HEADS, tiny, small)
+    fit(HEADS, tiny, Plan(epochs=1, batch_size=20, augment=True))
+    assert not any(made)
+    fit(HEADS, tiny, dataclasses.replace(small, cache_gb=1e-3))  # the control: 200 images x 12 numbers x 4 bytes fit
+    assert any(made)
+
+
+def test_a_stage_looks_at_its_own_head_and_the_result_at_all_of_them(tiny):
+    result = fit(HEADS, tiny, Plan(epochs=3, batch_size=20, keep="last"))
+    mean, sd = data.statistics(tiny)
+    _, val = data.split(tiny)
+    x, y = data.normalise(jnp.asarray(tiny.x_train[val]), mean, sd), tiny.y_train[val]
+    for number in (1, 2):
+        own = cafo.predict(result.state, x, net=nets.mlp([12, 8]), part=number)
+        accuracy = (own.argmax(1) == y).mean()
+        np.testing.assert_allclose(result.history["val_accuracy"][3 * number - 1], accuracy, atol=1e-6)
+    together = (cafo.predict(result.state, x, net=nets.mlp([12, 8])).argmax(1) == y).mean()
+    np.testing.assert_allclose(result.val_accuracy, together, atol=1e-6)
+
+
+def test_further_readouts_are_followed_and_tested(tiny):
+    net = nets.mlp([16, 16])
+    result = fit(ff.rule(net, ff.reference(9, 4), num_classes=4), tiny, Plan(epochs=4, batch_size=20, normalise="none"))
+    x, y = jnp.asarray(tiny.x_test, jnp.float32) / 255, tiny.y_test
+    for mode, found in (("goodness", result.test_accuracy), ("softmax", result.readouts["softmax"]["test_accuracy"])):
+        scores = ff.predict(result.state, x, net=net, prediction=mode)
+        np.testing.assert_allclose(found, (scores.argmax(1) == y).mean(), atol=1e-6)
+    assert result.history["val_accuracy_softmax"].shape == (4,)
+    kept = result.history["val_accuracy_softmax"][int(result.kept_epoch) - 1]
+    np.testing.assert_allclose(result.readouts["softmax"]["val_accuracy"], kept, atol=1e-6)
+
+
+def test_every_stage_follows_its_own_plan(tiny, tmp_path):
+    short, long = Plan(epochs=1, batch_size=20, keep="last"), Plan(epochs=3, batch_size=20, keep="last")
+    plans, path = [short, long, short], tmp_path / "c.npz"
+    whole = fit(STAGES, tiny, plans)
+    assert list(whole.history["stage"]) == [0, 1, 1, 1, 2] and whole.epochs == 5
+    fit(STAGES, tiny, plans, callback=StopAfter(5), checkpoint=path)
+    assert same_result(fit(STAGES, tiny, plans, checkpoint=path, resume=True), whole)
+
+
+def test_a_resumed_run_with_kept_features_equals_an_uninterrupted_one(tiny, tmp_path):
+    plan = Plan(epochs=4, batch_size=20, validate_every=2, chunk_steps=5, keep="best_loss")
+    whole, calls = fit(HEADS, tiny, plan), []
+    fit(HEADS, tiny, plan, callback=calls.append)
+    for number in (2, len(calls) // 2 + 1, len(calls) - 1):
+        path = tmp_path / f"{number}.npz"
+        fit(HEADS, tiny, plan, callback=StopAfter(number), checkpoint=path)
+        assert same_result(fit(HEADS, tiny, plan, checkpoint=path, resume=True), whole)
+
+
 # Bad input -----------------------------------------------------------------------------------------------------------
 
 
@@ -356,6 +499,11 @@ def test_equal_seeds_give_mf_and_bp_equal_blocks(tiny):
         lambda d: fit(MF, d, Plan(batch_size=20), seed=-1),
         lambda d: fit(MF, d, Plan(batch_size=20), split=(np.arange(100), np.arange(0))),
         lambda d: fit((), d, Plan(batch_size=20)),
+        lambda d: Plan(cache_gb=-1.0),
+        lambda d: Plan(epochs=10, validate_every=3),
+        lambda d: fit(STAGES, d, [Plan(batch_size=20)] * 2),
+        lambda d: fit(STAGES, d, [Plan(batch_size=20), Plan(batch_size=30), Plan(batch_size=20)]),
+        lambda d: fit(MF, dataclasses.replace(d, y_train=0 * d.y_train), Plan(batch_size=20)),
         lambda d: fit(MF, d, Plan(batch_size=20), split=(np.arange(100), np.arange(99, 150))),
         lambda d: fit(MF, d, Plan(batch_size=20), split=(np.arange(100), np.arange(150, 201))),
         lambda d: fit(mf.rule(NET, optax.adam(0.01), num_classes=3), d, Plan(batch_size=20)),
