@@ -206,10 +206,10 @@ def grads(
     """
     del key
     settings = _checked(options)
+    check_labels(batch, _classes(params))
     known = tuple(_batch_statistics(params.blocks, batch.x, net, settings)) if statistics is None else statistics
     state = State(params, ((), None), known, ())
     numbers = _numbers(part, net)
-    check_labels(batch, _classes(params))
     extract = partial(features, state, net=net, heads=numbers, eps=settings.eps)
     return _head_grads(params, batch.x, batch.y, numbers, extract, settings)
 

@@ -236,9 +236,9 @@ def print_table(title: str, header: Sequence[str], rows: Sequence[Sequence[str]]
     """Print a table to the terminal (extra ``experiments``); rows that hold a mean are set off."""
     from rich.box import SIMPLE_HEAD
     from rich.console import Console
+    from rich.measure import Measurement
     from rich.table import Table
 
-    # Narrow enough for 80 columns, since rich would otherwise cut numbers off.
     table = Table(title=title, title_justify="left", title_style="bold", box=SIMPLE_HEAD, pad_edge=False)
     for i, name in enumerate(header):
         table.add_column(name, justify="left" if i < 2 else "right", no_wrap=True)
@@ -246,12 +246,15 @@ def print_table(title: str, header: Sequence[str], rows: Sequence[Sequence[str]]
         mean = row[1].startswith("mean")
         table.add_row(*row, style="bold" if mean else None, end_section=mean)
     console = Console()
-    # Piped output has no width of its own; a table cut off at 80 columns helps nobody.
-    (console if console.is_terminal else Console(width=110)).print(table)
+    # A table cut off at the width of a narrow terminal, or at the 80 columns of piped output, helps nobody.
+    needed = Measurement.get(Console(width=1000), console.options.update(width=1000), table).maximum
+    Console(width=max(console.width, needed)).print(table)
 
 
 def learning_curves(path: Path, rows: Sequence[dict[str, Any]], title: str) -> None:
     """Draw validation accuracy and training loss over epochs, every seed thin and the mean of each rule thick.
+
+    The mean of a further readout is dashed.
 
     Stages follow one another on the epoch axis, their borders dotted. The losses are each rule's own objective and
     not comparable between rules. The mean covers the seeds still training at that epoch.
@@ -296,6 +299,14 @@ def learning_curves(path: Path, rows: Sequence[dict[str, Any]], title: str) -> N
                 marker="o" if len(epochs) < 10 else None,
                 label=f"{rule.upper()}, {f'mean of {seeds} seeds' if seeds > 1 else '1 seed'}",
             )
+        for name in sorted({name for row in own for name in row if name.startswith("val_accuracy_") and row[name]}):
+            of_epoch: dict[int, list[float]] = {}
+            for row in own:
+                of_epoch.setdefault(offsets[row["stage"]] + row["epoch"], []).append(100 * float(row[name] or "nan"))
+            epochs = sorted(of_epoch)
+            other = f"{rule.upper()}, {name.removeprefix('val_accuracy_')} readout"
+            means = [np.nanmean(of_epoch[e]) for e in epochs]
+            left.plot(epochs, means, color=f"C{colour}", linestyle="--", linewidth=1.5, label=other)
     figure.suptitle(title)
     left.set(ylabel="validation accuracy, %")
     figure.supxlabel("epoch; the means cover the seeds still training", fontsize="small")

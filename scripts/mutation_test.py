@@ -1,6 +1,6 @@
 """Plant one defect at a time in the library and see that the test suite catches it.
 
-    python scripts/mutation_test.py            # all mutants, about ten minutes on two cores
+    python scripts/mutation_test.py            # all mutants, about half an hour on two cores
     python scripts/mutation_test.py 0 3        # these only
 
 Each mutant is one replacement in one file, applied to a copy of the repository, so the working tree is never touched.
@@ -30,6 +30,7 @@ class Mutant(NamedTuple):
 
 
 EQUATIONS, LOCALITY, CONTRACT, TRAIN = "test_equations", "test_locality", "test_contract", "test_train"
+ANCESTORS = "test_equations_ff_cafo"
 
 MUTANTS = [
     Mutant(
@@ -136,12 +137,17 @@ MUTANTS = [
         (EQUATIONS,),
         "start values of W too small",
     ),
-    Mutant("nets.py", "nn.avg_pool(", "nn.max_pool(", (EQUATIONS,), "maximum instead of average pooling"),
+    Mutant(
+        "nets.py",
+        '{"average": nn.avg_pool,',
+        '{"average": nn.max_pool,',
+        (EQUATIONS,),
+        "maximum instead of average pooling",
+    ),
     Mutant(
         "train.py",
-        "jax.random.permutation(_stream(tracker.key, _ORDER, learner.step // job.steps), split[0]),\n"
-        "            active=finite",
-        "jax.random.permutation(_stream(tracker.key, _ORDER, 0), split[0]),\n            active=finite",
+        "_stream(tracker.key, _ORDER, learner.step // job.steps)",
+        "_stream(tracker.key, _ORDER, 0)",
         (TRAIN,),
         "the same order in every epoch",
     ),
@@ -154,23 +160,23 @@ MUTANTS = [
     ),
     Mutant(
         "train.py",
-        "jnp.where(improved, 0, tracker.waited + 1)",
-        "tracker.waited + jnp.where(improved, 0, 1)",
+        "jnp.where(improved, 0, tracker.waited + plan.validate_every)",
+        "tracker.waited + jnp.where(improved, 0, plan.validate_every)",
         (TRAIN,),
         "an improvement does not reset the patience",
     ),
     Mutant(
         "train.py",
-        "learner.step % job.steps * size",
-        "(learner.step + 1) % job.steps * size",
+        "learner.step % job.steps % (images // size) * size",
+        "(learner.step + 1) % job.steps % (images // size) * size",
         (TRAIN,),
         "batches out of step with the epoch",
     ),
     Mutant("train.py", "right & real", "right", (TRAIN,), "padding counts as right answers"),
     Mutant(
         "train.py",
-        "host.run(_test, jobs[-1], tracker.kept,",
-        "host.run(_test, jobs[-1], learner.state,",
+        "host.run(_final, jobs[-1], tracker.kept,",
+        "host.run(_final, jobs[-1], learner.state,",
         (TRAIN,),
         "tests the last state instead of the kept one",
     ),
@@ -201,6 +207,123 @@ MUTANTS = [
         "keep = finite & ((keep_score <= tracker.kept_score)",
         (TRAIN,),
         "of equally good epochs the last is kept",
+    ),
+    Mutant("ff.py", "softplus(theta - g_pos)", "softplus(g_pos - theta)", (ANCESTORS,), "positives are pushed down"),
+    Mutant("ff.py", "_flat(s).shape[1] if _sums", "2.0 if _sums", (ANCESTORS,), "threshold 2 for the sum of squares"),
+    Mutant("ff.py", "jnp.where(is_true, -jnp.inf, scores)", "scores", (ANCESTORS,), "negatives carry the true label"),
+    Mutant(
+        "ff.py", "new_m[at].mean() - new_m[at]", "new_m[at] - new_m[at].mean()", (ANCESTORS,), "sign of the peer term"
+    ),
+    Mutant("ff.py", "s[:count].mean(0)", "s.mean(0)", (ANCESTORS,), "running means of negatives, too"),
+    Mutant("ff.py", "activation=lambda z: z", "activation=jax.nn.relu", (ANCESTORS,), "peer term gated by the ReLU"),
+    Mutant("ff.py", "n = after(rms(s), g)", "n = after(s, g)", (ANCESTORS,), "no normalisation between layers"),
+    Mutant(
+        "ff.py",
+        "jnp.full((len(x), num_classes), 1 / num_classes,",
+        "jnp.full((len(x), num_classes), 1.0,",
+        (ANCESTORS,),
+        "neutral label of ones",
+    ),
+    Mutant(
+        "ff.py",
+        "        n = rms(block.apply(own.block, n))\n",
+        "        n = block.apply(own.block, n)\n",
+        (ANCESTORS,),
+        "head reads lengths",
+    ),
+    Mutant(
+        "ff.py",
+        "_goodness(s, settings) * _is_read(at, net, settings)",
+        "_goodness(s, settings)",
+        (ANCESTORS,),
+        "layer 1 enters the prediction",
+    ),
+    Mutant(
+        "ff.py",
+        "(1 + 2 * (epochs - epoch)) / epochs",
+        "(3 + 2 * (epochs - epoch)) / epochs",
+        (ANCESTORS,),
+        "rate ends at 3/E",
+    ),
+    Mutant("cafo.py", "(E.T @ F, E.sum(0),", "(-E.T @ F, E.sum(0),", (ANCESTORS,), "heads ascend"),
+    Mutant(
+        "cafo.py",
+        "F.T @ jax.nn.one_hot(y, num_classes, dtype=F.dtype)",
+        "2 * F.T @ jax.nn.one_hot(y, num_classes, dtype=F.dtype)",
+        (ANCESTORS,),
+        "closed form of 2 Y",
+    ),
+    Mutant("cafo.py", "gram + r * jnp.eye", "gram - r * jnp.eye", (ANCESTORS,), "sign of the ridge"),
+    Mutant(
+        "cafo.py",
+        "errors = [*(e @ R_i for R_i in R)",
+        "errors = [*(E @ R_i for R_i in R)",
+        (ANCESTORS,),
+        "feedback divided by B",
+    ),
+    Mutant("cafo.py", "E @ params.A.V.T]", "-E @ params.A.V.T]", (ANCESTORS,), "last block ascends"),
+    Mutant(
+        "cafo.py",
+        "    if whole < len(y):\n        total",
+        "    if False:\n        total",
+        (ANCESTORS,),
+        "the last part of a batch is left out",
+    ),
+    Mutant(
+        "cafo.py",
+        "for z in Z]).mean(0) + 1e-30)",
+        "for z in Z]).max(0) + 1e-30)",
+        (ANCESTORS,),
+        "the surest head alone predicts",
+    ),
+    Mutant(
+        "cafo.py",
+        "(1 - MOMENTUM) * old + MOMENTUM * new",
+        "MOMENTUM * old + (1 - MOMENTUM) * new",
+        (ANCESTORS,),
+        "running statistics forget",
+    ),
+    Mutant(
+        "cwc.py",
+        "return (groups**2).mean((1, 3))",
+        "return jnp.abs(groups).mean((1, 3))",
+        (ANCESTORS,),
+        "goodness without squares",
+    ),
+    Mutant(
+        "cwc.py",
+        "num_classes, y.shape[-1] // num_classes)",
+        "y.shape[-1] // num_classes, num_classes).swapaxes(2, 3)",
+        (ANCESTORS,),
+        "groups interleaved",
+    ),
+    Mutant(
+        "nets.py",
+        "x.mean(axes), x.var(axes)",
+        "x.mean(axes), x.std(axes)",
+        (ANCESTORS,),
+        "deviation in place of variance",
+    ),
+    Mutant(
+        "train.py",
+        "jnp.where(improved, 0, tracker.waited + plan.validate_every)",
+        "jnp.where(improved, 0, tracker.waited + 1)",
+        (TRAIN,),
+        "patience counts validations",
+    ),
+    Mutant(
+        "train.py",
+        "(rule.validate or rule.predict)",
+        "rule.predict",
+        (TRAIN,),
+        "a stage looks at the prediction of all heads",
+    ),
+    Mutant(
+        "train.py",
+        "h = run.cache[0] if at is None",
+        "h = run.cache[0] if True",
+        (TRAIN,),
+        "kept features are not taken by batch",
     ),
 ]
 

@@ -8,6 +8,7 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+import jaxtyping
 import numpy as np
 import optax
 import pytest
@@ -333,6 +334,61 @@ def test_bad_mf_options_are_refused_in_one_line(options):
     assert_refused(lambda: unchecked(nets.mlp([4, 4]), TX, num_classes=CLASSES, **options))
     mf.rule(nets.mlp([4, 4]), TX, num_classes=CLASSES, prediction="sum", sum_includes_input=True, input_readout=True)
     mf.rule(nets.mlp([4, 4]), TX, num_classes=CLASSES, layer=0, input_readout=True)
+
+
+@pytest.mark.parametrize("name", ["ff", "cafo", "cwc"])
+@pytest.mark.parametrize(
+    "y",
+    [
+        None,
+        jnp.ones(6),
+        jnp.array([0, 1]),
+        jnp.array([0, 1, 2, 0, 1, 3]),
+        jnp.array([0, 1, -1, 0, 1, 2]),
+        jnp.ones(6, int),
+    ],
+    ids=["none", "floats", "too_few", "too_high", "negative", "one_class"],
+)
+def test_batches_without_usable_labels_are_refused_in_one_line(name, y, batch, key):
+    rule = fwdonly.RULES[name].rule(nets.mlp([6, 3]), TX, num_classes=CLASSES)
+    state = jax.tree.map(lambda a: jnp.ones(a.shape, a.dtype), jax.eval_shape(rule.init, key, batch.x))
+    assert_refused(lambda: rule.update(state, Batch(batch.x, y), key))
+    rule.update(state, batch, key)  # the control: these labels will do
+
+
+POOLED = nets.cnn([3], pool="max")
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: ff.rule(nets.mlp([4]), TX, num_classes=6).init(jax.random.key(0), VECTORS),
+        lambda: ff.rule(nets.cnn([4]), TX, num_classes=3, label="append").init(jax.random.key(0), IMAGES),
+        lambda: ff.rule(nets.mlp([4]), TX, num_classes=3, negatives="hybrid"),
+        lambda: ff.rule(nets.mlp([4]), TX, num_classes=3, loss="hinge"),
+        lambda: ff.rule(nets.mlp([4]), TX, num_classes=3, goodness="max"),
+        lambda: ff.rule(nets.mlp([4]), TX, num_classes=3, first=0),
+        lambda: ff.rule(nets.mlp([4]), TX, num_classes=3, pear=0.1),
+        lambda: ff.rule(POOLED, TX, num_classes=3),
+        lambda: cafo.rule(POOLED, TX, num_classes=3, loss="hinge"),
+        lambda: cafo.rule(POOLED, TX, num_classes=3, loss="mse", head_bias=True),
+        lambda: cafo.rule(POOLED, TX, num_classes=3, part=2),
+        lambda: cafo.rule(POOLED, TX, num_classes=3, part="blocks"),
+        lambda: cafo.rule(POOLED, TX, num_classes=3, rigde=0.1),
+        lambda: cwc.rule(nets.cnn([4]), TX, num_classes=3).init(jax.random.key(0), IMAGES),
+        lambda: nets.cwc([20, 25], 10),
+    ],
+)
+def test_bad_options_of_ff_cafo_and_cwc_are_refused_in_one_line(make, monkeypatch):
+    monkeypatch.setattr(jaxtyping.config, "jaxtyping_disable", True)  # or it would speak first
+    assert_refused(make)
+
+
+def test_control_options_that_fit_are_taken():
+    ff.rule(nets.mlp([4]), TX, num_classes=5).init(jax.random.key(0), VECTORS)  # a label of all inputs
+    ff.rule(nets.mlp([4]), TX, num_classes=6, label="append").init(jax.random.key(0), VECTORS)
+    ff.rule(POOLED, TX, num_classes=3, peer=0)
+    cafo.rule(POOLED, TX, num_classes=3, part=1)
 
 
 def assert_refused(call):

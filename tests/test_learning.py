@@ -19,6 +19,7 @@ TX = optax.adam(3e-3)
 FF_NET, FF_TX = nets.mlp([64] * 3, kernel_init=nets.normal), ff.separate(TX, TX, optax.adam(0.03))
 PIXELS = fwdonly.Plan(epochs=20, batch_size=32, keep="last", normalise="none")
 FULL = fwdonly.Plan(epochs=1, batch_size=None, keep="last")
+CWC_NET = nets.cnn([40, 80], pool="max", kernel_init=nets.torch_uniform)
 POOLED = nets.cnn([8, 16], pool="max", kernel_init=nets.torch_uniform, bias="uniform")
 RULES = {
     "mf": (mf.rule(MLP, TX, num_classes=10), DENSE),
@@ -34,7 +35,7 @@ RULES = {
     "cafo_mse": (cafo.stages(POOLED, TX, num_classes=10, loss="mse"), FULL),
     "cafo_sl": (cafo.rule(POOLED, TX, num_classes=10, loss="sl"), DENSE),
     "cafo_dfa": (cafo.stages(POOLED, TX, num_classes=10, block_tx=optax.adam(1e-3)), DENSE),
-    "cwc": (cwc.rule(nets.cwc([40, 80], 10), optax.adam(0.01), num_classes=10), CONVOLUTIONAL),
+    "cwc": (cwc.rule(CWC_NET, TX, num_classes=10), CONVOLUTIONAL),
 }
 
 
