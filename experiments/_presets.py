@@ -56,9 +56,10 @@ PUBLISHED = {
 
 
 # ---------------------------------------------------------------------------------------------------------------------
-# Forward-Forward. "hinton": the released Matlab. The others: arXiv 2509.19063 (2025) and its authors' re-measurement
-# (2026). Their peer term is the gradient of a loss, some 5000 times weaker than the Matlab's: off. Accuracies there are
-# in percent, so that their min_delta of 0.01 is 1e-4 here.
+# Forward-Forward. "hinton": the released Matlab. "paper_4x2000": the paper's run that has no public code. "ff_py": the
+# NumPy port whose training curve is public (GitHub jesper-olsen/ff-py), its peer term off by a bug. The others: arXiv
+# 2509.19063 (2025) and its authors' re-measurement (2026). Their peer term is the gradient of a loss, some 5000 times
+# weaker than the Matlab's: off. Accuracies there are in percent, so that their min_delta of 0.01 is 1e-4 here.
 
 
 def _ff(
@@ -88,6 +89,8 @@ def _ff(
 _3, _4 = (1000,) * 3, (2000,) * 4
 FF_PUBLISHED: dict[str, dict[str, Any]] = {
     "hinton": {"dataset": "mnist", "split": "paper", "epochs": 100},
+    "paper_4x2000": {"dataset": "mnist", "split": "paper", "epochs": 60, "widths": _4},
+    "ff_py": {"dataset": "mnist", "split": "paper", "epochs": 125, "weight_decay": 0.002, "peer": 0.0},
     "mnist": _ff(
         "mnist",
         "adamw",

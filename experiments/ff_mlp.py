@@ -20,7 +20,8 @@ class Options(_common.MLPOptions):
     """
 
     preset: Literal[tuple(FF_PUBLISHED)] | None = None  # ty: ignore[invalid-type-form]
-    """Start from published settings: Hinton's code (hinton), or those of arXiv 2509.19063 and of its authors'
+    """Start from published settings: Hinton's code (hinton), his paper's wider net (paper_4x2000), a port with
+    a public training curve (ff_py), or those of arXiv 2509.19063 and of its authors'
     re-measurement (2026); other options override them."""
     widths: tuple[int, ...] = (1000, 1000, 1000)
     """Widths of the hidden layers."""

@@ -136,7 +136,8 @@ def test_ff_presets_are_the_published_settings(script, monkeypatch):
         assert tuple(found[name][key] for key in names) == expected
         assert found[name]["widths"] == ((2000,) * 4 if "4x" in name or "fashion" in name else (1000,) * 3)
         assert found[name]["optimizer"] == ("momentum" if "sgd" in name else "adamw")
-    assert set(found) == {"hinton", *rates}
+    assert set(found) == {"hinton", "paper_4x2000", "ff_py", *rates}
+    assert found["ff_py"] | {"epochs": 0} == {**found["hinton"], "weight_decay": 0.002, "peer": 0.0, "epochs": 0}
 
 
 def test_cafo_presets_are_the_published_settings(script, monkeypatch):
