@@ -209,8 +209,10 @@ def statistics_of(summary: Summary) -> dict[str, Any]:
     """Mean and sample sd (n - 1; None for one run) over the runs that finished and did not diverge."""
     counted = [run for run in summary["runs"] if run["test_accuracy"] is not None]
     out: dict[str, Any] = {"n": len(counted), "diverged": sum(run["diverged"] for run in summary["runs"])}
-    for name in ("val_accuracy", "test_accuracy", "epochs"):
-        values = [run[name] for run in counted]
+    columns = {name: [run[name] for run in counted] for name in ("val_accuracy", "test_accuracy", "epochs")}
+    for name in {name: None for run in counted for name in run.get("readouts", {})}:
+        columns[f"{name}_test_accuracy"] = [run["readouts"][name]["test_accuracy"] for run in counted]
+    for name, values in columns.items():
         out[name] = {
             "mean": statistics.fmean(values) if values else None,
             "sd": statistics.stdev(values) if len(values) > 1 else None,

@@ -49,6 +49,7 @@ def test_the_summary_is_json_without_nan_and_shares_seconds_by_epochs(result):
     assert (statistics["n"], statistics["diverged"]) == (2, 1)
     np.testing.assert_allclose(statistics["test_accuracy"]["mean"], 0.795)
     np.testing.assert_allclose(statistics["test_accuracy"]["sd"], 0.17 / math.sqrt(2))  # n - 1
+    np.testing.assert_allclose(statistics["softmax_test_accuracy"]["mean"], 0.6)
 
 
 def test_the_table_has_every_seed_and_says_how_many_the_mean_covers(result):
@@ -56,6 +57,7 @@ def test_the_table_has_every_seed_and_says_how_many_the_mean_covers(result):
     assert [row[1] for row in rows] == ["4", "5", "6 diverged", "mean of 2"]
     assert rows[0][header.index("test %")] == "88.00" and rows[2][header.index("test %")] == "-"
     assert rows[3][header.index("test %")] == "79.50 ± 12.02"
+    assert [row[header.index("softmax test %")] for row in rows] == ["70.00", "50.00", "-", "60.00 ± 14.14"]
     assert report.markdown(header, rows).count("\n") == 6
 
 
