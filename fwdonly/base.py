@@ -6,6 +6,7 @@ from typing import Any, NamedTuple, Protocol
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 from jax.core import Tracer
 from jaxtyping import Array, Float, Int, PyTree
@@ -116,11 +117,14 @@ def check_labels(batch: Batch, num_classes: int) -> None:
         raise UsageError(f"a batch needs integer labels of shape ({len(x)},), one per sample; got {found}")
     if isinstance(y, Tracer):
         return
-    low, high = int(y.min()), int(y.max())
+    values = np.asarray(y)  # not jnp: labels that a compiled function closes over are known, results on them are not
+    low, high = int(values.min(initial=0)), int(values.max(initial=0))
     if low < 0 or high >= num_classes:
         raise UsageError(f"labels must lie in 0..{num_classes - 1}; found {low}..{high}; correct them or num_classes")
-    if len(y) > 1 and low == high:
-        raise UsageError(f"every label of the batch is {low}; shuffle the data, so that a batch has several classes")
+    if len(values) > 1 and (values == values[0]).all():
+        raise UsageError(
+            f"every label of the batch is {values[0]}; shuffle the data, so that a batch has several classes"
+        )
 
 
 def descend(tx: optax.GradientTransformation, grads: Any, opt_state: Any, params: Any) -> tuple[Any, Any]:

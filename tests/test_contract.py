@@ -354,6 +354,7 @@ def test_batches_without_usable_labels_are_refused_in_one_line(name, y, batch, k
     state = jax.tree.map(lambda a: jnp.ones(a.shape, a.dtype), jax.eval_shape(rule.init, key, batch.x))
     assert_refused(lambda: rule.update(state, Batch(batch.x, y), key))
     rule.update(state, batch, key)  # the control: these labels will do
+    jax.jit(lambda state: rule.update(state, batch, key)).trace(state)  # known, but within a traced function
 
 
 POOLED = nets.cnn([3], pool="max")
