@@ -4,7 +4,8 @@ Each cell is one network, batch size, optimizer and rule: `update` in a compiled
 inputs that lie ready on the device as float32. `fwdonly.fit` adds to that the gather of a batch, its normalisation and
 the sums of the metrics; `experiments/README.md` has the time of a step there. Compilation and warm-up are not timed.
 The contenders of a cell take turns, round after round, so that a drift of the machine hits all alike; reported is the
-median round, with the spread.
+median round, with the spread. A section of its own times a head of `fwdonly.cafo` on kept features and on features that
+are computed anew with every batch.
 """
 
 import dataclasses
@@ -24,26 +25,37 @@ import numpy as np
 import optax
 import tyro
 
-from fwdonly import RULES, Batch, nets, report
+from fwdonly import RULES, Batch, cafo, ff, nets, report
 from fwdonly.base import LearningRule
 
-NETS = {"784-1000-1000": ((28, 28, 1), (1000, 1000)), "3072-2000-2000-2000": ((32, 32, 3), (2000, 2000, 2000))}
+NETS = {
+    "784-1000-1000": ((28, 28, 1), (1000, 1000)),
+    "784-1000-1000-1000": ((28, 28, 1), (1000, 1000, 1000)),
+    "3072-2000-2000-2000": ((32, 32, 3), (2000, 2000, 2000)),
+}
 CLASSES, LEARNING_RATE = 10, 1e-3
-OPTIMIZERS = {"sgd": optax.sgd, "adam": optax.adam}
+PRODUCT = 2048
+"""Rows and columns of the matrices whose product is the ceiling."""
+HEAD_BATCH, HEAD_RATE, EXAMPLES, ROWS = 128, 0.01, 1024, 500
+"""Heads on kept features: mini-batch, rate of full-batch descent, images of the statistics and of one features call."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Options:
     """Measure training throughput and memory; prints a table and writes JSON."""
 
-    nets: tuple[Literal["784-1000-1000", "3072-2000-2000-2000"], ...] = ("784-1000-1000", "3072-2000-2000-2000")
+    nets: tuple[Literal["784-1000-1000", "784-1000-1000-1000", "3072-2000-2000-2000"], ...] = (
+        "784-1000-1000",
+        "784-1000-1000-1000",
+        "3072-2000-2000-2000",
+    )
     """Networks, by their widths."""
     batches: tuple[int, ...] = (128, 1024)
     """Batch sizes."""
-    optimizers: tuple[Literal["sgd", "adam"], ...] = ("sgd", "adam")
-    """Optimizers."""
-    rules: tuple[str, ...] = ("mf", "bp")
-    """Rules of the registry."""
+    optimizers: tuple[Literal["sgd", "adam", "reference"], ...] = ("sgd", "adam", "reference")
+    """Optimizers; "reference" is the Matlab's of Forward-Forward, for the rule "ff" alone."""
+    rules: tuple[Literal["mf", "bp", "ff"], ...] = ("mf", "bp", "ff")
+    """Learning rules."""
     rounds: int = 7
     """Timed rounds per cell; the contenders take turns in each."""
     seconds: float = 1.0
@@ -52,6 +64,10 @@ class Options:
     """Also time the same mathematics in eager PyTorch, where it is installed (extra rivals)."""
     memory: bool = True
     """Also print the temporary memory of one compiled step, 5 and 20 layers of 1000, batch 4096, Adam."""
+    heads: bool = True
+    """Also time the third head of Cascaded-Forward on kept features and on features computed anew."""
+    images: int = 2000
+    """Training images of that section; their kept features take 18 kB per image."""
     output: Path | None = None
     """JSON file to write."""
     smoke: bool = False
@@ -62,28 +78,45 @@ def multiply_accumulates(rule: str, widths: tuple[int, ...]) -> int:
     """Multiply-accumulates of one training step per sample (matrix products only), from the shapes.
 
     BP: forward, weight gradient and, above the first layer, input gradient of every layer. MF: forward and weight
-    gradient of every hidden layer and the three products with its readout.
+    gradient of every hidden layer and the three products with its readout. FF: of every hidden layer three forward
+    passes (neutral, positive, negative) and two weight gradients (positive, negative); of the softmax head, which reads
+    hidden layers 2 and up, the forward product n U and the gradient n^T (q - T).
     """
     hidden = [a * b for a, b in itertools.pairwise(widths)]
     if rule == "bp":
         return 3 * (sum(hidden) + widths[-1] * CLASSES) - hidden[0]
+    if rule == "ff":
+        return 5 * sum(hidden) + 2 * CLASSES * sum(widths[2:])
     return 2 * sum(hidden) + 3 * CLASSES * sum(widths[1:])
 
 
-def ceiling(rounds: int, seconds: float, size: int = 2048) -> list[float]:
-    """GFLOP/s of a float32 product of two square matrices, the highest rate this machine gives a compiled program."""
-    a, b = jnp.asarray(np.random.default_rng(0).standard_normal((2, size, size)), jnp.float32)
+def ceiling() -> Callable[[], Any]:
+    """A float32 product of two square matrices, the highest rate this machine gives a compiled program."""
+    a, b = jnp.asarray(np.random.default_rng(0).standard_normal((2, PRODUCT, PRODUCT)), jnp.float32)
     product = jax.jit(jnp.matmul)
-    return [2e-9 * size**3 / timed(lambda: product(a, b).block_until_ready(), seconds) for _ in range(rounds)]
+    return lambda: product(a, b).block_until_ready()
 
 
-def torch_ceiling(seconds: float, size: int = 2048) -> float | None:
-    """The same product in PyTorch, whose library may reach another rate on the same machine; None without it."""
+def torch_ceiling(seconds: float) -> float | None:
+    """GFLOP/s of the same product in PyTorch, whose library may reach another rate; None without it."""
     torch = _torch()
     if torch is None:
         return None
-    a, b = torch.randn(2, size, size)
-    return 2e-9 * size**3 / timed(lambda: a @ b, seconds)
+    a, b = torch.randn(2, PRODUCT, PRODUCT)
+    return 2e-9 * PRODUCT**3 / timed(lambda: a @ b, seconds)
+
+
+Contenders = dict[tuple[str, str], Callable[[], Any]]
+"""Calls that wait for their end, by what they do and the library that does it."""
+
+
+def take_turns(contenders: Contenders, options: Options) -> dict[tuple[str, str], list[float]]:
+    """Seconds per call of every contender in every round."""
+    times: dict[tuple[str, str], list[float]] = {name: [] for name in contenders}
+    for _ in range(options.rounds):
+        for name, call in contenders.items():
+            times[name].append(timed(call, options.seconds))
+    return times
 
 
 def timed(call: Callable[[], Any], seconds: float) -> float:
@@ -94,6 +127,14 @@ def timed(call: Callable[[], Any], seconds: float) -> float:
         call()
         calls += 1
     return gone / calls
+
+
+def transformation(rule: str, optimizer: str) -> optax.GradientTransformation:
+    """The optimizer of a cell; FF has one each for weights, biases and head."""
+    if optimizer == "reference":
+        return ff.reference(500, 60)
+    tx = {"sgd": optax.sgd, "adam": optax.adam}[optimizer](LEARNING_RATE)
+    return ff.separate(tx, tx, tx) if rule == "ff" else tx
 
 
 def jax_steps(rule: LearningRule, shape: tuple[int, ...], batch: int, count: int) -> Callable[[], None]:
@@ -122,36 +163,113 @@ def jax_steps(rule: LearningRule, shape: tuple[int, ...], batch: int, count: int
 
 
 def torch_steps(rule: str, widths: tuple[int, ...], batch: int, optimizer: str, count: int) -> Callable[[], None]:
-    """The same ``count`` steps in eager PyTorch: detached hand-overs and one loss per layer for MF, one loss for BP."""
+    """The same ``count`` steps in eager PyTorch."""
     torch = _torch()
     generator = torch.Generator().manual_seed(0)
     x = torch.randn(4, batch, widths[0], generator=generator)
     y = torch.randint(0, CLASSES, (4, batch), generator=generator)
-    layers = [torch.nn.Linear(a, b) for a, b in itertools.pairwise(widths)]
-    outputs = [torch.nn.Linear(n, CLASSES, bias=False) for n in widths[1:]] if rule == "mf" else []
-    outputs = outputs or [torch.nn.Linear(widths[-1], CLASSES)]
-    parameters = [p for module in [*layers, *outputs] for p in module.parameters()]
-    kind = {"sgd": torch.optim.SGD, "adam": torch.optim.Adam}[optimizer]
-    opt = kind(parameters, lr=LEARNING_RATE)
-    loss_of = torch.nn.functional.cross_entropy
+    step = torch_ff(widths, optimizer) if rule == "ff" else torch_gradient(rule, widths, optimizer)
 
     def call() -> None:
         for i in range(count):
-            a, label = x[i % 4], y[i % 4]
-            opt.zero_grad(set_to_none=True)
-            if rule == "mf":
-                for layer, readout in zip(layers, outputs, strict=True):
-                    a = torch.relu(layer(a))
-                    loss_of(readout(a), label).backward()
-                    a = a.detach()
-            else:
-                for layer in layers:
-                    a = torch.relu(layer(a))
-                loss_of(outputs[0](a), label).backward()
-            opt.step()
+            step(x[i % 4], y[i % 4])
 
     call()
     return call
+
+
+def torch_optimizer(optimizer: str, parameters: Any) -> Any:
+    """PyTorch's own."""
+    kind = {"sgd": _torch().optim.SGD, "adam": _torch().optim.Adam}[optimizer]
+    return kind(parameters, lr=LEARNING_RATE)
+
+
+def torch_gradient(rule: str, widths: tuple[int, ...], optimizer: str) -> Callable[[Any, Any], None]:
+    """A step of MF, detached hand-overs and one loss per layer, or of BP, one loss."""
+    torch = _torch()
+    layers = [torch.nn.Linear(a, b) for a, b in itertools.pairwise(widths)]
+    outputs = [torch.nn.Linear(n, CLASSES, bias=False) for n in widths[1:]] if rule == "mf" else []
+    outputs = outputs or [torch.nn.Linear(widths[-1], CLASSES)]
+    opt = torch_optimizer(optimizer, [p for module in [*layers, *outputs] for p in module.parameters()])
+    loss_of = torch.nn.functional.cross_entropy
+
+    def step(a: Any, label: Any) -> None:
+        opt.zero_grad(set_to_none=True)
+        if rule == "mf":
+            for layer, readout in zip(layers, outputs, strict=True):
+                a = torch.relu(layer(a))
+                loss_of(readout(a), label).backward()
+                a = a.detach()
+        else:
+            for layer in layers:
+                a = torch.relu(layer(a))
+            loss_of(outputs[0](a), label).backward()
+        opt.step()
+
+    return step
+
+
+def torch_ff(widths: tuple[int, ...], optimizer: str) -> Callable[[Any, Any], None]:
+    """A step of FF in closed form, as fast as eager operations allow: no automatic differentiation and no loss value.
+
+    Positive and negative samples pass side by side, the length of s_l serves goodness and normalisation, and the
+    smoothing of the gradient rides on its product. The gain is 1, that of the reference schedule's first 15,000 steps.
+    """
+    torch = _torch()
+    W = [torch.randn(a, b) / a**0.5 for a, b in itertools.pairwise(widths)]
+    b = [torch.zeros(1, n) for n in widths[1:]]
+    U = [torch.zeros(n, CLASSES) for n in widths[2:]]
+    m = [torch.full((n,), 0.5) for n in widths[1:]]
+    v = {p: torch.zeros_like(p) for p in [*W, *b, *U]}
+    opt = None if optimizer == "reference" else torch_optimizer(optimizer, v)
+
+    def ascend(p: Any, n: Any, d: Any, count: int, rate: float, decay: float) -> None:
+        """Smoothed ascent along n^T d / count, or that gradient's descent form for PyTorch's optimizer."""
+        if opt is None:
+            v[p].addmm_(n.T, d, beta=0.9, alpha=0.1 / count)
+            p.mul_(1 - rate * decay).add_(v[p], alpha=rate)
+        else:
+            p.grad = (n.T @ d).mul_(-1 / count)
+
+    def normalised(s: Any) -> tuple[Any, Any]:
+        """rms(s) and the sum of squares."""
+        length = torch.linalg.vector_norm(s, dim=1, keepdim=True)
+        return s / (ff.EPS + length / s.shape[1] ** 0.5), length.square()
+
+    @torch.no_grad()
+    def step(x: Any, y: Any) -> None:
+        count = len(x)
+        neutral = x.clone()
+        neutral[:, :CLASSES] = 1 / CLASSES
+        n, _ = normalised(neutral)
+        activities = []
+        for W_l, b_l in zip(W, b, strict=True):
+            n, _ = normalised(torch.addmm(b_l, n, W_l).relu_())
+            activities.append(n)
+        q_in = sum(n @ U_l for n, U_l in zip(activities[1:], U, strict=True))
+        y_neg = torch.multinomial(q_in.scatter(1, y[:, None], -torch.inf).softmax(1), 1)[:, 0]
+        error = torch.nn.functional.one_hot(y, CLASSES) - q_in.softmax(1)
+        for n, U_l in zip(activities[1:], U, strict=True):
+            ascend(U_l, n, error, count, 0.1, 0.003)
+
+        both = torch.cat([x, x])
+        both[:, :CLASSES] = torch.nn.functional.one_hot(torch.cat([y, y_neg]), CLASSES)
+        n, _ = normalised(both)
+        ones = torch.ones(2 * count, 1)
+        positive = torch.cat([ones[:count], torch.zeros(count, 1)])
+        for W_l, b_l, m_l in zip(W, b, m, strict=True):
+            s = torch.addmm(b_l, n, W_l).relu_()
+            after, g = normalised(s)
+            d = s * (positive - torch.sigmoid(g - s.shape[1]))
+            m_l.lerp_(s[:count].mean(0), 0.1)
+            d[:count] += 0.03 * (m_l.mean() - m_l)
+            ascend(W_l, n, d, count, 0.01, 0.001)
+            ascend(b_l, ones, d, count, 0.01, 0.0)
+            n = after
+        if opt is not None:
+            opt.step()
+
+    return step
 
 
 def memory() -> list[dict[str, Any]]:
@@ -177,25 +295,26 @@ def measure(options: Options) -> list[dict[str, Any]]:
         widths = (int(np.prod(shape)), *hidden)
         for batch in options.batches:
             for optimizer in options.optimizers:
-                contenders: dict[tuple[str, str], Callable[[], None]] = {}
+                contenders: Contenders = {}
                 count = 2 if options.smoke else max(4, int(2e10 / (2 * batch * multiply_accumulates("bp", widths))))
                 for name in options.rules:
-                    tx = OPTIMIZERS[optimizer](LEARNING_RATE)
-                    rule = RULES[name].rule(nets.mlp(hidden), tx, num_classes=CLASSES)
+                    if optimizer == "reference" and name != "ff":
+                        continue
+                    rule = RULES[name].rule(nets.mlp(hidden), transformation(name, optimizer), num_classes=CLASSES)
                     contenders[name, "fwdonly"] = jax_steps(rule, shape, batch, count)
                     if torch_there:
                         contenders[name, "torch"] = torch_steps(name, widths, batch, optimizer, count)
-                peaks, times = [], {contender: [] for contender in contenders}
-                for _ in range(options.rounds):
-                    peaks += ceiling(1, options.seconds / 2)
-                    for contender, call in contenders.items():
-                        times[contender].append(timed(call, options.seconds) / count)
-                peak = statistics.median(peaks)
-                for (name, library), seconds in times.items():
+                if not contenders:
+                    continue
+                times = take_turns({("product", ""): ceiling()} | contenders, options)
+                peak = 2e-9 * PRODUCT**3 / statistics.median(times.pop(("product", "")))
+                for (name, library), calls in times.items():
+                    seconds = [call / count for call in calls]
                     macs = multiply_accumulates(name, widths)
                     step = statistics.median(seconds)
                     rate = 2e-9 * macs * batch / step
-                    cell = {"net": net_name, "batch": batch, "optimizer": optimizer, "rule": name, "library": library}
+                    cell: dict[str, Any] = {"net": net_name, "batch": batch, "optimizer": optimizer}
+                    cell |= {"rule": name, "library": library}
                     cell |= {"ms_per_step": 1e3 * step, "ms_min": 1e3 * min(seconds), "ms_max": 1e3 * max(seconds)}
                     cell |= {"steps_per_second": 1 / step, "macs_per_sample": macs, "gflops": rate}
                     rows.append(cell | {"ceiling_gflops": peak, "share_of_ceiling": rate / peak})
@@ -203,21 +322,170 @@ def measure(options: Options) -> list[dict[str, Any]]:
     return rows
 
 
+RATIOS = {
+    "MF / BP": (("mf", "fwdonly"), ("bp", "fwdonly")),
+    "MF / torch MF": (("mf", "fwdonly"), ("mf", "torch")),
+    "BP / torch BP": (("bp", "fwdonly"), ("bp", "torch")),
+    "FF / torch FF": (("ff", "fwdonly"), ("ff", "torch")),
+}
+
+
 def ratios(rows: list[dict[str, Any]]) -> list[list[str]]:
-    """Per cell MF against BP and both against PyTorch, from the medians."""
+    """The `RATIOS` of every cell, from the medians."""
     step = {tuple(r[k] for k in ("net", "batch", "optimizer", "rule", "library")): r["ms_per_step"] for r in rows}
-    lines = []
-    for cell in dict.fromkeys(key[:3] for key in step):
-        pairs = [
-            (("mf", "fwdonly"), ("bp", "fwdonly")),
-            (("mf", "fwdonly"), ("mf", "torch")),
-            (("bp", "fwdonly"), ("bp", "torch")),
-        ]
-        found = [
-            f"{step[cell + a] / step[cell + b]:.2f}" if cell + a in step and cell + b in step else "-" for a, b in pairs
-        ]
-        lines.append([cell[0], str(cell[1]), cell[2], *found])
-    return lines
+    return [
+        [cell[0], str(cell[1]), cell[2], *(_ratio(step.get(cell + a), step.get(cell + b)) for a, b in RATIOS.values())]
+        for cell in dict.fromkeys(key[:3] for key in step)
+    ]
+
+
+def _ratio(a: float | None, b: float | None) -> str:
+    return "-" if a is None or b is None else f"{a / b:.2f}"
+
+
+HEAD_WORK = {
+    "features": "features of all images, once",
+    "kept": "epoch of the third head, kept features",
+    "anew": "epoch of the third head, features computed anew",
+    "full": "full-batch step, kept features",
+}
+
+
+def cached_heads(options: Options) -> list[dict[str, Any]]:
+    """The third head of the paper's network, trained on kept features and on features computed with every batch."""
+    rng = np.random.default_rng(0)
+    x = rng.standard_normal((options.images, 28, 28, 1), np.float32)
+    y = rng.integers(0, CLASSES, options.images).astype(np.int32)
+    net = nets.cnn((32, 128, 512), pool="max", kernel_init=nets.torch_uniform, bias="uniform")
+    by_batch, whole = (
+        cafo.stages(net, tx, num_classes=CLASSES)[2] for tx in (optax.adam(LEARNING_RATE), optax.sgd(HEAD_RATE))
+    )
+    state = jax.jit(by_batch.init)(jax.random.key(0), x[:EXAMPLES])
+    full_steps = 1 if options.smoke else 5
+    contenders = {(work, "fwdonly"): call for work, call in jax_heads(by_batch, whole, x, y, full_steps).items()}
+    if options.torch and _torch() is not None:
+        contenders |= {(work, "torch"): call for work, call in torch_heads(state, x, y, full_steps).items()}
+    rows = []
+    for (work, library), calls in take_turns(contenders, options).items():
+        ms = [1e3 * call / (full_steps if work == "full" else 1) for call in calls]
+        row = {"work": work, "library": library, "images": options.images, "features": len(state.params.heads[2].V)}
+        rows.append(row | {"ms": statistics.median(ms), "ms_min": min(ms), "ms_max": max(ms)})
+    return rows
+
+
+def jax_heads(
+    by_batch: LearningRule, whole: LearningRule, x: Any, y: Any, full_steps: int
+) -> dict[str, Callable[[], Any]]:
+    """Calls by the names of `HEAD_WORK`, as `fwdonly.fit` does them, that wait for their end."""
+    x, y = jnp.asarray(x), jnp.asarray(y)
+    steps = len(x) // HEAD_BATCH
+    assert by_batch.frozen is not None and whole.frozen is not None
+    compute, state = jax.jit(by_batch.frozen.features), jax.jit(by_batch.init)(jax.random.key(0), x[:EXAMPLES])
+
+    def features() -> Any:
+        parts = [compute(state, x[i : i + ROWS]) for i in range(0, len(x), ROWS)]
+        return jax.block_until_ready(jax.tree.map(lambda *a: jnp.concatenate(a), *parts))
+
+    kept = features()
+
+    def training(rule: LearningRule, update: Any, inputs: Any, minibatches: bool) -> Callable[[], Any]:
+        @functools.partial(jax.jit, donate_argnums=0)
+        def chunk(carry: Any, inputs: Any, y: Any) -> Any:
+            state, key = carry
+            key, order_key = jax.random.split(key)
+
+            def step(state: Any, at: Any) -> Any:
+                batch = Batch(inputs, y) if at is None else Batch(jax.tree.map(lambda a: a[at], inputs), y[at])
+                state, metrics = update(state, batch, key)
+                return state, metrics["loss"]
+
+            if not minibatches:
+                order, length = None, full_steps
+            else:
+                order, length = jax.random.permutation(order_key, len(y))[: steps * HEAD_BATCH], steps
+                order = order.reshape(steps, HEAD_BATCH)
+            state, loss = jax.lax.scan(step, state, order, length)
+            return (state, key), loss
+
+        carry = jax.jit(rule.init)(jax.random.key(0), x[:EXAMPLES]), jax.random.key(1)
+
+        def call() -> None:
+            nonlocal carry
+            carry, loss = chunk(carry, inputs, y)
+            jax.block_until_ready((carry, loss))
+
+        call()
+        return call
+
+    return {
+        "features": features,
+        "kept": training(by_batch, by_batch.frozen.update, kept, True),
+        "anew": training(by_batch, by_batch.update, x, True),
+        "full": training(whole, whole.frozen.update, kept, False),
+    }
+
+
+def torch_heads(state: Any, x: Any, y: Any, full_steps: int) -> dict[str, Callable[[], Any]]:
+    """The same in eager PyTorch, from the same blocks, as fast as eager operations allow.
+
+    No automatic differentiation, the gradient is F^T (softmax(F V) - Y) / B; channels last, the faster layout here.
+    """
+    torch, functional = _torch(), importlib.import_module("torch.nn.functional")
+    images = torch.tensor(x).permute(0, 3, 1, 2)
+    Y = functional.one_hot(torch.tensor(y).long(), CLASSES).float()
+    blocks = []
+    for own, moments in zip(state.params.blocks, state.statistics, strict=True):
+        conv = own.block["params"]["Conv_0"]
+        kernel, bias, mean, var = (torch.tensor(np.asarray(a)) for a in (conv["kernel"], conv["bias"], *moments))
+        kernel = kernel.permute(3, 2, 0, 1).contiguous(memory_format=torch.channels_last)
+        blocks.append((kernel, bias, mean, var))
+
+    def extract(h: Any) -> Any:
+        for kernel, bias, mean, var in blocks:
+            h = functional.max_pool2d(functional.conv2d(h, kernel, bias, padding=1).relu_(), 2)
+            h = functional.batch_norm(h, mean, var, training=False, eps=cafo.Options().eps)
+        return h.permute(0, 2, 3, 1).flatten(1)
+
+    @torch.no_grad()
+    def features() -> Any:
+        return torch.cat([extract(part) for part in images.split(ROWS)])
+
+    kept = features()
+
+    def training(inputs: Any, make: Callable[[Any], Any]) -> Callable[[], Any]:
+        V = torch.ones(kept.shape[1], CLASSES)
+        opt = torch_optimizer("adam", [V])
+
+        @torch.no_grad()
+        def call() -> None:
+            for at in torch.randperm(len(Y))[: len(Y) // HEAD_BATCH * HEAD_BATCH].split(HEAD_BATCH):
+                F = make(inputs[at])
+                V.grad = F.T @ ((F @ V).softmax(1) - Y[at]).div_(HEAD_BATCH)
+                opt.step()
+
+        call()
+        return call
+
+    V = torch.ones(kept.shape[1], CLASSES)
+
+    @torch.no_grad()
+    def full() -> None:
+        for _ in range(full_steps):
+            V.addmm_(kept.T, (kept @ V).softmax(1) - Y, alpha=-HEAD_RATE / len(Y))
+
+    return {"features": features, "kept": training(kept, lambda F: F), "anew": training(images, extract), "full": full}
+
+
+def head_lines(rows: list[dict[str, Any]]) -> list[list[str]]:
+    """A line per work, and how much more an epoch takes on features computed anew than on kept ones."""
+    ms = {(row["work"], row["library"]): row["ms"] for row in rows}
+    spread = {(r["work"], r["library"]): f"{r['ms']:.2f} ({r['ms_min']:.2f}-{r['ms_max']:.2f})" for r in rows}
+    libraries, lines = ("fwdonly", "torch"), []
+    for work, name in HEAD_WORK.items():
+        found = [spread.get((work, library), "-") for library in libraries]
+        lines.append([name, *found, _ratio(ms.get((work, "fwdonly")), ms.get((work, "torch")))])
+    anew = [_ratio(ms.get(("anew", library)), ms.get(("kept", library))) for library in libraries]
+    return [*lines, ["epoch, computed anew / kept", *anew, ""]]
 
 
 def _torch() -> Any:
@@ -231,12 +499,11 @@ def _torch() -> Any:
 def main() -> int:
     """Measure, print and write."""
     options = tyro.cli(Options)
-    unknown = sorted(set(options.rules) - set(RULES))
-    if unknown:
-        print(f"error: unknown rule {unknown[0]}; choose from {', '.join(RULES)}", file=sys.stderr)
-        return 2
     if options.rounds < 1 or min(options.batches, default=0) < 1 or not options.seconds > 0:
         print("error: rounds, batches and seconds must be positive", file=sys.stderr)
+        return 2
+    if options.images < HEAD_BATCH:
+        print(f"error: images must be at least {HEAD_BATCH}, one mini-batch of the heads", file=sys.stderr)
         return 2
     if options.output:
         try:
@@ -245,9 +512,8 @@ def main() -> int:
             print(f"error: cannot write {options.output}: {error.strerror}; give another --output", file=sys.stderr)
             return 2
     if options.smoke:
-        options = dataclasses.replace(
-            options, rounds=1, seconds=0.01, nets=("784-1000-1000",), batches=(128,), optimizers=("sgd",)
-        )
+        small = {"nets": ("784-1000-1000-1000",), "batches": (100,), "optimizers": ("sgd", "reference"), "images": 256}
+        options = dataclasses.replace(options, rounds=1, seconds=0.01, **small)
     rows = measure(options)
     header = ["net", "batch", "optimizer", "rule", "library", "ms/step", "min-max", "steps/s", "GFLOP/s", "of ceiling"]
     lines = [
@@ -259,10 +525,16 @@ def main() -> int:
         for r in rows
     ]
     print("\n" + report.markdown(header, lines))
-    print(report.markdown(["net", "batch", "optimizer", "MF / BP", "MF / torch MF", "BP / torch BP"], ratios(rows)))
+    print(report.markdown(["net", "batch", "optimizer", *RATIOS], ratios(rows)))
     rate = torch_ceiling(options.seconds) if options.torch else None
-    if rate is not None:
-        print(f"2048 x 2048 product: {rows[-1]['ceiling_gflops']:.0f} GFLOP/s compiled, {rate:.0f} in PyTorch\n")
+    if rate is not None and rows:
+        print(
+            f"{PRODUCT} x {PRODUCT} product: {rows[-1]['ceiling_gflops']:.0f} GFLOP/s compiled, {rate:.0f} in PyTorch\n"
+        )
+    heads = cached_heads(options) if options.heads else []
+    if heads:
+        header = [f"CaFo, {options.images} images, ms (min-max)", "fwdonly", "torch", "fwdonly / torch"]
+        print(report.markdown(header, head_lines(heads)))
     memories = memory() if options.memory and not options.smoke else []
     if memories:
         by = {(m["layers"], m["rule"]): m["temporary_mb"] for m in memories}
@@ -276,7 +548,7 @@ def main() -> int:
             "options": settings,
             "environment": report.environment() | {"torch": getattr(_torch(), "__version__", None)},
         }
-        content |= {"torch_ceiling_gflops": rate, "throughput": rows, "memory": memories}
+        content |= {"torch_ceiling_gflops": rate, "throughput": rows, "cached_heads": heads, "memory": memories}
         report.write_json(options.output, content)
     return 0
 

@@ -75,6 +75,9 @@ class Options:
     """The state that is kept and tested: of the epoch with the best validation loss or accuracy, or the last one."""
     validate_every: int = 1
     """Epochs from one validation to the next."""
+    cache_gb: float | None = None
+    """Memory for features of frozen layers, in GB; they are computed with every batch where they do not fit. None: half
+    of what is free. 0: never keep them."""
     how: Literal["auto", "map", "vmap"] = "auto"
     """Seeds one after another (map) or all at once (vmap). auto: map on a CPU, vmap elsewhere."""
     output_dir: Path | None = None
@@ -101,7 +104,9 @@ class BPOptions:
     lr_schedule: LRSchedule | None = None
     optimizer: Optimizer | None = None
     weight_decay: float | None = None
+    batch_size: int | None = None
     epochs: int | None = None
+    validate_every: int | None = None
     monitor: Literal["loss", "accuracy"] | None = None
     patience: int | None = None
     min_delta: float | None = None
@@ -160,7 +165,7 @@ SIZES = ("learning_rate", "weight_decay", "min_delta", "head_learning_rate", "he
 SIZES += ("block_weight_decay", "ridge", "eps", "peer", "alpha")
 """Options that are numbers of 0 or more, wherever a script has them."""
 
-NOT_CONFIGURATION = ("data_dir", "output_dir", "resume", "quiet")
+NOT_CONFIGURATION = ("cache_gb", "data_dir", "output_dir", "resume", "quiet")
 
 
 def parse(kind: type[Options], presets: dict[str, dict[str, Any]]) -> Any:
@@ -247,7 +252,8 @@ def run(script: str, options: Options, arms: Sequence[Arm]) -> int:
         if gone:
             diverged = True
             which = f"{summary['rule'].upper()} with seed {', '.join(gone)}"
-            print(f"warning: the loss of {which} became NaN or infinite; try a lower learning rate", file=sys.stderr)
+            mend = "try a lower learning rate (in a closed form, a larger ridge)"
+            print(f"warning: the loss of {which} became NaN or infinite; {mend}", file=sys.stderr)
     if len(summaries) < len(arms) or not all(summary["finished"] for summary in summaries):
         print(f"interrupted; the table is partial. Continue with:\n  {resume_command(folder)}")
         return 130
@@ -291,6 +297,7 @@ def plan(options: Options) -> Plan:
         normalise=options.normalise,
         augment=options.augment,
         validate_every=options.validate_every,
+        cache_gb=options.cache_gb,
     )
 
 

@@ -57,9 +57,11 @@ PUBLISHED = {
 
 # ---------------------------------------------------------------------------------------------------------------------
 # Forward-Forward. "hinton": the released Matlab. "paper_4x2000": the paper's run that has no public code. "ff_py": the
-# NumPy port whose training curve is public (GitHub jesper-olsen/ff-py), its peer term off by a bug. The others: arXiv
-# 2509.19063 (2025) and its authors' re-measurement (2026). Their peer term is the gradient of a loss, some 5000 times
-# weaker than the Matlab's: off. Accuracies there are in percent, so that their min_delta of 0.01 is 1e-4 here.
+# NumPy port whose training curve is public (GitHub jesper-olsen/ff-py), its peer term off by a bug (0-based ports end
+# at the rate 3/E; here 1/E). The others: arXiv 2509.19063 (2025) and its authors' re-measurement (2026). Their peer
+# term is the gradient of a loss, some 5000 times weaker than the Matlab's: off. Their weight decay takes the biases,
+# too, and their head sees true labels (ours does not), so that only the goodness predictions compare. Accuracies there
+# are in percent: their min_delta of 0.01 is 1e-4 here.
 
 
 def _ff(
@@ -127,9 +129,10 @@ FF_PUBLISHED: dict[str, dict[str, Any]] = {
 
 
 # ---------------------------------------------------------------------------------------------------------------------
-# Cascaded-Forward. "paper_*": the public code of arXiv 2303.09728, full-batch descent from V = 1 (or closed form); its
-# mini-ImageNet runs need data that `fwdonly.data` does not have. The others: arXiv 2509.19063 (2025), whose blocks are
-# not normalised while they are random, and the re-measurement (2026).
+# Cascaded-Forward. "paper_*": the public code of arXiv 2303.09728, full-batch descent from V = 1 (or closed form). It
+# trains on all 50,000 images of CIFAR; here 5,000 of them are held out, as for every rule. Its mini-ImageNet runs need
+# data that `fwdonly.data` does not have. The others: arXiv 2509.19063 (2025), whose blocks are not normalised while
+# they are random, and the re-measurement (2026).
 
 
 def _cafo_paper(dataset: str, loss: str, epochs: int) -> dict[str, Any]:

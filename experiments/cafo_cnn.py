@@ -28,7 +28,7 @@ class Options(_common.Options):
     """Of the heads: cross-entropy, sparsemax loss, or squared error. mse is solved in closed form over all images at
     once; batch size, epochs and learning rate then do not apply to the heads."""
     ridge: float = 1e-4
-    """Of the closed form, relative to the mean diagonal element of F^T F."""
+    """Of the closed form (mse), relative to the mean diagonal element of F^T F."""
     epochs: int = 10
     """Cap on the epochs of each head."""
     learning_rate: float = 1e-3
@@ -40,26 +40,37 @@ class Options(_common.Options):
     blocks: Literal["random", "dfa"] = "random"
     """Leave the blocks random, or train them first."""
     block_epochs: int = 5
-    """Epochs of the blocks' training."""
+    """Epochs of the blocks' training (dfa)."""
     block_learning_rate: float = 5e-4
-    """Learning rate of the blocks (Adam)."""
+    """Learning rate of the blocks (dfa; Adam)."""
     block_weight_decay: float = 0.0
-    """Weight decay of the blocks."""
+    """Weight decay of the blocks (dfa)."""
     conv_start: Literal["torch", "he"] = "torch"
     """Start of the convolutions: PyTorch's default, with biases, or He's uniform, without biases."""
     statistics: Literal["examples", "identity"] = "examples"
-    """Batch normalisation by the features of training images, or none (mean 0, variance 1)."""
+    """Batch normalisation by training images' features, or none (mean 0, variance 1); dfa moves them from there."""
     eps: float = 1e-4
     """Added to the variance in batch normalisation."""
     head_start: Literal["ones", "zeros", "uniform"] = "ones"
-    """Start of the heads; uniform is PyTorch's default."""
+    """Start of the heads, where they descend; uniform is PyTorch's default."""
     head_bias: bool = False
     """Heads with a bias."""
     aggregation: Literal["probabilities", "logits"] = "probabilities"
     """What the prediction sums over the heads."""
     compare: bool = False
     """Train BP beside CaFo on the same blocks (without batch normalisation), split and data order."""
-    bp: _common.BPOptions = dataclasses.field(default_factory=_common.BPOptions)
+    bp: _common.BPOptions = dataclasses.field(
+        default_factory=lambda: _common.BPOptions(
+            learning_rate=1e-3,
+            lr_schedule="constant",
+            optimizer="adam",
+            weight_decay=0.0,
+            batch_size=128,
+            epochs=10,
+            validate_every=1,
+            keep="best_accuracy",
+        )
+    )
 
 
 def arms(options: Options) -> list[_common.Arm]:
@@ -74,18 +85,24 @@ def arms(options: Options) -> list[_common.Arm]:
             raise _common.UsageError(
                 "--loss mse is solved over all images at once, DFA trains in batches; use --loss ce"
             )
-        options = dataclasses.replace(options, batch_size=None, epochs=1, validate_every=1, patience=None)
+        own = dataclasses.replace(options, batch_size=None, epochs=1, validate_every=1, patience=None)
+    else:
+        own = options
+    if options.blocks == "dfa" and options.block_epochs % options.validate_every:
+        raise _common.UsageError(
+            f"--validate-every {options.validate_every} must divide --block-epochs {options.block_epochs}"
+        )
     names = ("loss", "ridge", "statistics", "eps", "head_start", "head_bias", "aggregation")
     chosen: dict[str, Any] = {name: getattr(options, name) for name in names}
 
     def build(setting: _common.Setting) -> Any:
         block_tx = None
         if options.blocks == "dfa":
-            own = dataclasses.replace(
+            adam = dataclasses.replace(
                 options, optimizer="adam", lr_schedule="constant", weight_decay=options.block_weight_decay
             )
             steps = options.block_epochs * setting.steps
-            block_tx = _common.optimizer(own, options.block_learning_rate, steps, setting.steps)
+            block_tx = _common.optimizer(adam, options.block_learning_rate, steps, setting.steps)
         return cafo.stages(net, setting.tx, num_classes=setting.num_classes, block_tx=block_tx, **chosen)
 
     stages: tuple[dict[str, Any], ...] = ()
@@ -93,7 +110,7 @@ def arms(options: Options) -> list[_common.Arm]:
         trains_blocks = {"epochs": options.block_epochs, "patience": None, "keep": "last"}
         stages = (trains_blocks, *({} for _ in options.channels))
     both = [
-        _common.Arm("cafo", build, options, network, stages),
+        _common.Arm("cafo", build, own, network, stages),
         _common.bp_arm(options, options.bp, net, network),
     ]
     return both if options.compare else both[:1]

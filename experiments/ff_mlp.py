@@ -42,7 +42,8 @@ class Options(_common.MLPOptions):
     head_weight_decay: float = 0.003
     """Weight decay of the softmax head."""
     lr_schedule: _common.LRSchedule = "half_linear"
-    """constant; cosine: from the peak to 0 at the epoch cap; half_linear: constant for half of it, then down to 1/E."""
+    """constant; cosine: from the peak to 0 at the epoch cap; half_linear: constant for half of it, then down to 1/E.
+    The reference optimizer is always half_linear."""
     monitor: Literal["loss", "accuracy"] = "accuracy"
     """What patience watches on the validation images: accuracy, since FF's scores are no probabilities."""
     keep: _common.Keep = "last"
@@ -54,9 +55,9 @@ class Options(_common.MLPOptions):
     goodness: Literal["sum", "mean"] | None = None
     """Sum or mean of squared activities. None: sum for logistic, mean for symba."""
     threshold: float | None = None
-    """Threshold of the goodness. None: the number of units for sum, 1 for mean."""
+    """Threshold of the goodness, for logistic. None: the number of units for sum, 1 for mean."""
     alpha: float = 4.0
-    """Sharpness of SymBa's loss."""
+    """Sharpness, for symba."""
     negatives: Literal["hard", "uniform"] = "hard"
     """Wrong labels by the head's probabilities, or all alike."""
     peer: float = 0.03
@@ -76,6 +77,7 @@ class Options(_common.MLPOptions):
             optimizer="adam",
             weight_decay=0.0,
             epochs=16,
+            validate_every=1,
             monitor="loss",
             keep="best_accuracy",
         )

@@ -40,7 +40,8 @@ class Options(NamedTuple):
     head_start: Literal["ones", "zeros", "uniform"] = "ones"
     """Start of V_i; "uniform" is PyTorch's, on +-1/sqrt(D_i), of b_i too. b_i starts at 0 otherwise."""
     statistics: Literal["examples", "identity"] = "examples"
-    """What batch normalisation subtracts and divides by: of the example inputs given to `init`, or 0 and 1."""
+    """What batch normalisation subtracts and divides by: of the example inputs given to `init`, or 0 and 1. Training
+    the blocks moves them from there."""
     eps: float = 1e-4
     """Added to the variance in batch normalisation."""
 
@@ -251,16 +252,18 @@ def closed_form(
 
 def _closed_forms(x: Any, y: Array, num_classes: int, extract: Any, ridge: float | Array) -> list[tuple[Array, Array]]:
     """V and half the mean squared error at V, for every member of the tuple of features that ``extract`` makes of x."""
+    exact = partial(jnp.matmul, precision="highest")  # accelerators round the factors of float32 products otherwise
 
     def sums(x: Any, y: Array) -> list[tuple[Array, Array]]:
-        return [(F.T @ F, F.T @ jax.nn.one_hot(y, num_classes, dtype=F.dtype)) for F in extract(x)]
+        Y = jax.nn.one_hot(y, num_classes)
+        return [(exact(F.T, F), exact(F.T, Y.astype(F.dtype))) for F in extract(x)]
 
     out = []
     for gram, target in _streamed(sums, x, y):
         r = ridge * jnp.trace(gram) / len(gram)
         factor = jax.scipy.linalg.cho_factor(gram + r * jnp.eye(len(gram), dtype=gram.dtype))
         V = jax.scipy.linalg.cho_solve(factor, target)
-        squares = len(y) - 2 * jnp.sum(V * target) + jnp.sum(V * (gram @ V))
+        squares = len(y) - 2 * jnp.sum(V * target) + jnp.sum(V * exact(gram, V))
         out.append((V, squares / (2 * len(y))))
     return out
 
@@ -327,7 +330,7 @@ def update(
     """
     settings = _checked(options)
     if part == "blocks":
-        if block_tx is None:
+        if block_tx is None or state.params.A is None:
             raise UsageError("training the blocks needs block_tx, their optimizer, here and in init")
         gradients, metrics, moments = dfa(state.params, state.R, batch, net=net, eps=settings.eps)
         old = state.params.blocks, state.params.A
@@ -377,15 +380,20 @@ def predict(
     """
     settings = _checked(options)
     if part == "blocks":
+        if state.params.A is None:
+            raise UsageError("there is no auxiliary head to predict with; give init block_tx, the blocks' optimizer")
         (F,) = features(state, x, net=net, heads=(len(net),), eps=settings.eps)
         return _scores(F, state.params.A)
     numbers = _numbers(part, net)
-    return _aggregate(state, features(state, x, net=net, heads=numbers, eps=settings.eps), numbers, settings)
+    return _aggregate(state, features(state, x, net=net, heads=numbers, eps=settings.eps), part, settings)
 
 
-def _aggregate(state: State, Fs: tuple[Array, ...], numbers: tuple[int, ...], options: Options) -> Array:
-    Z = [_scores(F, state.params.heads[i - 1]) for i, F in zip(numbers, Fs, strict=True)]
-    if len(Z) == 1 or options.aggregation == "logits":
+def _aggregate(state: State, Fs: tuple[Array, ...], part: Part, options: Options) -> Array:
+    """The scores of one head, or of all of them together, given their features."""
+    if part != "heads":
+        return _scores(Fs[0], state.params.heads[int(part) - 1])
+    Z = [_scores(F, head) for F, head in zip(Fs, state.params.heads, strict=True)]
+    if options.aggregation == "logits":
         return jnp.stack(Z).sum(0)
     link = _link if options.loss == "sl" else lambda Z, _: jax.nn.softmax(Z)
     return jnp.log(jnp.stack([link(z, options.loss) for z in Z]).mean(0) + 1e-30)
@@ -421,7 +429,7 @@ def rule(
         return _update_heads(state, batch, key, net=net, tx=tx, part=part, extract=lambda Fs: Fs, options=settings)
 
     def frozen_validate(state: State, Fs: tuple[Array, ...]) -> Array:
-        return _aggregate(state, Fs, numbers, settings)
+        return _aggregate(state, Fs, part, settings)
 
     return LearningRule(
         init=start,
@@ -464,7 +472,7 @@ def _numbers(part: Part, net: Net) -> tuple[int, ...]:
     if part == "heads":
         return tuple(range(1, len(net) + 1))
     if not isinstance(part, int) or not 1 <= part <= len(net):
-        raise UsageError(f"part is 'heads', 'blocks' or the number of a head in 1..{len(net)}; got {part!r}")
+        raise UsageError(f"part is 'heads' or the number of a head in 1..{len(net)} here; got {part!r}")
     return (part,)
 
 

@@ -20,7 +20,7 @@ EPS = 1e-30
 """In `rms`. The Matlab's exp(-100) is below the smallest normal float32, which processors may take for 0."""
 
 LABELLED_ROWS = 8192
-"""Rows that the goodness prediction puts through the network at a time: images times labels."""
+"""Rows (images times labels) that the goodness prediction puts through the network at a time; at least one label's."""
 
 Loss = Literal["logistic", "symba"]
 Goodness = Literal["sum", "mean"]
@@ -169,6 +169,7 @@ def grads(
         * eps in rms is 1e-30 in place of exp(-100), see `EPS`.
         * Overlaid label values replace the first C inputs in memory order. On colour images these are the channels of
           the first pixels, which are lost; ``label="append"`` keeps the image whole.
+        * The Matlab takes its batches in a fixed order; `fwdonly.fit` shuffles.
         * In a convolution, goodness, rms and m run over all positions and channels of the pooled map.
         * The unsupervised (hybrid images), locally connected and recurrent forms are not here.
     """
@@ -182,6 +183,8 @@ def _passes(
     """The neutral pass, then the positive and the negative one side by side: gradients, metrics and the new m."""
     num_classes = next(own.U.shape[1] for own in params if own.U is not None)
     check_labels(batch, num_classes)
+    if m is not None:
+        _check_peer(net, options)
     count = len(batch.y)
 
     q_in, neutral = _head_scores(params, batch.x, net, options)
@@ -195,7 +198,7 @@ def _passes(
         (loss, (s, wrong)), g = jax.value_and_grad(_local_loss, has_aux=True)(own.block, block, n, options)
         if m is not None:
             new_m.append(options.peer_momentum * m[at] + (1 - options.peer_momentum) * s[:count].mean(0))
-            if not (isinstance(options.peer, float | int) and options.peer == 0):
+            if _has_peer(options):
                 peer = _peer_gradient(own.block, block, n[:count], options.peer * (new_m[at].mean() - new_m[at]))
                 g = jax.tree.map(jnp.add, g, peer)
         gradients.append(Layer(g, None if own.U is None else _flat(n_neutral).T @ error))
@@ -275,7 +278,7 @@ def predict(
     """Class scores: the goodness of every label, or the head's.
 
     "goodness": for each label y the network sees x with y; the score is the sum of g_l over l >= ``first``. C passes,
-    at most `LABELLED_ROWS` rows at a time. "softmax": sum_l n_l U_l of one neutral pass.
+    as many labels at a time as make `LABELLED_ROWS` rows. "softmax": sum_l n_l U_l of one neutral pass.
 
     Raises:
         UsageError: an option that does not exist or does not fit.
@@ -312,13 +315,7 @@ def rule(
         UsageError: an option that does not exist or does not fit.
     """
     _check_literal("prediction", prediction, Prediction)
-    settings = _checked(options)
-    for number, block in enumerate(net, start=1):
-        if not (isinstance(settings.peer, float | int) and settings.peer == 0) and not _can_peer(block):
-            raise UsageError(
-                f"peer normalisation needs blocks with an activation and no maximum pooling, unlike block {number}; "
-                "set peer=0"
-            )
+    _check_peer(net, _checked(options))
     other = "softmax" if prediction == "goodness" else "goodness"
     read = {mode: partial(predict, net=net, prediction=mode, **options) for mode in get_args(Prediction)}
     return LearningRule(
@@ -397,8 +394,19 @@ def _check_literal(name: str, value: Any, known: Any) -> None:
         raise UsageError(f"{name} is one of {', '.join(map(repr, get_args(known)))}; got {value!r}")
 
 
-def _can_peer(block: Any) -> bool:
-    return hasattr(block, "activation") and getattr(block, "pool", "none") != "max"
+def _has_peer(options: Options) -> bool:
+    """False only where the strength is known to be 0."""
+    return not (isinstance(options.peer, float | int) and options.peer == 0)
+
+
+def _check_peer(net: Net, options: Options) -> None:
+    for number, block in enumerate(net, start=1):
+        fits = hasattr(block, "activation") and getattr(block, "pool", "none") != "max"
+        if _has_peer(options) and not fits:
+            raise UsageError(
+                f"peer normalisation needs blocks with an activation and no maximum pooling, unlike block {number}; "
+                "set peer=0"
+            )
 
 
 def _sums(options: Options) -> bool:
@@ -426,7 +434,7 @@ def _labelled(x: Array, label: Array, how: Label) -> Array:
             f"the label of {label.shape[1]} classes does not fit into inputs of {flat.shape[1]} values; "
             'use label="append" or larger images'
         )
-    return flat.at[:, : label.shape[1]].set(label).reshape(x.shape)
+    return jnp.asarray(flat).at[:, : label.shape[1]].set(label).reshape(x.shape)
 
 
 def _flat(a: Array) -> Array:

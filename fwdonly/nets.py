@@ -62,6 +62,9 @@ class Conv(nn.Module):
 
     @nn.compact
     def __call__(self, x: Float[Array, "batch height width in"]) -> Float[Array, "batch out_h out_w out"]:
+        for name, known in (("pool", ("average", "max", "none")), ("bias", ("zero", "uniform", "none"))):
+            if getattr(self, name) not in known:
+                raise UsageError(f"{name} is one of {', '.join(known)}; got {getattr(self, name)!r}")
         bound = (9 * x.shape[-1] / self.groups) ** -0.5
         x = nn.Conv(
             self.channels,

@@ -28,7 +28,8 @@ def sweep(
 ) -> Result:
     """Train one run per entry of ``seeds``, each with its own numeric hyperparameters.
 
-    A run's numbers equal those of `fwdonly.fit` with the same seed: bit for bit with "map", to rounding with "vmap".
+    A run's numbers equal those of `fwdonly.fit` with the same seed: bit for bit with "map", to rounding with "vmap" and
+    where one of them keeps the features of frozen layers and the other one does not (`Plan.cache_gb`).
     A run that stops early, or diverges, is frozen while the others go on; with "map" it then costs nothing.
 
     Args:

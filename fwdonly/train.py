@@ -53,8 +53,8 @@ class Plan:
             once per validation.
         cache_gb: memory for the features of frozen layers (see `fwdonly.base.Frozen`), in 10^9 bytes: if the features
             of all runs fit they are computed once per stage, otherwise with every batch; the numbers are equal to
-            rounding. None: half of the memory that is free when the stage begins. 0: never. Augmented images are never
-            kept.
+            rounding. None: half of the memory that is free when the stage begins (a resumed run does as it did
+            before). 0: never. Augmented images are never kept.
         chunk_steps: steps (of every run of a sweep) per compiled call, after which the host reports and may stop.
     """
 
@@ -121,8 +121,8 @@ class Result:
             further readouts adds ``val_accuracy_<name>``.
         epochs: epochs trained, all stages together.
         kept_epoch: the epoch of the last stage whose state was kept, from 1; 0 is the start state.
-        val_loss, val_accuracy: of the kept state's prediction; NaN for a diverged run. Equal to its row of the history
-            unless the rule steers by other scores than its prediction.
+        val_loss, val_accuracy: of the kept state's prediction (that of the stage under way, where the training was
+            stopped); NaN for a diverged run. Equal to its row of the history unless the rule steers by other scores.
         test_loss, test_accuracy: of the kept state; NaN for a diverged run and where the training was stopped.
         readouts: ``val_accuracy`` and ``test_accuracy`` by name of further readouts, where the rule has any.
         diverged: the loss became NaN or infinite; the run was frozen, the others went on.
@@ -171,7 +171,8 @@ def fit(
         split: (training indices, validation indices) into ``data.x_train``; default `fwdonly.data.split`.
         callback: called after every compiled chunk and epoch; a true return value stops the training there.
         checkpoint: file to write about once a minute and on a stop; a resumed run equals an uninterrupted one bit
-            for bit. It knows plan, data, split and seed, and the shapes of the state, but not the rule's own options.
+            for bit, unless it is given another ``cache_gb``. It knows plan, data, split and seed, and the shapes of the
+            state, but not the rule's own options.
         resume: continue from ``checkpoint`` if that file exists.
 
     Raises:
@@ -391,7 +392,7 @@ def _end_epoch(
             scores = functools.partial(_read, job, read, learner.state, arrays.x, run.val)
             row[f"val_accuracy_{name}"] = _evaluate(scores, y)[1]
         finite = jnp.isfinite(row["train_loss"]) & jnp.isfinite(row["val_loss"])
-        row["val_accuracy"] = jnp.where(finite, row["val_accuracy"], jnp.nan)
+        row |= {k: jnp.where(finite, v, jnp.nan) for k, v in row.items() if k.startswith("val_accuracy")}
         score = row["val_loss"] if plan.monitor == "loss" else -row["val_accuracy"]
         improved = score < tracker.best_score - plan.min_delta
         waited = jnp.where(improved, 0, tracker.waited + plan.validate_every)
@@ -420,14 +421,12 @@ def _end_epoch(
     return jax.lax.cond(tracker.active, close, skip, learner, tracker)
 
 
-def _final(job: _Job, kept: State, run: _Run, arrays: _Arrays) -> dict[str, Any]:
-    """The metrics of the kept state on the validation split and on the test set, which nothing else reads."""
+def _final(job: _Job, tests: bool, kept: State, run: _Run, arrays: _Arrays) -> dict[str, Any]:
+    """The metrics of the kept state on the validation split and, if ``tests``, on the test set, read only here."""
     rule, out = _stages(job.source, run.hyper)[job.stage], {}
     everything = jnp.arange(len(arrays.y_test), dtype=jnp.int32)
-    for part, x, y, indices in (
-        ("val", arrays.x, arrays.y[run.val], run.val),
-        ("test", arrays.x_test, arrays.y_test, everything),
-    ):
+    parts = [("val", arrays.x, arrays.y[run.val], run.val), ("test", arrays.x_test, arrays.y_test, everything)]
+    for part, x, y, indices in parts if tests else parts[:1]:
         for name, read in (("", rule.predict), *rule.readouts):
             loss, accuracy = _evaluate(functools.partial(_read, job, read, kept, x, indices), y)
             out.setdefault(name, {}).update({f"{part}_loss": loss, f"{part}_accuracy": accuracy})
@@ -498,7 +497,9 @@ class _Programs:
 
 
 def _chunk_sizes(steps: int, limit: int) -> list[int]:
-    """Split an epoch into chunks of at most ``limit`` steps, equal ones if they need not be too short for that."""
+    """Split steps into chunks of at most ``limit`` steps, equal ones if they need not be too short for that."""
+    if steps == 0:  # an epoch left after its last step, before its validation
+        return []
     divisor = max(size for size in range(1, min(limit, steps) + 1) if steps % size == 0)
     if 2 * divisor >= min(limit, steps):
         return [divisor] * (steps // divisor)
@@ -523,8 +524,10 @@ def train(
     resume: bool,
 ) -> Result:
     """The loop behind `fit` and `fwdonly.sweep`; arguments as there, every array with its runs axis already on."""
-    if split[1].shape[-1] == 0 or len(data.y_test) == 0:
-        raise UsageError(f"{data.name} needs validation and test images; give a split and a data set that have some")
+    if 0 in (split[0].shape[-1], split[1].shape[-1], len(data.y_test)):
+        raise UsageError(
+            f"{data.name} needs images to train on, to validate and to test; give a split and a data set that have some"
+        )
     for name, y in (("training", data.y_train), ("test", data.y_test)):
         if y.min() < 0 or y.max() >= data.num_classes:
             raise UsageError(
@@ -545,7 +548,7 @@ def train(
     fingerprint = {
         "how": how,
         "split": hashlib.sha256(b"".join(np.ascontiguousarray(part).tobytes() for part in split)).hexdigest()[:16],
-        "plan": [dataclasses.asdict(plan) for plan in plans],
+        "plan": [dataclasses.asdict(plan) | {"cache_gb": None} for plan in plans],  # where features lie changes nothing
         "seeds": seeds.tolist(),
         "hyper": {name: value.tolist() for name, value in sorted(hyper.items())},
         "data": data.digest,
@@ -568,14 +571,17 @@ def train(
         job = jobs[host.stage]
         host.enter(job, tracker)
         host.start_clock()
-        run = run._replace(cache=None)  # before the next one is made: there may be room for one of them only
         run = run._replace(cache=host.keep_features(job, tracker, run, arrays))
         host.stop_clock()
+        # A full batch that runs through the frozen layers again is a long step.
+        limit = 1 if plans[0].batch_size is None and run.cache is None else job.plan.chunk_steps
         while host.active.any() and not stopped:
             host.start_clock()
-            for size in _chunk_sizes(steps, job.plan.chunk_steps)[host.chunk :]:
-                before = tracker.order, tracker.key, tracker.active, run, arrays
-                learner, loss = host.run(_chunk, job, learner, *before, static=(size,), donate=(0,))
+            for size in _chunk_sizes(steps - host.step, limit):
+                order, key, active = tracker.order, tracker.key, tracker.active
+                learner, loss = host.run(
+                    _chunk, job, learner, order, key, active, run, arrays, static=(size,), donate=(0,)
+                )
                 # Waits for the chunk before this one only, so that the device always has the next chunk to work on.
                 stopped = host.tell_chunk(size, loss)
                 if stopped or host.checkpoint_due():
@@ -587,21 +593,21 @@ def train(
                 stopped = host.tell_epoch(tracker, row)
                 if stopped or host.checkpoint_due():
                     host.pause(learner, tracker)
+        run = run._replace(cache=None)  # before the next one is made: there may be room for one of them only
         if stopped or host.stage == count - 1:
             break
         host.stage += 1
-        learner, tracker = host.run(_enter, jobs[host.stage], learner, tracker, run._replace(cache=None), arrays)
+        learner, tracker = host.run(_enter, jobs[host.stage], learner, tracker, run, arrays)
     # Asked to stop at the very end: there is nothing left to stop.
     stopped = stopped and (host.stage < count - 1 or bool(np.any(tracker.active)))
 
     diverged, kept_epoch = np.asarray(tracker.diverged), np.asarray(tracker.kept_epoch)
-    measured = {name: host.kept(name, kept_epoch) for name in ("val_loss", "val_accuracy")}
-    measured |= dict.fromkeys(("test_loss", "test_accuracy"), np.full(seeds.shape, np.nan))
-    readouts = {}
+    final = host.run(_final, jobs[host.stage], tracker.kept, run, arrays, static=(not stopped,))
+    untested = dict.fromkeys(("test_loss", "test_accuracy"), np.full(seeds.shape, np.nan))
+    final = {name: untested | found for name, found in final.items()}
+    measured = final.pop("")
+    readouts = {name: {k: v for k, v in found.items() if "accuracy" in k} for name, found in final.items()}
     if not stopped:
-        final = host.run(_final, jobs[-1], tracker.kept, run._replace(cache=None), arrays)
-        measured |= final.pop("")
-        readouts = {name: {k: v for k, v in found.items() if "accuracy" in k} for name, found in final.items()}
         host.save(learner, tracker)
 
     def unless_diverged(value: Any) -> np.ndarray:
@@ -665,7 +671,8 @@ class _Host:
     ) -> None:
         self.callback, self.checkpoint, self.fingerprint, self.plans = callback, checkpoint, fingerprint, plans
         self.run = _Programs()
-        self.stage = self.epoch = self.chunk = self.step = 0
+        self.stage = self.epoch = self.step = 0
+        self.features_kept: dict[int, bool] = {}  # by stage; a resumed run does as it did before
         self.rows: list[dict[str, np.ndarray]] = []
         self.active = np.asarray(True)
         self.pending: tuple[int, Array] | None = None
@@ -679,23 +686,30 @@ class _Host:
         self.job, self.active = job, np.asarray(tracker.active)
         self.per_epoch = job.steps // job.plan.validate_every
         self.epoch = int(np.asarray(tracker.epoch).max())
-        self.step = sum(_chunk_sizes(job.steps, job.plan.chunk_steps)[: self.chunk])
 
     def keep_features(self, job: _Job, tracker: _Tracker, run: _Run, arrays: _Arrays) -> tuple[Any, Any] | None:
         """The features of the frozen layers, where there are any, the images stay as they are, and they fit."""
         first_run = jax.tree.map(lambda a: jnp.asarray(a).ravel()[0], run.hyper)
-        if job.plan.augment or job.plan.cache_gb == 0 or _stages(job.source, first_run)[job.stage].frozen is None:
+        nothing_to_keep = job.plan.augment or _stages(job.source, first_run)[job.stage].frozen is None
+        if nothing_to_keep or not self.active.any():
             return None
-        args = tracker.kept, run, arrays
-        shapes = jax.eval_shape(_lift(functools.partial(_features, job), job.how), *args)
-        need = sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(shapes)) / 1e9
-        if need > (_free_gb() / 2 if job.plan.cache_gb is None else job.plan.cache_gb):
+        args, room = (tracker.kept, run, arrays), job.plan.cache_gb
+        fits = self.features_kept.get(job.stage) if room is None else None
+        if fits is None:
+            shapes = jax.eval_shape(_lift(functools.partial(_features, job), job.how), *args)
+            need = sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(shapes)) / 1e9
+            fits = need <= (_free_gb() / 2 if room is None else room)
+        self.features_kept[job.stage] = fits
+        if not fits:
             return None
-        return jax.block_until_ready(self.run(_features, job, *args))
+        features = self.run(_features, job, *args)
+        for leaf in jax.tree.leaves(features):
+            _wait(leaf)
+        return features
 
     def tell_chunk(self, size: int, loss: Array) -> bool:
         """Note a chunk that is under way, wait for the one before it and report that; true if asked to stop."""
-        self.chunk, self.step = self.chunk + 1, self.step + size
+        self.step += size
         done, self.pending = self.pending, (self.step, loss)
         if done is None:
             return False
@@ -712,7 +726,7 @@ class _Host:
             | {name: np.asarray(value) for name, value in row.items()}
         )
         self.active, self.pending = np.asarray(tracker.active), None
-        self.chunk = self.step = 0
+        self.step = 0
         self.stop_clock()
         return self.tell(0, self.rows[-1]["train_loss"], self.rows[-1])
 
@@ -723,14 +737,6 @@ class _Host:
         epoch, step = self.epoch + step // self.per_epoch, step % self.per_epoch
         position = (self.stage, tuple(plan.epochs for plan in self.plans), epoch, step, self.per_epoch)
         return bool(self.callback(Progress(*position, self.seconds, loss, self.active, row)))
-
-    def kept(self, name: str, kept_epoch: np.ndarray) -> np.ndarray:
-        """A column of the history in each run's kept epoch of this stage, NaN where none was kept."""
-        value = np.full(kept_epoch.shape, np.nan)
-        for row in self.rows:
-            if row["stage"] == self.stage:
-                value = np.where(row["epoch"] == kept_epoch, row[name], value)
-        return value
 
     def start_clock(self) -> None:
         self.clock = time.perf_counter(), self.run.compile_seconds
@@ -759,7 +765,8 @@ class _Host:
         meta = {
             "fingerprint": self.fingerprint,
             "stage": self.stage,
-            "chunk": self.chunk,
+            "step": self.step,
+            "features_kept": list(self.features_kept.items()),
             "train_seconds": self.seconds,
             "compile_seconds": self.compiled_before + self.run.compile_seconds,
             "rows": [{name: (value.tolist(), str(value.dtype)) for name, value in row.items()} for row in self.rows],
@@ -772,7 +779,8 @@ class _Host:
         assert self.checkpoint is not None
         meta = checkpoints.read_meta(self.checkpoint)
         _check_fingerprint(self.checkpoint, meta.get("fingerprint", {}), self.fingerprint)
-        self.stage, self.chunk = meta["stage"], meta["chunk"]
+        self.stage, self.step = meta["stage"], meta["step"]
+        self.features_kept = dict(meta["features_kept"])
         self.seconds, self.compiled_before = meta["train_seconds"], meta["compile_seconds"]
         self.rows = [{name: np.asarray(value, dtype) for name, (value, dtype) in row.items()} for row in meta["rows"]]
         how, job = jobs[0].how, jobs[self.stage]
@@ -829,7 +837,12 @@ def _check_fingerprint(path: str | Path, found: dict[str, Any], expected: dict[s
 
 
 def _history(rows: list[dict[str, np.ndarray]]) -> dict[str, Any]:
-    """Columns from rows; ``layer_loss`` stays a list because stages differ in their number of layers."""
-    names = rows[0] if rows else ()
-    columns: dict[str, Any] = {name: [row[name] for row in rows] for name in names}
-    return {name: values if name == "layer_loss" else np.stack(values) for name, values in columns.items()}
+    """Columns from rows, NaN where a stage does not have them; values per layer stay a list, since stages differ."""
+    columns: dict[str, Any] = {}
+    for name in dict.fromkeys(name for row in rows for name in row):
+        per_layer = any(row[name].ndim > row["train_loss"].ndim for row in rows if name in row)
+        values = [
+            row.get(name, np.full(row["train_loss"].shape + (0,) * per_layer, np.nan, np.float32)) for row in rows
+        ]
+        columns[name] = values if per_layer else np.stack(values)
+    return columns

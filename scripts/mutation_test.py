@@ -182,10 +182,10 @@ MUTANTS = [
     ),
     Mutant(
         "train.py",
-        'self.stage, self.chunk = meta["stage"], meta["chunk"]',
-        'self.stage, self.chunk = meta["stage"], 0',
+        'self.stage, self.step = meta["stage"], meta["step"]',
+        'self.stage, self.step = meta["stage"], 0',
         (TRAIN,),
-        "a resumed run repeats the chunks of its epoch",
+        "a resumed run repeats the steps of its epoch",
     ),
     Mutant(
         "train.py",
@@ -362,7 +362,9 @@ def survives(number: int, mutant: Mutant) -> bool:
 
 def main() -> int:
     """Run the mutants named by number on the command line, or all."""
-    control = Mutant("mf.py", "", "", (EQUATIONS, LOCALITY, CONTRACT, TRAIN), "control: no defect, every test passes")
+    control = Mutant(
+        "mf.py", "", "", (EQUATIONS, ANCESTORS, LOCALITY, CONTRACT, TRAIN), "control: no defect, every test passes"
+    )
     if not survives(-1, control):
         print("the tests fail without a mutant; nothing can be said of mutants")
         return 1

@@ -358,6 +358,8 @@ def test_batches_without_usable_labels_are_refused_in_one_line(name, y, batch, k
 
 
 POOLED = nets.cnn([3], pool="max")
+PAIR = Batch(IMAGES, jnp.array([0, 1]))
+WITHOUT_A = cafo.init(jax.random.key(0), VECTORS, net=nets.mlp([4]), tx=TX, num_classes=3)
 
 
 @pytest.mark.parametrize(
@@ -374,6 +376,14 @@ POOLED = nets.cnn([3], pool="max")
         lambda: cafo.rule(POOLED, TX, num_classes=3, loss="hinge"),
         lambda: cafo.rule(POOLED, TX, num_classes=3, loss="mse", head_bias=True),
         lambda: cafo.rule(POOLED, TX, num_classes=3, part=2),
+        lambda: nets.cnn([3], pool="avg")[0].init(jax.random.key(0), IMAGES),
+        lambda: nets.cnn([3], bias="unifrom")[0].init(jax.random.key(0), IMAGES),
+        lambda: cafo.predict(WITHOUT_A, VECTORS, net=nets.mlp([4]), part="blocks"),
+        lambda: cafo.update(WITHOUT_A, PAIR, jax.random.key(0), net=nets.mlp([4]), tx=TX, part="blocks", block_tx=TX),
+        lambda: ff.update(
+            *(ff.rule(POOLED, TX, num_classes=3, peer=0).init(jax.random.key(0), IMAGES), PAIR, jax.random.key(0)),
+            **{"net": POOLED, "tx": TX},
+        ),
         lambda: cafo.rule(POOLED, TX, num_classes=3, part="blocks"),
         lambda: cafo.rule(POOLED, TX, num_classes=3, rigde=0.1),
         lambda: cwc.rule(nets.cnn([4]), TX, num_classes=3).init(jax.random.key(0), IMAGES),

@@ -94,8 +94,9 @@ def test_ff_reports_both_predictions_and_bp_beside_it(script, tmp_path):
 
 def test_cafo_runs_closed_form_descent_and_feedback_alignment(script, tmp_path):
     small = [*SMALL, "--channels", "4", "8", "--output-dir"]
-    assert script("cafo_cnn", *small, tmp_path / "mse", "--loss", "mse")[0] == 0
-    rows = [row for row in metrics(tmp_path / "mse") if row["seed"] == "0"]
+    assert script("cafo_cnn", *small, tmp_path / "mse", "--loss", "mse", "--compare", "--bp.epochs", "2")[0] == 0
+    assert sum(row["rule"] == "bp" for row in metrics(tmp_path / "mse")) == 4
+    rows = [row for row in metrics(tmp_path / "mse") if row["seed"] == "0" and row["rule"] == "cafo"]
     assert [(row["stage"], row["epoch"]) for row in rows] == [("0", "1"), ("1", "1")]  # a head each, at once
     full = ["--batch-size", "None", "--epochs", "6", "--validate-every", "3", "--optimizer", "sgd"]
     assert script("cafo_cnn", *small, tmp_path / "full", *full)[0] == 0
@@ -104,7 +105,7 @@ def test_cafo_runs_closed_form_descent_and_feedback_alignment(script, tmp_path):
     assert script("cafo_cnn", *small, tmp_path / "dfa", *dfa)[0] == 0
     rows = [row for row in metrics(tmp_path / "dfa") if row["seed"] == "1" and row["rule"] == "cafo"]
     assert [row["stage"] for row in rows] == list("0001122")
-    assert "CAFO 3+2+2, BP 2" in (tmp_path / "dfa" / "table.md").read_text()
+    assert "CAFO 3+2+2, BP 10" in (tmp_path / "dfa" / "table.md").read_text()
 
 
 def test_cwc_runs(script, tmp_path):
@@ -321,6 +322,10 @@ def test_every_bad_input_is_one_line_a_non_zero_exit_and_loses_nothing(script, t
         "validations": ("cafo_cnn", [*digits[:2], "--epochs", "10", "--validate-every", "3", *new], "validate_every"),
         "rate of the head": ("ff_mlp", [*digits, "--head-learning-rate", "nan"], "head-learning-rate"),
         "epochs of the blocks": ("cafo_cnn", [*digits[:2], "--blocks", "dfa", "--block-epochs", "0", *new], "epochs"),
+        "validations of blocks": (
+            *("cafo_cnn", [*digits[:2], "--blocks", "dfa", "--validate-every", "2", *new]),
+            "--block-epochs",
+        ),
         "foreign optimizer": ("ff_mlp", [*digits, "--compare", "--bp.optimizer", "None"], "another rule"),
     }
     for name, (script_name, arguments, word) in cases.items():

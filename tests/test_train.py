@@ -405,8 +405,7 @@ def test_kept_features_and_recomputed_ones_give_the_same_numbers(tiny, monkeypat
         if how == "fit":
             results.append(fit(HEADS, tiny, plan, seed=3))
         else:
-            make = {"map": cafo_stages, "vmap": cafo_stages}[how]
-            results.append(sweep(make, tiny, plan, seeds=[3, 4], hyper={"learning_rate": 0.1}, how=how))
+            results.append(sweep(cafo_stages, tiny, plan, seeds=[3, 4], hyper={"learning_rate": 0.1}, how=how))
         assert all(made) if cache_gb is None else not any(made)
         made.clear()
     kept, recomputed = results
@@ -466,14 +465,59 @@ def test_every_stage_follows_its_own_plan(tiny, tmp_path):
     assert same_result(fit(STAGES, tiny, plans, checkpoint=path, resume=True), whole)
 
 
-def test_a_resumed_run_with_kept_features_equals_an_uninterrupted_one(tiny, tmp_path):
+def test_a_resumed_run_with_kept_features_equals_an_uninterrupted_one(tiny, tmp_path, monkeypatch):
+    made = watched(monkeypatch)
     plan = Plan(epochs=4, batch_size=20, validate_every=2, chunk_steps=5, keep="best_loss")
     whole, calls = fit(HEADS, tiny, plan), []
     fit(HEADS, tiny, plan, callback=calls.append)
     for number in (2, len(calls) // 2 + 1, len(calls) - 1):
         path = tmp_path / f"{number}.npz"
         fit(HEADS, tiny, plan, callback=StopAfter(number), checkpoint=path)
-        assert same_result(fit(HEADS, tiny, plan, checkpoint=path, resume=True), whole)
+        assert all(made)
+        with monkeypatch.context() as patch:  # what was kept is kept again, however little memory there is now
+            patch.setattr(loop, "_free_gb", lambda: 0.0)
+            made.clear()
+            assert same_result(fit(HEADS, tiny, plan, checkpoint=path, resume=True), whole)
+            assert any(made) or number == len(calls) - 1  # which is the end, and needs none
+        fit(
+            HEADS, tiny, dataclasses.replace(plan, cache_gb=0.0), checkpoint=path, resume=True
+        )  # or not, if one says so
+
+
+def test_a_stopped_run_reports_the_prediction_of_what_it_kept(tiny):
+    stopped = fit(HEADS, tiny, Plan(epochs=3, batch_size=20, keep="last"), callback=StopAfter(4))
+    _, val = data.split(tiny)
+    x = data.normalise(jnp.asarray(tiny.x_train[val]), *data.statistics(tiny))
+    scores = cafo.predict(stopped.state, x, net=nets.mlp([12, 8]))
+    np.testing.assert_allclose(stopped.val_accuracy, (scores.argmax(1) == tiny.y_train[val]).mean(), atol=1e-6)
+    assert not stopped.finished and np.isnan(stopped.test_accuracy)
+
+
+def test_stages_that_measure_different_things_share_one_history(tiny):
+    adam = optax.adam(0.01)
+    blocks, head, _ = cafo.stages(nets.mlp([12, 8]), adam, num_classes=4, block_tx=adam)
+    for stages, with_layers in (((blocks, head), [0, 1]), ((head, blocks), [1, 0])):
+        history = fit(stages, tiny, Plan(epochs=1, batch_size=20)).history
+        assert [len(losses) for losses in history["layer_loss"]] == with_layers
+
+
+def test_one_stages_features_are_gone_when_the_next_ones_are_made(tiny, monkeypatch):
+    alive, keep = [], loop._Host.keep_features
+
+    def watching(*args):
+        alive.append({array.shape for array in jax.live_arrays()} & {(180, 101), (180, 97)})
+        return keep(*args)
+
+    monkeypatch.setattr(loop._Host, "keep_features", watching)
+    heads = cafo.stages(nets.mlp([101, 97]), optax.sgd(0.1), num_classes=4)
+    fit(
+        heads,
+        tiny,
+        Plan(epochs=1, batch_size=20),
+        callback=lambda _: alive.append({a.shape for a in jax.live_arrays()}),
+    )
+    assert alive[0] == set() and (180, 101) in alive[1]  # the control: they are seen while they are kept
+    assert (180, 101) not in alive[-2] | alive[-1]
 
 
 # Bad input -----------------------------------------------------------------------------------------------------------
