@@ -472,6 +472,7 @@ def test_a_resumed_run_with_kept_features_equals_an_uninterrupted_one(tiny, tmp_
     fit(HEADS, tiny, plan, callback=calls.append)
     for number in (2, len(calls) // 2 + 1, len(calls) - 1):
         path = tmp_path / f"{number}.npz"
+        made.clear()
         fit(HEADS, tiny, plan, callback=StopAfter(number), checkpoint=path)
         assert all(made)
         with monkeypatch.context() as patch:  # what was kept is kept again, however little memory there is now
