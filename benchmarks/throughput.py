@@ -543,7 +543,7 @@ def main() -> int:
         ]
         print(report.markdown(["layers of 1000, batch 4096, Adam", "MF temporary MB", "BP", "MF / BP"], table))
     if options.output:
-        settings = {k: str(v) if isinstance(v, Path) else v for k, v in dataclasses.asdict(options).items()}
+        settings = {name: value for name, value in dataclasses.asdict(options).items() if name != "output"}
         content: dict[str, Any] = {
             "options": settings,
             "environment": report.environment() | {"torch": getattr(_torch(), "__version__", None)},

@@ -10,6 +10,7 @@ import numpy as np
 import optax
 import pytest
 import reference.cafo
+import reference.cwc
 import reference.ff
 import reference.mf
 
@@ -699,7 +700,7 @@ def test_cwc_equals_the_restatement(float64, key):
     a, layers = x.reshape(BATCH, -1), [weights(own) for own in state.params]
     for at, layer in enumerate(layers):
         s = np.maximum(a @ layer["W"] + layer["b"], 0)
-        loss, dW, db, a = reference.ff.competitive_gradient(layer, a, y, CLASSES)
+        loss, dW, db, a = reference.cwc.competitive_gradient(layer, a, y, CLASSES)
         near(metrics["layer_loss"][at], loss)
         near(weights(gradient[at]), {"W": dW, "b": db})
         near(weights(stepped.params[at]), {"W": layer["W"] - 0.1 * dW, "b": layer["b"] - 0.1 * db})
@@ -778,7 +779,7 @@ def test_gradients_of_one_layer_by_differences(rule):
     y = rng.integers(3, size=7)
     run = {
         "symba": lambda: reference.ff.symba_gradient({"W": W, "b": b}, x, other, 4.0),
-        "cwc": lambda: reference.ff.competitive_gradient({"W": W, "b": b}, x, y, 3),
+        "cwc": lambda: reference.cwc.competitive_gradient({"W": W, "b": b}, x, y, 3),
     }.get(rule, lambda: reference.cafo.head_gradient(x, W, b, y, 6, rule))
     _, dW, db, *_ = run()
     assert_slopes(lambda: run()[0], W=(dW, W), b=(db, b))

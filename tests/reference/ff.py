@@ -1,6 +1,5 @@
-"""Forward-Forward in float64 NumPy, restated from Hinton's released Matlab (shared/methods/ff.md, 3.1-3.4), with the
-pair loss of SymBa (arXiv 2303.08418) and the channel groups of CwC (arXiv 2312.12668) for one dense layer each
-(shared/methods/variants.md, 3.1 and 3.3). No autodiff, no fwdonly.
+"""Forward-Forward in float64 NumPy, from the equations of Hinton's released Matlab (arXiv 2212.13345), with the pair loss
+of SymBa (arXiv 2303.08418) for one dense layer. No autodiff, no fwdonly.
 
 A layer is a dict: ``W`` (n_in, n_out), ``b`` (n_out), ``m`` (n_out, running mean activity) and, where the head reads
 it, ``U`` (n_out, C); the last layer has one. A network is a list of layers; hidden layers count from 1. ``x`` is
@@ -138,16 +137,3 @@ def symba_gradient(layer, n_pos, n_neg, alpha=4.0):
     dG = (-alpha * sigmoid(z) / len(z))[:, None]  # by G_pos; by G_neg the negative of it
     d_pos, d_neg = dG * 2 * s_pos / s_pos.shape[1], -dG * 2 * s_neg / s_neg.shape[1]
     return np.logaddexp(0, z).mean(), n_pos.T @ d_pos + n_neg.T @ d_neg, d_pos.sum(0) + d_neg.sum(0)
-
-
-def competitive_gradient(layer, a, y, C, eps=1e-4):
-    """CwC's loss of one dense block (ReLU, then batch norm), dW and db (descent), and the block's output y_."""
-    s = np.maximum(a @ layer["W"] + layer["b"], 0)
-    deviation = np.sqrt(s.var(0) + eps)
-    y_ = (s - s.mean(0)) / deviation
-    size = s.shape[1] // C
-    loss, E = cross_entropy((y_**2).reshape(len(a), C, size).mean(2), y)
-    dy = np.repeat(E, size, axis=1) * 2 * y_ / size
-    ds = (dy - dy.mean(0) - y_ * (dy * y_).mean(0)) / deviation
-    dz = ds * (s > 0)
-    return loss, a.T @ dz, dz.sum(0), y_
