@@ -1,5 +1,5 @@
-"""Cascaded Forward in float64 NumPy, from the equations of arXiv 2303.09728's public code, the DFA variant from those of
-arXiv 2509.19063. No autodiff, no fwdonly.
+"""Cascaded Forward in float64 NumPy, from the equations of arXiv 2303.09728's public code, the DFA variant from those
+of arXiv 2509.19063. No autodiff, no fwdonly.
 
 A block is a dict: ``W`` (n_in, n_out), or (3, 3, in, out) for a convolution block, ``b`` (n_out) or none, and batch
 norm's ``gamma`` and ``beta`` (n_out). Images are (B, H, W, c) and are flattened in that order. A head is a dict: ``V``

@@ -1,5 +1,5 @@
-"""Forward-Forward in float64 NumPy, from the equations of Hinton's released Matlab (arXiv 2212.13345), with the pair loss
-of SymBa (arXiv 2303.08418) for one dense layer. No autodiff, no fwdonly.
+"""Forward-Forward in float64 NumPy, from the equations of Hinton's released Matlab (arXiv 2212.13345), with the pair
+loss of SymBa (arXiv 2303.08418) for one dense layer. No autodiff, no fwdonly.
 
 A layer is a dict: ``W`` (n_in, n_out), ``b`` (n_out), ``m`` (n_out, running mean activity) and, where the head reads
 it, ``U`` (n_out, C); the last layer has one. A network is a list of layers; hidden layers count from 1. ``x`` is
