@@ -4,6 +4,7 @@ Blocks are value-hashable, so a freshly built equal network does not compile ane
 """
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any, Literal
 
 import flax.linen as nn
@@ -73,12 +74,29 @@ class Conv(nn.Module):
             kernel_init=self.kernel_init,
             bias_init=_uniform(bound) if self.bias == "uniform" else nn.initializers.zeros,
             use_bias=self.bias != "none",
+            conv_general_dilated=partial(_as_product, self.groups) if jax.default_backend() == "cpu" else None,
             feature_group_count=self.groups,
         )(x)
         x = self.activation(x)
         if self.pool == "none":
             return x
         return {"average": nn.avg_pool, "max": nn.max_pool}[self.pool](x, (2, 2), strides=(2, 2))
+
+
+def _as_product(groups: int, x: Array, kernel: Array, *_: Any, **__: Any) -> Array:
+    """The 3x3 convolution of `Conv` as a matrix product over the nine shifted images side by side.
+
+    On CPU and within a loop, XLA (jaxlib 0.10.2) compiles the kernel's gradient of its own convolution into a program
+    some fifty times slower: four steps of Cascaded-Forward's blocks in a scan took 36.5 s, and 0.67 s with this product.
+    """
+    height, width, channels = x.shape[1:]
+    padded = jnp.pad(x, ((0, 0), (1, 1), (1, 1), (0, 0)))
+    shifted = [padded[:, i : i + height, j : j + width] for i in range(3) for j in range(3)]
+    if groups == 1:
+        return jnp.concatenate(shifted, axis=-1) @ kernel.reshape(-1, kernel.shape[-1])
+    parts = jnp.stack(shifted, axis=3).reshape(*x.shape[:3], 9, groups, channels // groups)
+    weights = kernel.reshape(9, channels // groups, groups, -1)
+    return jnp.einsum("bhwkgc,kcgo->bhwgo", parts, weights).reshape(*x.shape[:3], -1)
 
 
 def _uniform(bound: float) -> Initializer:

@@ -816,3 +816,26 @@ def test_dfa_by_differences(net):
         u = (e @ R_i).reshape(output(block, h).shape)
         fixed = lambda b=block, h=h, u=u: (u * output(b, h)).sum()
         assert_slopes(fixed, **{k: (gradient[k], block[k]) for k in block})
+
+
+@pytest.mark.parametrize("groups", [1, 2])
+def test_convolution_as_a_product_is_the_convolution(float64, groups):
+    """Value and both gradients; the control has its groups mixed up."""
+    rng = np.random.default_rng(0)
+    x, kernel = jnp.asarray(rng.normal(size=(2, 5, 4, 6))), jnp.asarray(rng.normal(size=(3, 3, 6 // groups, 8)))
+    u = jnp.asarray(rng.normal(size=(2, 5, 4, 8)))
+
+    def native(x, kernel):
+        layout = ("NHWC", "HWIO", "NHWC")
+        return jax.lax.conv_general_dilated(
+            x, kernel, (1, 1), ((1, 1), (1, 1)), dimension_numbers=layout, feature_group_count=groups
+        )
+
+    def outcome(convolution):
+        out, pull = jax.vjp(convolution, x, kernel)
+        return out, *pull(u)
+
+    product = partial(nets._as_product, groups)
+    for a, b in zip(outcome(product), outcome(native), strict=True):
+        np.testing.assert_allclose(a, b, atol=1e-12)
+    assert not np.allclose(product(x[..., ::-1], kernel), native(x, kernel))
