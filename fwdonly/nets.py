@@ -87,7 +87,7 @@ def _as_product(groups: int, x: Array, kernel: Array, *_: Any, **__: Any) -> Arr
     """The 3x3 convolution of `Conv` as a matrix product over the nine shifted images side by side.
 
     On CPU and within a loop, XLA (jaxlib 0.10.2) compiles the kernel's gradient of its own convolution into a program
-    some fifty times slower: four steps of Cascaded-Forward's blocks in a scan took 36.5 s, and 0.67 s with this product.
+    some fifty times slower: four steps of Cascaded-Forward's blocks in a scan took 36.5 s, and 0.67 s with this.
     """
     height, width, channels = x.shape[1:]
     padded = jnp.pad(x, ((0, 0), (1, 1), (1, 1), (0, 0)))
