@@ -10,6 +10,7 @@ import shlex
 import signal
 import sys
 import time
+import warnings
 from collections.abc import Callable, Generator, Sequence
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
@@ -22,12 +23,12 @@ import rich.progress
 import tyro
 from rich.console import Console
 
-from fwdonly import LearningRule, Plan, Progress, UsageError, bp, data, ff, report, sweep
+from fwdonly import LearningRule, Plan, Progress, UsageError, bp, data, ff, foton, nets, report, sweep
 from fwdonly.base import one_line
 from fwdonly.train import check_classes, steps_per_epoch
 
 Optimizer = Literal["adam", "adamw", "sgd", "momentum"]
-LRSchedule = Literal["constant", "cosine", "half_linear"]
+LRSchedule = Literal["constant", "cosine", "half_linear", "drops"]
 Keep = Literal["best_loss", "best_accuracy", "last"]
 
 
@@ -60,7 +61,10 @@ class Options:
     learning_rate: float = 1.2e-3
     """Learning rate, at its peak."""
     lr_schedule: LRSchedule = "cosine"
-    """constant; cosine: from the peak to 0 at the epoch cap; half_linear: constant for half of it, then down to 1/E."""
+    """constant; cosine: from the peak to 0 at the epoch cap; half_linear: constant for half of it, then down to 1/E;
+    drops: a tenth of it after each of the epochs of --lr-drops."""
+    lr_drops: tuple[int, ...] = (60, 90)
+    """Epochs after which the learning rate falls to a tenth, for the schedule drops."""
     optimizer: Optimizer = "adam"
     """momentum is sgd with momentum 0.9. All but adamw add weight decay to the gradient; adamw decouples it."""
     weight_decay: float = 0.0
@@ -97,11 +101,37 @@ class MLPOptions(Options):
 
 
 @dataclasses.dataclass(frozen=True)
+class NetOptions(MLPOptions):
+    """Options of experiments with a fully connected network or a convolutional one."""
+
+    net: Literal["mlp", "cnn"] = "mlp"
+    """Fully connected layers of --widths, or convolutions of --channels before them."""
+    channels: tuple[int, ...] = (32,)
+    """Channels of the convolutions, for --net cnn."""
+    activation: Literal[tuple(nets.ACTIVATIONS)] = "relu"  # ty: ignore[invalid-type-form]
+    """Of the hidden layers."""
+    optimizer: Optimizer = "sgd"
+    """momentum is sgd with momentum 0.9. All but adamw add weight decay to the gradient; adamw decouples it."""
+
+    def build(self, convolution: dict[str, Any], **layers: Any) -> tuple[Any, str]:
+        """The network and its name; ``convolution`` and ``layers`` are options of `nets.Conv` and of all layers."""
+        if not self.widths and self.net == "mlp":
+            raise UsageError("--widths needs at least one hidden layer")
+        layers["activation"] = nets.ACTIVATIONS[self.activation]
+        dense = nets.mlp(self.widths, **layers) if self.widths else ()
+        if self.net == "mlp":
+            return dense, f"{mlp_name(self.widths)} {self.activation}"
+        name = "-".join(map(str, (*self.channels, *self.widths)))
+        return (*nets.cnn(self.channels, **layers, **convolution), *dense), f"CNN {name} {self.activation}"
+
+
+@dataclasses.dataclass(frozen=True)
 class BPOptions:
     """Where BP's settings differ; None: as for the rule it stands beside."""
 
     learning_rate: float | None = None
     lr_schedule: LRSchedule | None = None
+    lr_drops: tuple[int, ...] | None = None
     optimizer: Optimizer | None = None
     weight_decay: float | None = None
     batch_size: int | None = None
@@ -143,14 +173,14 @@ class Arm(NamedTuple):
     """Where the plans of single stages differ from the options."""
 
 
-def bp_arm(options: Options, bp_options: BPOptions, net: Any, network: str) -> Arm:
-    """Backpropagation on the same blocks, start values, split and data order."""
+def bp_arm(options: Options, bp_options: BPOptions, net: Any, network: str, **start: Any) -> Arm:
+    """Backpropagation on the same blocks, start values, split and data order; ``start`` are options of `bp.rule`."""
     names = [field.name for field in dataclasses.fields(Options)]
     values = {name: getattr(options, name) for name in names}
     values |= {name: value for name, value in dataclasses.asdict(bp_options).items() if value is not None}
     return Arm(
         "bp",
-        lambda setting: bp.rule(net, setting.tx, num_classes=setting.num_classes),
+        lambda setting: bp.rule(net, setting.tx, num_classes=setting.num_classes, **start),
         Options(**values),
         network,
     )
@@ -158,11 +188,13 @@ def bp_arm(options: Options, bp_options: BPOptions, net: Any, network: str) -> A
 
 def mlp_name(widths: Sequence[int]) -> str:
     """A network of fully connected layers, in words."""
-    return f"MLP {'-'.join(map(str, widths))}"
+    alike = len(widths) > 4 and len(set(widths)) == 1
+    return f"MLP {len(widths)} x {widths[0]}" if alike else f"MLP {'-'.join(map(str, widths))}"
 
 
 SIZES = ("learning_rate", "weight_decay", "min_delta", "head_learning_rate", "head_weight_decay", "block_learning_rate")
-SIZES += ("block_weight_decay", "ridge", "eps", "peer", "alpha")
+SIZES += ("block_weight_decay", "ridge", "eps", "peer", "alpha", "feedback_scale", "mirror_rate", "mirror_decay")
+SIZES += ("mirror_noise", "decay")
 """Options that are numbers of 0 or more, wherever a script has them."""
 
 NOT_CONFIGURATION = ("cache_gb", "data_dir", "output_dir", "resume", "quiet")
@@ -181,6 +213,15 @@ def main(script: str, kind: type[Options], presets: dict[str, dict[str, Any]], a
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="replace")  # a terminal without "±" must not end a training
+    usual = warnings.formatwarning
+
+    def one_line_for_ours(
+        message: Any, category: type[Warning], filename: str, lineno: int, line: str | None = None
+    ) -> str:
+        ours = issubclass(category, foton.ExpansionWarning)
+        return f"warning: {message}\n" if ours else usual(message, category, filename, lineno, line)
+
+    warnings.formatwarning = one_line_for_ours  # ty: ignore[invalid-assignment]
     options = parse(kind, presets)
     try:
         return run(script, options, arms(options))
@@ -257,7 +298,8 @@ def run(script: str, options: Options, arms: Sequence[Arm]) -> int:
     if len(summaries) < len(arms) or not all(summary["finished"] for summary in summaries):
         print(f"interrupted; the table is partial. Continue with:\n  {resume_command(folder)}")
         return 130
-    print(f"results: {folder}/ (config.json, summary.json, metrics.csv, table.md, learning_curves.png)")
+    figures = "learning_curves.png" + (", alignment.png" if (folder / "alignment.png").exists() else "")
+    print(f"results: {folder}/ (config.json, summary.json, metrics.csv, table.md, {figures})")
     return 3 if diverged else 0
 
 
@@ -270,10 +312,13 @@ def check(options: Options) -> None:
         ("epochs", 1),
         ("patience", 1),
         ("validate_every", 1),
+        ("mirror_epochs", 0),
     ):
-        value = getattr(options, name)
+        value = getattr(options, name, None)
         if value is not None and value < low:
             raise UsageError(f"--{name.replace('_', '-')} must be at least {low}; got {value}")
+    if min(options.lr_drops, default=1) < 1:
+        raise UsageError(f"--lr-drops are epochs, counted from 1; got {options.lr_drops}")
     if options.first_seed + options.seeds > 2**32:
         raise UsageError(
             f"seeds lie below 2**32; --first-seed {options.first_seed} with --seeds {options.seeds} do not"
@@ -327,6 +372,9 @@ def optimizer(options: Any, learning_rate: Any, steps: int, steps_per_epoch: int
         learning_rate = optax.cosine_decay_schedule(learning_rate, steps)
     elif options.lr_schedule == "half_linear":
         learning_rate = ff.half_then_linear(learning_rate, steps_per_epoch, steps // steps_per_epoch)
+    elif options.lr_schedule == "drops":
+        drops = {epoch * steps_per_epoch: 0.1 for epoch in options.lr_drops}
+        learning_rate = optax.piecewise_constant_schedule(learning_rate, drops)
     if options.optimizer == "adamw":
         return optax.adamw(learning_rate, weight_decay=options.weight_decay)
     known = {
@@ -444,6 +492,8 @@ def write(
     )
     if rows:
         report.learning_curves(folder / "learning_curves.png", rows, heading)
+        if any(row.get("cosine") for row in rows):
+            report.alignment_curves(folder / "alignment.png", rows, heading)
     # Last: a rule that this file calls finished has its other files.
     report.write_json(folder / "summary.json", content | {"environment": report.environment()})
 

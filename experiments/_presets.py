@@ -7,6 +7,8 @@ best validation accuracy kept. Both: batch 128, the incomplete last batch droppe
 
 from typing import Any
 
+from _common import BPOptions
+
 
 def _published(mf: tuple[float, int, int], bp: tuple[float, float, int], **data: Any) -> dict[str, dict[str, Any]]:
     rate, cap, patience = mf
@@ -247,4 +249,79 @@ CAFO_PUBLISHED: dict[str, dict[str, Any]] = {
 CWC_PUBLISHED: dict[str, dict[str, Any]] = {
     name: {"dataset": name, "channels": (20, 80, 240, 480), "learning_rate": 0.01, "batch_size": 128, "epochs": epochs}
     for name, epochs in (("mnist", 5), ("fashion_mnist", 5), ("cifar10", 25))
+}
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# PEPITA. "mnist", "cifar10", "cifar100", "cnn_*": Dellaferrera, Kreiman (arXiv 2201.11665), README and notebook.
+# "srinivasan_*": the README runs of Srinivasan et al. (arXiv 2302.05440), feedback drawn at once, no weight decay;
+# their mirrored configuration mirrors in every step of each hundredth epoch, which --mirror-every (steps) cannot say.
+# The convolutional script divides the kernel's batch mean by the batch size once more (its rate is 1/50): not here.
+
+
+def _pepita(dataset: str, rate: float, **changes: Any) -> dict[str, Any]:
+    common = {"dataset": dataset, "learning_rate": rate, "epochs": 100, "lr_schedule": "drops", "keep": "last"}
+    return common | {"split": "paper", "batch_size": 64, "lr_drops": (60, 90)} | changes
+
+
+_CNN: dict[str, Any] = {"net": "cnn", "widths": (), "batch_size": 50, "dropout": 0.0, "start": "torch_uniform"}
+_CNN |= {"output_error": "first"}
+_SRINIVASAN: dict[str, Any] = {"sign": "minus", "output_error": "first"}
+PEPITA_PUBLISHED: dict[str, dict[str, Any]] = {
+    "mnist": _pepita("mnist", 0.1),
+    "cifar10": _pepita("cifar10", 0.01),
+    "cifar100": _pepita("cifar100", 0.01),
+    "cnn_mnist": _pepita("mnist", 0.01, **_CNN | {"lr_drops": (10, 30, 60)}),
+    "cnn_cifar10": _pepita("cifar10", 0.01, **_CNN),
+    "cnn_cifar100": _pepita("cifar100", 0.01, **_CNN),
+    "srinivasan_cifar10": _pepita("cifar10", 0.01, **_SRINIVASAN),
+    "srinivasan_cifar10_2": _pepita("cifar10", 0.01, widths=(1024, 1024), **_SRINIVASAN),
+    "srinivasan_cifar10_3": _pepita("cifar10", 0.01, widths=(1024, 1024, 1024), **_SRINIVASAN),
+    "srinivasan_hebbian": _pepita("cifar10", 0.01, form="hebbian", **_SRINIVASAN),
+}
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# FOTON (arXiv 2512.20668). "released": the only configuration in the public code (rate 0.5, dropout 0.1; unstable on
+# MNIST), its 20 retractions of order 1 by our default. "mnist": ours, from the search in experiments/README.md.
+# "deep_*": ten and fifty layers, also ours.
+
+_RELEASED: dict[str, Any] = {"epochs": 100, "learning_rate": 0.5, "dropout": 0.1}
+_RELEASED |= {"split": "paper", "normalise": "paper", "lr_schedule": "constant"}
+_DEEP: dict[str, Any] = {"dataset": "mnist", "epochs": 15, "learning_rate": 0.05, "lr_schedule": "constant"}
+_DEEP |= {"batch_size": 128, "normalise": "paper", "compare": True}
+FOTON_PUBLISHED: dict[str, dict[str, Any]] = {
+    "mnist": {"dataset": "mnist", "normalise": "paper", "epochs": 100, "optimizer": "adam"}
+    | {"learning_rate": 3e-3, "lr_schedule": "cosine", "temperature": 4.0},
+    **{f"released_{name}": _RELEASED | {"dataset": name} for name in ("mnist", "cifar10", "cifar100")},
+    "deep_10_relu": _DEEP | {"widths": (128,) * 10},
+    "deep_50_tanh": _DEEP | {"widths": (64,) * 50, "activation": "tanh"},
+}
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Feedback alignment, weight mirror and Kolen-Pollack: the MNIST and CIFAR-10 runs of Akrout et al. (arXiv 1904.05391),
+# with their logs; they do not shuffle, and their KP runs without decay. BP beside it has their rate, but a softmax.
+# DFA, which they do not have, equals FA with one hidden layer; its feedback is given the standard deviation of theirs,
+# 1 / sqrt(n + 10).
+
+_AKROUT: dict[str, Any] = {"split": "paper", "normalise": "none", "activation": "sigmoid", "output": "sigmoid"}
+_AKROUT |= {"start": "normal_fan_avg", "optimizer": "sgd", "lr_schedule": "constant", "epochs": 400, "keep": "last"}
+_RATES = {"fa": 0.2, "dfa": 0.2, "wm": 0.05, "kp": 0.3}
+FEEDBACK_PUBLISHED: dict[str, dict[str, Any]] = {
+    f"{dataset}_{mode}": _AKROUT
+    | {"dataset": dataset, "widths": widths, "mode": mode, "learning_rate": rate, "decay": 0.0}
+    | {"bp": BPOptions(learning_rate=0.2)}
+    | ({"feedback_scale": (3 * widths[0] / (widths[0] + 10)) ** 0.5} if mode == "dfa" else {})
+    for dataset, widths in (("mnist", (500,)), ("cifar10", (1000,)))
+    for mode, rate in _RATES.items()
+}
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Alignment with backpropagation: the depths of FOTON's figure, ours in all else.
+
+ALIGNMENT: dict[str, dict[str, Any]] = {
+    "deep_relu": {"widths": (128,) * 10},
+    "deep_tanh": {"widths": (64,) * 50, "activation": "tanh"},
 }

@@ -2,12 +2,22 @@
 
 from types import ModuleType
 
-from . import bp, cafo, cwc, data, ff, mf, nets, report
+from . import bp, cafo, cwc, data, feedback, ff, foton, mf, nets, pepita, report
+from .alignment import alignment
 from .base import Batch, LearningRule, UsageError
 from .sweep import sweep
 from .train import Plan, Progress, Result, fit
 
-RULES: dict[str, ModuleType] = {"bp": bp, "mf": mf, "ff": ff, "cafo": cafo, "cwc": cwc}
+RULES: dict[str, ModuleType] = {
+    "bp": bp,
+    "mf": mf,
+    "ff": ff,
+    "cafo": cafo,
+    "cwc": cwc,
+    "pepita": pepita,
+    "foton": foton,
+    "feedback": feedback,
+}
 """Every learning rule by the name that scripts and result files use."""
 
 __version__ = "0.1.0"
@@ -20,14 +30,18 @@ __all__ = [
     "Progress",
     "Result",
     "UsageError",
+    "alignment",
     "bp",
     "cafo",
     "cwc",
     "data",
+    "feedback",
     "ff",
     "fit",
+    "foton",
     "mf",
     "nets",
+    "pepita",
     "report",
     "sweep",
 ]

@@ -2,7 +2,7 @@
 
 import contextlib
 from collections.abc import Callable, Generator, Sequence
-from typing import Any, NamedTuple, Protocol
+from typing import Any, Literal, NamedTuple, Protocol, TypeVar, get_args, get_origin
 
 import jax
 import jax.numpy as jnp
@@ -104,6 +104,37 @@ class RuleModule(Protocol):
     stages: Callable[..., Sequence[LearningRule]]
 
 
+Options = TypeVar("Options")
+
+
+def chosen(kind: Callable[..., Options], options: dict[str, Any], rule: str) -> Options:
+    """A rule's options, ``kind(**options)`` for a NamedTuple ``kind``; words are those of its `Literal` annotations.
+
+    Raises:
+        UsageError: an option that does not exist, or a word that is none of its own.
+    """
+    known: dict[str, Any] = getattr(kind, "__annotations__")  # noqa: B009 (a NamedTuple's; type checkers do not see it)
+    unknown = sorted(set(options) - set(known))
+    if unknown:
+        raise UsageError(f"{rule} has no option {unknown[0]!r}; its options are {', '.join(known)}")
+    for name, value in options.items():
+        parts = (known[name], *get_args(known[name]))  # of a union, too
+        words = [word for part in parts if get_origin(part) is Literal for word in get_args(part)]
+        if words and not (value is None and type(None) in parts):
+            check_word(name, value, words)
+    return kind(**options)
+
+
+def check_word(name: str, value: Any, words: Sequence[Any]) -> None:
+    """Refuse a value that is not one of ``words``.
+
+    Raises:
+        UsageError: it is another one.
+    """
+    if value not in words:
+        raise UsageError(f"{name} is one of {', '.join(map(repr, words))}; got {value!r}")
+
+
 def check_labels(batch: Batch, num_classes: int) -> None:
     """Refuse labels a supervised rule cannot use. Their values are seen outside compiled code only.
 
@@ -131,6 +162,11 @@ def descend(tx: optax.GradientTransformation, grads: Any, opt_state: Any, params
     """One optax step: the new ``(params, opt_state)``."""
     updates, opt_state = tx.update(grads, opt_state, params)
     return optax.apply_updates(params, updates), opt_state
+
+
+def as_params(gradients: PyTree, params: PyTree) -> PyTree:
+    """Gradients in the parameters' own precision, which may differ from layer to layer and from the inputs'."""
+    return jax.tree.map(lambda g, p: g.astype(p.dtype), gradients, params)
 
 
 def after(a: Array, done: PyTree) -> Array:

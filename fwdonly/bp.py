@@ -5,7 +5,7 @@ the output layer as in the BP twin of arXiv 2509.19063.
 """
 
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import jax
 import jax.numpy as jnp
@@ -17,11 +17,14 @@ from .base import Batch, LearningRule, Metrics, Net, UsageError, cross_entropy, 
 
 
 class Params(NamedTuple):
-    """``blocks`` holds W_l and b_l of the hidden layers; ``W`` (n_L, classes) and ``b`` (classes,) the output layer."""
+    """``blocks`` holds W_l and b_l of the hidden layers; ``W`` (n_L, classes) and ``b`` (classes,) the output layer.
+
+    ``b`` is None where the output layer has no bias.
+    """
 
     blocks: tuple[Any, ...]
     W: Float[Array, "n classes"]
-    b: Float[Array, " classes"]
+    b: Float[Array, " classes"] | None
 
 
 class State(NamedTuple):
@@ -38,20 +41,31 @@ def init(
     net: Net,
     tx: optax.GradientTransformation,
     num_classes: int,
+    readout_init: nets.Initializer = nets.small_normal,
+    readout_bias: bool = True,
 ) -> State:
     """Start values: blocks as the network draws them (equal to MF's for one key), output W ~ N(0, 0.01^2), b = 0.
 
     Raises:
         UsageError: fewer than two classes, or inputs the network cannot take.
     """
+    params = draw(key, x, net, num_classes, readout_init, readout_bias)
+    return State(params, tx.init(cast(Any, params)))
+
+
+def draw(
+    key: Array, x: Array, net: Net, num_classes: int, readout_init: nets.Initializer, readout_bias: bool
+) -> Params:
+    """Parameters of the blocks and of an output layer, for BP and the rules that send its output error elsewhere."""
     if num_classes < 2:
         raise UsageError(f"classification needs at least 2 classes; got num_classes={num_classes}")
+    if not net:
+        raise UsageError("the network has no hidden layer; give it at least one, as by fwdonly.nets.mlp([1000])")
     block_key, readout_key = jax.random.split(key)
     blocks, activations = nets.init(block_key, x, net)
-    a = activations[-1].reshape(x.shape[0], -1)
-    W = 0.01 * jax.random.normal(readout_key, (a.shape[1], num_classes), a.dtype)
-    params = Params(blocks, W, jnp.zeros(num_classes, a.dtype))
-    return State(params, tx.init(params))
+    a = activations[-1]
+    W = readout_init(readout_key, (a[0].size, num_classes), a.dtype)
+    return Params(blocks, W, jnp.zeros(num_classes, a.dtype) if readout_bias else None)
 
 
 def grads(params: Params, batch: Batch, key: Array, *, net: Net) -> tuple[Params, Metrics]:
@@ -86,15 +100,22 @@ def grads(params: Params, batch: Batch, key: Array, *, net: Net) -> tuple[Params
     Deviations: none.
     """
     del key
-    loss, gradients = jax.value_and_grad(lambda p: cross_entropy(_scores(p, batch.x, net), batch.y))(params)
+    loss, gradients = jax.value_and_grad(lambda p: cross_entropy(scores(p, batch.x, net), batch.y))(params)
     return gradients, {"loss": loss}
 
 
-def _scores(params: Params, x: Array, net: Net) -> Array:
+def scores(params: Params, x: Float[Array, "batch *features"], net: Net) -> Float[Array, "batch classes"]:
+    """The output s of the whole network."""
     a = x
     for block, own in zip(net, params.blocks, strict=True):
         a = block.apply(own, a)
-    return a.reshape(a.shape[0], -1) @ params.W + params.b[None, :]
+    return read(params, a)
+
+
+def read(params: Params, a: Float[Array, "batch *features"]) -> Float[Array, "batch classes"]:
+    """The output layer: s = a_L W + b."""
+    s = a.reshape(a.shape[0], -1) @ params.W
+    return s if params.b is None else s + params.b[None, :]
 
 
 def update(
@@ -107,13 +128,13 @@ def update(
 
 def predict(state: State, x: Float[Array, "batch *features"], *, net: Net) -> Float[Array, "batch classes"]:
     """Class scores s = a_L W + b of shape (batch, classes)."""
-    return _scores(state.params, x, net)
+    return scores(state.params, x, net)
 
 
-def rule(net: Net, tx: optax.GradientTransformation, *, num_classes: int) -> LearningRule:
-    """BP with its options bound."""
+def rule(net: Net, tx: optax.GradientTransformation, *, num_classes: int, **start: Any) -> LearningRule:
+    """BP with its options bound; further keywords are those of `init`."""
     return LearningRule(
-        init=partial(init, net=net, tx=tx, num_classes=num_classes),
+        init=partial(init, net=net, tx=tx, num_classes=num_classes, **start),
         update=partial(update, net=net, tx=tx),
         predict=partial(predict, net=net),
     )

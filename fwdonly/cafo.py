@@ -5,7 +5,7 @@ code (blocks random and frozen). Blocks trained by direct feedback alignment (DF
 """
 
 from functools import partial
-from typing import Any, Literal, NamedTuple, get_args
+from typing import Any, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -13,7 +13,7 @@ import optax
 from jaxtyping import Array, Float, Int
 
 from . import nets
-from .base import Batch, Frozen, LearningRule, Metrics, Net, UsageError, check_labels, cross_entropy, descend
+from .base import Batch, Frozen, LearningRule, Metrics, Net, UsageError, check_labels, chosen, cross_entropy, descend
 
 ROWS = 500
 """Samples whose features are looked at together; sums over larger batches are streamed."""
@@ -455,14 +455,7 @@ def stages(
 
 
 def _checked(options: dict[str, Any]) -> Options:
-    unknown = sorted(set(options) - set(Options._fields))
-    if unknown:
-        raise UsageError(f"Cascaded-Forward has no option {unknown[0]!r}; its options are {', '.join(Options._fields)}")
-    settings = Options(**options)
-    for name in ("loss", "aggregation", "head_start", "statistics"):
-        known = get_args(Options.__annotations__[name])
-        if getattr(settings, name) not in known:
-            raise UsageError(f"{name} is one of {', '.join(map(repr, known))}; got {getattr(settings, name)!r}")
+    settings = chosen(Options, options, "Cascaded-Forward")
     if settings.loss == "mse" and settings.head_bias:
         raise UsageError('the closed form of loss="mse" has no bias; leave head_bias out')
     return settings

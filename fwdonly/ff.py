@@ -14,7 +14,19 @@ import optax
 from jaxtyping import Array, Float, Int
 
 from . import nets
-from .base import Batch, LearningRule, Metrics, Net, UsageError, after, check_labels, cross_entropy, descend
+from .base import (
+    Batch,
+    LearningRule,
+    Metrics,
+    Net,
+    UsageError,
+    after,
+    check_labels,
+    check_word,
+    chosen,
+    cross_entropy,
+    descend,
+)
 
 EPS = 1e-30
 """In `rms`. The Matlab's exp(-100) is below the smallest normal float32, which processors may take for 0."""
@@ -284,7 +296,7 @@ def predict(
         UsageError: an option that does not exist or does not fit.
     """
     settings = _checked(options)
-    _check_literal("prediction", prediction, Prediction)
+    check_word("prediction", prediction, get_args(Prediction))
     if prediction == "softmax":
         return _head_scores(state.params, x, net, settings)[0]
     num_classes = next(own.U.shape[1] for own in state.params if own.U is not None)
@@ -314,7 +326,7 @@ def rule(
     Raises:
         UsageError: an option that does not exist or does not fit.
     """
-    _check_literal("prediction", prediction, Prediction)
+    check_word("prediction", prediction, get_args(Prediction))
     _check_peer(net, _checked(options))
     other = "softmax" if prediction == "goodness" else "goodness"
     read = {mode: partial(predict, net=net, prediction=mode, **options) for mode in get_args(Prediction)}
@@ -376,22 +388,10 @@ def half_then_linear(rate: float | Array, steps_per_epoch: int, epochs: int) -> 
 
 
 def _checked(options: dict[str, Any]) -> Options:
-    unknown = sorted(set(options) - set(Options._fields))
-    if unknown:
-        raise UsageError(f"Forward-Forward has no option {unknown[0]!r}; its options are {', '.join(Options._fields)}")
-    settings = Options(**options)
-    for name, known in (("loss", Loss), ("negatives", Negatives), ("label", Label)):
-        _check_literal(name, getattr(settings, name), known)
-    if settings.goodness is not None:
-        _check_literal("goodness", settings.goodness, Goodness)
+    settings = chosen(Options, options, "Forward-Forward")
     if settings.first < 1:
         raise UsageError(f"first is the number of a layer, from 1; got {settings.first}")
     return settings
-
-
-def _check_literal(name: str, value: Any, known: Any) -> None:
-    if value not in get_args(known):
-        raise UsageError(f"{name} is one of {', '.join(map(repr, get_args(known)))}; got {value!r}")
 
 
 def _has_peer(options: Options) -> bool:

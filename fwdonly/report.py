@@ -12,6 +12,7 @@ import platform
 import statistics
 import subprocess
 import sys
+import textwrap
 from collections.abc import Iterable, Sequence
 from importlib import metadata
 from pathlib import Path
@@ -309,7 +310,7 @@ def learning_curves(path: Path, rows: Sequence[dict[str, Any]], title: str) -> N
             other = f"{rule.upper()}, {name.removeprefix('val_accuracy_')} readout"
             means = [np.nanmean(of_epoch[e]) for e in epochs]
             left.plot(epochs, means, color=f"C{colour}", linestyle="--", linewidth=1.5, label=other)
-    figure.suptitle(title)
+    figure.suptitle(textwrap.fill(title, 110))
     left.set(ylabel="validation accuracy, %")
     figure.supxlabel("epoch; the means cover the seeds still training", fontsize="small")
     right.set(ylabel="training loss, nats", title="the rule's own loss, not comparable between rules")
@@ -318,6 +319,67 @@ def learning_curves(path: Path, rows: Sequence[dict[str, Any]], title: str) -> N
         axis.grid(alpha=0.3)
         axis.legend()
         axis.xaxis.get_major_locator().set_params(integer=True)
+    _save(figure, path)
+
+
+def alignment_curves(path: Path, rows: Sequence[dict[str, Any]], title: str) -> None:
+    """Draw the cosine with backpropagation's gradient over training and over depth, and the ratio of norms over depth.
+
+    Left: mean over hidden layers, every seed thin and the mean of each rule thick; an epoch's value is the mean over
+    its steps. Middle and right: every layer, the output layer last, of the first epoch (dashed) and the last one.
+
+    Args:
+        path: the PNG to write (extra ``experiments``).
+        rows: as from `metric_rows` or `read_metrics`, with the columns ``cosine`` and ``norm_ratio``; others are left
+            out.
+        title: a line above the figure, such as network and data.
+    """
+    import matplotlib
+
+    matplotlib.use("Agg", force=False)
+    import matplotlib.pyplot as plt
+
+    figure, (left, middle, right) = plt.subplots(1, 3, figsize=(14, 4.2), constrained_layout=True)
+    rows = [row for row in rows if row.get("cosine")]
+    for colour, rule in enumerate(dict.fromkeys(row["rule"] for row in rows)):
+        own = [row for row in rows if row["rule"] == rule]
+        values = {name: _by_run(own, name) for name in ("cosine", "norm_ratio")}  # (seeds, epochs, layers)
+        look: dict[str, Any] = {"color": f"C{colour}"}
+        hidden = values["cosine"][..., :-1].mean(-1)
+        epochs = 1 + np.arange(hidden.shape[1])
+        for seed in hidden:
+            left.plot(epochs, seed, alpha=0.35, linewidth=0.8, **look)
+        left.plot(epochs, hidden.mean(0), linewidth=2, marker="o", markersize=3, label=rule.upper(), **look)
+        for axis, name in ((middle, "cosine"), (right, "norm_ratio")):
+            mean = values[name].mean(0)
+            layers = 1 + np.arange(mean.shape[1])
+            axis.plot(layers, mean[0], linestyle="--", linewidth=1, **look)
+            axis.plot(layers, mean[-1], marker="o", markersize=3, label=rule.upper(), **look)
+    figure.suptitle(textwrap.fill(title, 130))
+    left.set(xlabel="epoch", ylabel="cosine with BP's gradient", title="mean over hidden layers")
+    middle.set(xlabel="layer", ylabel="cosine", title="first epoch (dashed) and last one")
+    right.set(xlabel="layer", ylabel="norm over that of BP's gradient", yscale="log", title="the same, ratio of norms")
+    for axis in (left, middle, right):
+        axis.grid(alpha=0.3)
+        axis.legend(fontsize="small")
+        axis.xaxis.get_major_locator().set_params(integer=True)
+    for axis in (left, middle):
+        axis.set_ylim(-1.05, 1.05)
+    _save(figure, path)
+
+
+def _by_run(rows: Sequence[dict[str, Any]], name: str) -> np.ndarray:
+    """A column of one rule as numbers (seeds, epochs, ...), cut to the epochs that every seed trained."""
+    by_seed: dict[int, list[list[float]]] = {}
+    for row in rows:
+        by_seed.setdefault(row["seed"], []).append([float(value) for value in row[name].split()])
+    shortest = min(map(len, by_seed.values()))
+    return np.array([curve[:shortest] for curve in by_seed.values()])
+
+
+def _save(figure: Any, path: Path) -> None:
+    import matplotlib.pyplot as plt
+
     try:
         figure.savefig(path, dpi=130)
     except OSError as error:

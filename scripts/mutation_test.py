@@ -1,6 +1,6 @@
 """Plant one defect at a time in the library and see that the test suite catches it.
 
-    python scripts/mutation_test.py            # all mutants, about half an hour on two cores
+    python scripts/mutation_test.py            # all mutants, more than an hour on two cores
     python scripts/mutation_test.py 0 3        # these only
 
 Each mutant is one replacement in one file, applied to a copy of the repository, so the working tree is never touched.
@@ -31,6 +31,7 @@ class Mutant(NamedTuple):
 
 EQUATIONS, LOCALITY, CONTRACT, TRAIN = "test_equations", "test_locality", "test_contract", "test_train"
 ANCESTORS = "test_equations_ff_cafo"
+TWO_PASS, FEEDBACK = "test_equations_two_pass", "test_equations_feedback"
 
 MUTANTS = [
     Mutant(
@@ -139,8 +140,8 @@ MUTANTS = [
     ),
     Mutant(
         "nets.py",
-        '{"average": nn.avg_pool,',
-        '{"average": nn.max_pool,',
+        'nn.max_pool if how == "max" else nn.avg_pool',
+        "nn.max_pool",
         (EQUATIONS,),
         "maximum instead of average pooling",
     ),
@@ -175,8 +176,8 @@ MUTANTS = [
     Mutant("train.py", "right & real", "right", (TRAIN,), "padding counts as right answers"),
     Mutant(
         "train.py",
-        "host.run(_final, jobs[-1], tracker.kept,",
-        "host.run(_final, jobs[-1], learner.state,",
+        "host.run(_final, jobs[host.stage], tracker.kept,",
+        "host.run(_final, jobs[host.stage], learner.state,",
         (TRAIN,),
         "tests the last state instead of the kept one",
     ),
@@ -248,8 +249,8 @@ MUTANTS = [
     Mutant("cafo.py", "(E.T @ F, E.sum(0),", "(-E.T @ F, E.sum(0),", (ANCESTORS,), "heads ascend"),
     Mutant(
         "cafo.py",
-        "F.T @ jax.nn.one_hot(y, num_classes, dtype=F.dtype)",
-        "2 * F.T @ jax.nn.one_hot(y, num_classes, dtype=F.dtype)",
+        "exact(F.T, Y.astype(F.dtype))",
+        "2 * exact(F.T, Y.astype(F.dtype))",
         (ANCESTORS,),
         "closed form of 2 Y",
     ),
@@ -325,6 +326,229 @@ MUTANTS = [
         (TRAIN,),
         "kept features are not taken by batch",
     ),
+    Mutant("feedback.py", "jnp.sign(e), ", "e, ", (FEEDBACK,), "sDFA sends the errors themselves"),
+    Mutant("feedback.py", '"drtp": t}', '"drtp": -e}', (FEEDBACK,), "DRTP sends the error"),
+    Mutant(
+        "feedback.py",
+        "return jax.vjp(block.activation, a)[1](sent)[0]",
+        "return sent * block.activation(a)",
+        (FEEDBACK,),
+        "multiplies by phi(a) instead of its slope",
+    ),
+    Mutant("feedback.py", "e @ B.W.T", "e @ params.W.T", (FEEDBACK,), "the topmost error travels through the weights"),
+    Mutant(
+        "feedback.py",
+        "nets.send_back(block, B_l, delta",
+        "nets.send_back(block, params.blocks[len(net) - len(deltas)], delta",
+        (FEEDBACK,),
+        "errors between hidden layers travel through the weights",
+    ),
+    Mutant("feedback.py", "jnp.abs(size) * jnp.sign(W)", "size * jnp.sign(W)", (FEEDBACK,), "signs of M are kept"),
+    Mutant(
+        "feedback.py",
+        "lambda w: (1 - settings.decay) * w, tree), u)",
+        "lambda w: w, tree), u)",
+        (FEEDBACK,),
+        "KP does not decay",
+    ),
+    Mutant("feedback.py", "-size / 2, size / 2", "0, size", (FEEDBACK,), "the mirror's noise is not centred"),
+    Mutant(
+        "feedback.py",
+        "        state = state._replace(B=mirrored(state, key, len(batch.y), net=net, **options))\n    return",
+        "        state = state._replace(B=mirrored(state, key, 1, net=net, **options))\n    return",
+        (FEEDBACK,),
+        "one sample of noise in the place of a batch",
+    ),
+    Mutant("feedback.py", "own_key = jax.random.fold_in(key, 1)", "own_key = key", (FEEDBACK,), "B starts as W"),
+    Mutant(
+        "feedback.py",
+        "(like.size // like.shape[0]) ** -0.5",
+        "like.shape[-1] ** -0.5",
+        (FEEDBACK,),
+        "direct feedback scaled by the channels, not by the map",
+    ),
+    Mutant(
+        "feedback.py",
+        "optax.sigmoid_binary_cross_entropy(s, t).sum(1).mean()",
+        "optax.sigmoid_binary_cross_entropy(s, t).mean()",
+        (FEEDBACK,),
+        "binary cross-entropy averaged over classes",
+    ),
+    Mutant(
+        "feedback.py",
+        "bp.draw(jax.random.fold_in(key, 1), x",
+        "bp.draw(jax.random.key(1), x",
+        (FEEDBACK,),
+        "brSF draws the same M in every step",
+    ),
+    Mutant(
+        "feedback.py",
+        "total = Params(tuple(gradients), top.T @ e",
+        "total = Params(tuple(gradients), top.T @ (e if settings.mode != 'sdfa' else jnp.sign(e))",
+        (FEEDBACK,),
+        "sDFA's output layer gets signs",
+    ),
+    Mutant(
+        "alignment.py",
+        "parts = [*params.blocks, (params.W, params.b)]",
+        "parts = [*params.blocks, params.W]",
+        (FEEDBACK,),
+        "the output layer's bias is left out",
+    ),
+    Mutant(
+        "alignment.py",
+        "jnp.stack([n / m for n, m in norms])",
+        "jnp.stack([m / n for n, m in norms])",
+        (FEEDBACK,),
+        "ratio upside down",
+    ),
+    Mutant(
+        "alignment.py",
+        "jax.grad(lambda params: loss(",
+        "jax.grad(lambda params: cross_entropy(",
+        (FEEDBACK,),
+        "the loss that is asked for is not used",
+    ),
+    Mutant(
+        "alignment.py",
+        "found = alignment(predict, state, gradients, batch, **options)",
+        "found = alignment(predict, update(state, batch, key)[0], gradients, batch, **options)",
+        (FEEDBACK,),
+        "measured after the step",
+    ),
+    Mutant(
+        "nets.py",
+        '["kernel"].T).reshape(-1, *shape)',
+        '["kernel"].T).reshape(-1, *shape) * 2',
+        (FEEDBACK,),
+        "errors doubled on the way through a dense layer",
+    ),
+    Mutant(
+        "nets.py",
+        '    pool = nn.max_pool if how == "max" else nn.avg_pool',
+        "    pool = nn.avg_pool",
+        (FEEDBACK,),
+        "max pooling is average pooling",
+    ),
+    Mutant(
+        "nets.py",
+        '{"bias": delta.sum(0)}',
+        '{"bias": delta.mean(0)}',
+        (FEEDBACK,),
+        "bias gradient divided by the batch twice",
+    ),
+    Mutant(
+        "_two_pass.py", "return switches.sign * switches", "return -switches.sign * switches", (TWO_PASS,), "sign of s"
+    ),
+    Mutant("_two_pass.py", 'p = a if switches.presynaptic == "clean" else a_mod', "p = a", (TWO_PASS,), "always clean"),
+    Mutant(
+        "_two_pass.py",
+        'd = e if switches.output_error == "first" else _error(s_mod, t, switches)[1]',
+        "d = e",
+        (TWO_PASS,),
+        "always the first error",
+    ),
+    Mutant(
+        "_two_pass.py",
+        "z_mod, key, net, switches.dropout)\n\n",
+        "z_mod, jax.random.fold_in(key, 99), net, switches.dropout)\n\n",
+        (TWO_PASS,),
+        "masks differ between the passes",
+    ),
+    Mutant(
+        "_two_pass.py",
+        "_products(params, h_mod, a_mod, t, net, switches)\n        return",
+        "_products(params, h_mod, a_mod, _error(s_mod, t, switches)[0], net, switches)\n        return",
+        (TWO_PASS,),
+        "Hebbian: y~ in the place of the target",
+    ),
+    Mutant(
+        "_two_pass.py",
+        "def second(params: bp.Params)",
+        "def second(_: bp.Params)",
+        (TWO_PASS,),
+        "time-local: the second pass has the old weights",
+    ),
+    Mutant(
+        "_two_pass.py",
+        "    share = count * positions **",
+        "    share = positions **",
+        (TWO_PASS,),
+        "sum over the batch",
+    ),
+    Mutant(
+        "_two_pass.py",
+        '{"sum": 0.0, "sqrt": 0.5, "mean": 1.0}',
+        '{"sum": 0.0, "sqrt": 1.0, "mean": 0.5}',
+        (TWO_PASS,),
+        "mean and root of positions exchanged",
+    ),
+    Mutant(
+        "_two_pass.py",
+        "[(one - other) / switches.perturbation for",
+        "[(one - other) for",
+        (TWO_PASS,),
+        "not divided by eps",
+    ),
+    Mutant(
+        "_two_pass.py",
+        "y = jax.nn.softmax(switches.temperature * s) if",
+        "y = jax.nn.softmax(s) if",
+        (TWO_PASS,),
+        "no temperature",
+    ),
+    Mutant(
+        "pepita.py",
+        "bound = spread * 3**0.5",
+        "bound = settings.feedback_scale * 3**0.5",
+        (TWO_PASS,),
+        "Bstd as the deviation",
+    ),
+    Mutant("pepita.py", "        xi = xi - xi.mean()\n", "", (TWO_PASS,), "noise keeps its mean"),
+    Mutant(
+        "pepita.py",
+        "eta = jax.nn.softmax(bp.read(state.params, xi))",
+        "eta = bp.read(state.params, xi)",
+        (TWO_PASS,),
+        "mirroring without the softmax",
+    ),
+    Mutant(
+        "pepita.py",
+        "B_l + options.mirror_rate * (xi.T",
+        "B_l - options.mirror_rate * (xi.T",
+        (TWO_PASS,),
+        "anti-mirroring",
+    ),
+    Mutant("foton.py", "        sign=-1.0,\n", "        sign=1.0,\n", (TWO_PASS,), "FOTON adds the error"),
+    Mutant(
+        "foton.py",
+        "    if settings.feedback_every == 1:\n        F = feedback(params, shape, net)",
+        "    if settings.feedback_every == 1:\n        F = state.F",
+        (TWO_PASS,),
+        "F is never refreshed",
+    ),
+    Mutant("foton.py", "    W, G = W / jnp.sqrt(square), G / square\n", "", (TWO_PASS,), "Björck without scaling"),
+    Mutant("foton.py", "(W.T @ W if at else G)", "G", (TWO_PASS,), "later iterations see the first error"),
+    Mutant("foton.py", "math.comb(2 * i, i) / 4**i", "1 / 2**i", (TWO_PASS,), "another series"),
+    Mutant(
+        "foton.py",
+        "        return Q.T, v\n",
+        "        return Q.T, v[::-1]\n",
+        (TWO_PASS,),
+        "the vector of wide matrices is not handed on",
+    ),
+    Mutant("foton.py", "retraction(options.retract_every, ", "retraction(10**6, ", (TWO_PASS,), "no retraction"),
+    Mutant(
+        "foton.py", "(state.step + 1) % every == 0", "state.step % every == 0", (TWO_PASS,), "retraction one step early"
+    ),
+    Mutant("foton.py", "jnp.abs(G).sum(0).max() / BOUND", "0.0", (TWO_PASS,), "no bound on the scale from below"),
+    Mutant(
+        "foton.py",
+        "  v = jnp.where(length > 0, u / jnp.maximum(length, tiny), v)",
+        "  v = u / jnp.maximum(length, tiny)",
+        (TWO_PASS,),
+        "zeros are never left",
+    ),
 ]
 
 
@@ -363,7 +587,11 @@ def survives(number: int, mutant: Mutant) -> bool:
 def main() -> int:
     """Run the mutants named by number on the command line, or all."""
     control = Mutant(
-        "mf.py", "", "", (EQUATIONS, ANCESTORS, LOCALITY, CONTRACT, TRAIN), "control: no defect, every test passes"
+        "mf.py",
+        "",
+        "",
+        (EQUATIONS, ANCESTORS, TWO_PASS, FEEDBACK, LOCALITY, CONTRACT, TRAIN),
+        "control: no defect, every test passes",
     )
     if not survives(-1, control):
         print("the tests fail without a mutant; nothing can be said of mutants")

@@ -24,6 +24,14 @@ def float64():
         yield
 
 
+@pytest.fixture(scope="module")
+def quick_compilation():
+    """For modules that compile much and compute little."""
+    jax.config.update("jax_disable_most_optimizations", True)
+    yield
+    jax.config.update("jax_disable_most_optimizations", False)
+
+
 @pytest.fixture
 def key():
     return jax.random.key(7)

@@ -14,7 +14,12 @@ import optax
 import pytest
 
 import fwdonly
-from fwdonly import Batch, UsageError, bp, cafo, cwc, ff, mf, nets
+from fwdonly import Batch, UsageError, bp, cafo, cwc, feedback, ff, foton, mf, nets, pepita
+
+pytestmark = [
+    pytest.mark.filterwarnings("ignore::fwdonly.foton.ExpansionWarning"),
+    pytest.mark.usefixtures("quick_compilation"),
+]
 
 CLASSES = 3
 NETS = {"mlp": lambda: nets.mlp([6, 9]), "cnn": lambda: nets.cnn([3, 6])}
@@ -87,8 +92,8 @@ def signature(tree):
     return jax.tree.structure(tree), [(a.shape, a.dtype, a.weak_type) for a in jax.tree.leaves(tree)]
 
 
-def assert_close(one, other):
-    jax.tree.map(partial(np.testing.assert_allclose, rtol=1e-5, atol=1e-6), one, other)
+def assert_close(one, other, atol=1e-6):
+    jax.tree.map(partial(np.testing.assert_allclose, rtol=1e-5, atol=atol), one, other)
 
 
 def equal(one, other):
@@ -203,7 +208,9 @@ def test_scan_equals_a_python_loop(looped):
 def test_vmap_over_seeds_equals_a_python_loop(looped):
     starts = jax.vmap(looped.rule.init, in_axes=(0, None))(looped.keys, looped.batches.x[0])
     ends = jax.jit(jax.vmap(partial(scanned, looped.rule, looped.batches)))(starts)
-    assert_close(ends, jax.tree.map(lambda *leaves: np.stack(leaves), *looped.ends))
+    # PEPITA learns from small differences of activities, whose rounding Adam makes the size of a step.
+    atol = 1e-4 if isinstance(starts, pepita.State) else 1e-6
+    assert_close(ends, jax.tree.map(lambda *leaves: np.stack(leaves), *looped.ends), atol)
 
 
 def test_donating_the_state_changes_nothing(looped):
@@ -227,6 +234,11 @@ def test_equal_keys_give_equal_blocks_to_every_rule(net_name, batch, key):
     options = {"net": NETS[net_name](), "tx": optax.sgd(0.1), "num_classes": CLASSES}
     local, glob = (module.init(key, batch.x, **options).params for module in (mf, bp))
     others = (module.init(key, batch.x, **options).params for module in (ff, cafo, cwc))
+    for module in (pepita, feedback):
+        assert equal(list(module.init(key, batch.x, **options).params.blocks), list(glob.blocks))
+    orthonormal = {"mlp": nets.mlp, "cnn": nets.cnn}[net_name]([6, 3], kernel_init=nets.orthogonal)  # FOTON makes it so
+    both = (module.init(key, batch.x, **options | {"net": orthonormal}).params.blocks for module in (foton, bp))
+    assert_close(list(next(both)), list(next(both)))
     for blocks in ([own.block for own in next(others)], [own.block for own in next(others).blocks], next(others)):
         assert equal(list(blocks), list(glob.blocks))
     with_input = mf.init(key, batch.x, input_readout=True, **options).params

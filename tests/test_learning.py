@@ -10,7 +10,7 @@ import optax
 import pytest
 
 import fwdonly
-from fwdonly import bp, cafo, cwc, ff, mf, nets
+from fwdonly import bp, cafo, cwc, feedback, ff, foton, mf, nets, pepita
 
 MLP, CNN = nets.mlp([64, 64]), nets.cnn([16, 32])
 DENSE = fwdonly.Plan(epochs=6, batch_size=32, keep="last")
@@ -21,6 +21,12 @@ PIXELS = fwdonly.Plan(epochs=20, batch_size=32, keep="last", normalise="none")
 FULL = fwdonly.Plan(epochs=1, batch_size=None, keep="last")
 CWC_NET = nets.cnn([40, 80], pool="max", kernel_init=nets.torch_uniform)
 POOLED = nets.cnn([8, 16], pool="max", kernel_init=nets.torch_uniform, bias="uniform")
+PEPITA_NET = nets.mlp([128], bias="none")
+ORTHOGONAL = nets.mlp([64, 32], kernel_init=nets.orthogonal, bias="none")
+PATCHES = (*nets.cnn([4, 16], kernel=2, stride=2, padding="valid", pool="none", bias="none"), *ORTHOGONAL[1:])
+SLOPE, GENTLE = optax.sgd(0.05, momentum=0.9), optax.sgd(0.01, momentum=0.9)
+WIDE_TANH = nets.mlp([128], activation=nets.ACTIVATIONS["tanh"])
+LONG = dataclasses.replace(CONVOLUTIONAL, epochs=30)
 RULES = {
     "mf": (mf.rule(MLP, TX, num_classes=10), DENSE),
     "mf_greedy": (mf.stages(MLP, TX, num_classes=10), DENSE),
@@ -36,6 +42,18 @@ RULES = {
     "cafo_sl": (cafo.rule(POOLED, TX, num_classes=10, loss="sl"), DENSE),
     "cafo_dfa": (cafo.stages(POOLED, TX, num_classes=10, block_tx=optax.adam(1e-3)), DENSE),
     "cwc": (cwc.rule(CWC_NET, TX, num_classes=10), CONVOLUTIONAL),
+    "pepita": (pepita.rule(PEPITA_NET, SLOPE, num_classes=10), PIXELS),
+    "pepita_hebbian": (pepita.rule(PEPITA_NET, SLOPE, num_classes=10, form="hebbian", **pepita.SRINIVASAN), PIXELS),
+    "pepita_mirrored": (pepita.rule(PEPITA_NET, SLOPE, num_classes=10, feedback="mirrored"), PIXELS),
+    "pepita_cnn": (pepita.rule(POOLED[:1], optax.sgd(0.01, momentum=0.9), num_classes=10), CONVOLUTIONAL),
+    "foton": (foton.rule(ORTHOGONAL, optax.sgd(0.2), num_classes=10), CONVOLUTIONAL),
+    "foton_cnn": (foton.rule(PATCHES, optax.sgd(0.2), num_classes=10), CONVOLUTIONAL),
+    "feedback": (feedback.rule(MLP, GENTLE, num_classes=10), DENSE),
+    "feedback_dfa_cnn": (feedback.rule(POOLED, TX, num_classes=10, mode="dfa"), LONG),
+    "feedback_drtp": (feedback.rule(WIDE_TANH, TX, num_classes=10, mode="drtp"), CONVOLUTIONAL),
+    "feedback_kp": (feedback.rule(MLP, GENTLE, num_classes=10, mode="kp"), DENSE),
+    "feedback_wm": (feedback.rule(MLP, GENTLE, num_classes=10, mode="wm"), DENSE),
+    "feedback_usf": (feedback.rule(MLP, GENTLE, num_classes=10, mode="usf"), DENSE),
 }
 
 
@@ -62,7 +80,7 @@ def test_digits_are_learnt(name, digits):
     assert len(losses) == 1 or losses[-1] < 0.5 * losses[0]  # a closed form takes one epoch
 
 
-@pytest.mark.parametrize("name", ["mf", "bp", "ff", "cafo", "cwc"])
+@pytest.mark.parametrize("name", ["mf", "bp", "ff", "cafo", "cwc", "pepita", "foton", "feedback"])
 def test_control_shuffled_labels_teach_nothing(name, digits):
     rule, plan = RULES[name]
     shuffles = [np.random.default_rng(seed).permutation(digits.y_train) for seed in range(5)]

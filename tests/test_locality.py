@@ -1,4 +1,8 @@
-"""Forward-only, by its definition: what happens in deeper layers changes nothing in a layer. BP is the control."""
+"""Local by its definition: what happens in deeper layers changes nothing in a layer. BP is the control.
+
+So are PEPITA, FOTON and feedback alignment, which need the output's error; that PEPITA and FOTON need no automatic
+differentiation is shown in `test_equations_two_pass`.
+"""
 
 from functools import partial
 
@@ -45,10 +49,17 @@ LOCAL = [
     ("cafo", {}),
     ("cafo", {"loss": "sl"}),
     ("cwc", {}),
+    ("feedback", {"mode": "drtp"}),
 ]
-GLOBAL = [("bp", {})]
+GLOBAL = [("bp", {}), ("pepita", {}), ("foton", {}), ("feedback", {"mode": "fa"})]  # all of them use the output's error
 CASES = [pytest.param(*case, id="_".join([case[0], *map(str, case[1].values())])) for case in LOCAL + GLOBAL]
 TX = optax.adam(0.01)
+FIXED = {"F": "pepita, foton", "B": "feedback"}
+"""Feedback by the name it has in a state and as an argument of ``grads``."""
+pytestmark = [
+    pytest.mark.filterwarnings("ignore::fwdonly.foton.ExpansionWarning"),
+    pytest.mark.usefixtures("quick_compilation"),
+]
 
 
 def noise(tree, seed):
@@ -66,7 +77,8 @@ def start(module, net, batch, key, tx=TX, **options):
     """A state of random parameters; every optimizer here starts at zero."""
     init = partial(module.init, net=net, tx=tx, num_classes=CLASSES, **options)
     zeros = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), jax.eval_shape(init, key, batch.x))
-    return zeros._replace(params=noise(zeros.params, 1))
+    fixed = {name: noise(getattr(zeros, name), 5) for name in FIXED if name in zeros._fields}
+    return zeros._replace(params=noise(zeros.params, 1), **fixed)
 
 
 @pytest.fixture
@@ -76,9 +88,11 @@ def case(name, options, net, batch, key):
     state = start(module, net, batch, key, **options)
     own = {"num_classes": CLASSES} if name == "cwc" else {} if name == "mf" else options
 
+    sent = {what: getattr(state, what) for what, rules in FIXED.items() if name in rules}
+
     @jax.jit
     def both(params, batch):
-        gradient = module.grads(params, batch, key, net=net, **own)[0]
+        gradient = module.grads(params, batch, key, net=net, **own, **sent)[0]
         stepped = module.update(state._replace(params=params), batch, key, net=net, tx=TX, **own)[0].params
         update = jax.tree.map(jnp.subtract, stepped, params)
         return list(zip(layers_of(gradient), layers_of(update), strict=True))
@@ -87,14 +101,14 @@ def case(name, options, net, batch, key):
 
 
 @pytest.mark.parametrize(("name", "options"), CASES)
-def test_deeper_layers_change_no_bit_of_a_layers_gradient_and_update(case, name, batch):
+def test_deeper_layers_change_no_bit_of_a_layers_gradient_and_update(case, name, options, batch):
     state, both = case
     before, layers = both(state.params, batch), layers_of(state.params)
     for first in range(1, len(layers)):
         disturbed = [*layers[:first], *noise(layers[first:], 2)]
         after = both(put_layers(state.params, disturbed), batch)
         unchanged = [equal(*pair) for pair in zip(before, after, strict=True)]
-        if name == "bp":  # the control: the layers below feel it, each of them
+        if (name, options) in GLOBAL:  # the control: the layers below feel it, each of them
             assert not any(unchanged)
         else:
             assert unchanged == [at < first for at in range(len(layers))]

@@ -79,6 +79,16 @@ def test_the_figure_is_drawn_also_for_one_epoch_one_seed_and_stages(result, tmp_
         assert (tmp_path / name).read_bytes().startswith(b"\x89PNG")
 
 
+def test_alignment_is_cut_to_the_epochs_that_all_seeds_trained(result, tmp_path):
+    result.history["cosine"] = [np.array([[0.1, 0.3, 1.0]] * 3) + 0.1 * at for at in range(3)]
+    result.history["norm_ratio"] = [np.ones((3, 3))] * 3
+    rows = report.metric_rows("fa", [4, 5, 6], result)
+    assert report._by_run(rows, "cosine").tolist() == [[[0.1, 0.3, 1.0]]] * 3  # seed 6 diverged in the first epoch
+    assert report._by_run(rows[:1] + rows[3:4] + rows[5:], "cosine").shape == (1, 3, 3)
+    report.alignment_curves(tmp_path / "alignment.png", [*rows, {"rule": "mf", "seed": 4}], "title")
+    assert (tmp_path / "alignment.png").read_bytes().startswith(b"\x89PNG")
+
+
 def test_a_file_that_cannot_be_written_is_one_clear_line_and_leaves_the_old_one(tmp_path):
     path = tmp_path / "summary.json"
     report.write_json(path, {"a": 1})

@@ -114,6 +114,54 @@ def test_cwc_runs(script, tmp_path):
     assert code == 0 and "CWC" in out and out.count("mean of 2") == 2
 
 
+def test_pepita_foton_and_feedback_run_on_both_networks_beside_bp(script, tmp_path):
+    small, dense = [*SMALL, "--epochs", "2", "--output-dir"], ["--widths", "16", "16", "--compare"]
+    cnn = ["--net", "cnn", "--channels", "4", "--widths", "16", "--seeds", "1"]
+    for name, rule in (("pepita", "PEPITA"), ("foton", "FOTON"), ("feedback", "FA")):
+        code, out, _ = script(f"{name}_mlp", *small, tmp_path / name, *dense)
+        assert code == 0 and rule in out and out.count("mean of 2") == 2
+        code, out, _ = script(f"{name}_mlp", *small, tmp_path / f"{name}_cnn", *cnn)
+        assert code == 0 and "CNN 4-16 relu" in out
+    assert len(metrics(tmp_path / "foton")[0]["orthogonality_error"].split()) == 3
+    mirror = ["--widths", "16", "--seeds", "1", "--lr-schedule", "drops", "--lr-drops", "1"]
+    assert script("feedback_mlp", *small, tmp_path / "wm", *mirror, "--mode", "wm")[0] == 0
+    assert [row["stage"] for row in metrics(tmp_path / "wm")] == list("011")
+    srinivasan = ["--sign", "minus", "--output-error", "first", "--feedback", "mirrored", "--activation", "tanh"]
+    assert script("pepita_mlp", *small, tmp_path / "mirrored", *mirror, *srinivasan)[0] == 0
+    assert [row["stage"] for row in metrics(tmp_path / "mirrored")] == list("0011")
+
+
+def test_the_learning_rate_drops_to_a_tenth(script, monkeypatch):
+    monkeypatch.syspath_prepend(str(EXPERIMENTS))
+    common = __import__("_common")
+    options = common.Options(lr_schedule="drops", lr_drops=(2, 3), optimizer="sgd")
+    tx = common.optimizer(options, 0.5, 50, 10)
+    one, rates = np.ones(()), []
+    state = tx.init(one)
+    for _ in range(40):
+        step, state = tx.update(one, state)
+        rates.append(-float(step))
+    np.testing.assert_allclose(rates, [0.5] * 20 + [0.05] * 10 + [0.005] * 10, rtol=1e-5)
+
+
+def test_alignment_is_drawn_and_written_per_layer(script, tmp_path):
+    small = [*SMALL, "--epochs", "2", "--widths", "16", "16", "--output-dir", tmp_path / "alignment"]
+    code, out, _ = script("alignment", *small, "--rules", "foton", "pepita_mirrored", "fa")
+    assert code == 0 and "alignment.png" in out
+    assert (tmp_path / "alignment" / "alignment.png").read_bytes().startswith(b"\x89PNG")
+    for row in metrics(tmp_path / "alignment"):
+        cosines = [float(value) for value in row["cosine"].split()]
+        assert len(cosines) == 3 and abs(cosines[-1] - 1) < 1e-2 and all(abs(value) < 1.001 for value in cosines)
+        assert len(row["norm_ratio"].split()) == 3
+
+
+def test_a_widening_network_is_trained_with_a_warning(tmp_path):
+    command = [sys.executable, EXPERIMENTS / "foton_mlp.py", *SMALL, "--epochs", "1", "--widths", "80", "--quiet"]
+    done = subprocess.run([*command, "--output-dir", tmp_path / "wide"], capture_output=True, text=True, check=True)
+    assert [line for line in done.stderr.splitlines() if "warning" in line] == done.stderr.splitlines()
+    assert "widens from 64 to 80" in done.stderr
+
+
 def presets(script, monkeypatch, name):
     monkeypatch.syspath_prepend(str(EXPERIMENTS))
     return getattr(__import__("_presets"), name)
@@ -190,6 +238,27 @@ def test_cafo_presets_are_the_published_settings(script, monkeypatch):
         assert tuple(found[name][key] for key in keys) == expected, name
         assert found[name]["augment"] == ("cifar" in name) and found[name]["aggregation"] == "logits"
         assert found[name]["statistics"] == ("examples" if name.startswith("dfa") else "identity")
+
+
+def test_presets_of_the_error_driven_rules_are_the_published_settings(script, monkeypatch):
+    pepita = presets(script, monkeypatch, "PEPITA_PUBLISHED")
+    names = ("learning_rate", "epochs", "batch_size", "lr_drops")
+    for name, expected in {
+        "mnist": (0.1, 100, 64, (60, 90)),
+        "cifar10": (0.01, 100, 64, (60, 90)),
+        "cnn_mnist": (0.01, 100, 50, (10, 30, 60)),
+        "srinivasan_cifar10": (0.01, 100, 64, (60, 90)),
+    }.items():
+        assert tuple(pepita[name][key] for key in names) == expected
+    assert pepita["srinivasan_hebbian"]["sign"] == "minus" and pepita["srinivasan_cifar10"]["output_error"] == "first"
+    akrout = presets(script, monkeypatch, "FEEDBACK_PUBLISHED")
+    rates = {"mnist_fa": 0.2, "mnist_wm": 0.05, "mnist_kp": 0.3, "cifar10_fa": 0.2}
+    for name, rate in rates.items():
+        found = akrout[name]
+        assert (found["learning_rate"], found["epochs"], found["activation"]) == (rate, 400, "sigmoid")
+        assert found["widths"] == ((500,) if "mnist" in name else (1000,)) and found["decay"] == 0.0
+    released = presets(script, monkeypatch, "FOTON_PUBLISHED")["released_cifar100"]
+    assert (released["learning_rate"], released["dropout"], released["epochs"]) == (0.5, 0.1, 100)
 
 
 @pytest.mark.parametrize("preset", ["mnist", "fashion_mnist", "cifar10", "cifar100"])
@@ -326,6 +395,29 @@ def test_every_bad_input_is_one_line_a_non_zero_exit_and_loses_nothing(script, t
             *("cafo_cnn", [*digits[:2], "--blocks", "dfa", "--validate-every", "2", *new]),
             "--block-epochs",
         ),
+        "temperature": ("foton_mlp", [*digits, "--temperature", "0"], "temperature"),
+        "retraction": ("foton_mlp", [*digits, "--retract-every", "0"], "retract_every"),
+        "feedback": ("foton_mlp", [*digits, "--feedback-every", "0"], "feedback_every"),
+        "perturbation": ("foton_mlp", [*digits, "--perturbation", "0"], "perturbation"),
+        "no temperature": ("foton_mlp", [*digits, "--temperature", "nan"], "temperature"),
+        "dropout": ("pepita_mlp", [*digits, "--dropout", "1"], "dropout"),
+        "decay": ("feedback_mlp", [*digits, "--mode", "kp", "--decay", "2"], "decay"),
+        "nothing to send": ("feedback_mlp", [*digits, "--start", "zeros"], "zeros"),
+        "mirror epochs": ("feedback_mlp", [*digits, "--mode", "wm", "--mirror-epochs", "-1"], "mirror-epochs"),
+        "no rules": ("alignment", [*digits, "--rules"], "--rules"),
+        "a rule twice": ("alignment", [*digits, "--rules", "fa", "fa"], "--rules"),
+        "no hidden layer": ("foton_mlp", [*digits[:2], "--widths", *new], "hidden layer"),
+        "mirrored convolution": (
+            *("pepita_mlp", [*digits[:2], "--net", "cnn", "--feedback", "mirrored", *new]),
+            "dense layers",
+        ),
+        "mirror of a convolution": (
+            "feedback_mlp",
+            [*digits[:2], "--net", "cnn", "--mode", "wm", *new],
+            "another mode",
+        ),
+        "windows over the edge": ("pepita_mlp", [*digits[:2], "--net", "cnn", "--channels", "4", "4", *new], "5x5"),
+        "drop of the rate": ("pepita_mlp", [*digits, "--lr-drops", "0"], "lr-drops"),
         "foreign optimizer": ("ff_mlp", [*digits, "--compare", "--bp.optimizer", "None"], "another rule"),
     }
     for name, (script_name, arguments, word) in cases.items():
@@ -376,8 +468,9 @@ def test_ctrl_c_leaves_a_folder_that_resumes_to_the_numbers_of_an_uninterrupted_
 
 
 def test_help_explains_every_option(script, capsys):
-    for name in ("mf_mlp", "bp_mlp", "ff_mlp", "ff_cnn", "cafo_cnn"):
+    names = ("mf_mlp", "bp_mlp", "ff_mlp", "ff_cnn", "cafo_cnn", "pepita_mlp", "foton_mlp", "feedback_mlp", "alignment")
+    for name in names:
         code, out, _ = script(name, "--help")
         assert code == 0
-        for option in ("--seeds", "--widths" if "mlp" in name else "--channels", "--data-dir", "--resume", "--preset"):
+        for option in ("--seeds", "--channels" if "cnn" in name else "--widths", "--data-dir", "--resume", "--preset"):
             assert option in out

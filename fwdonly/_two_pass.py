@@ -1,0 +1,176 @@
+r"""The error-modulated second pass that PEPITA and FOTON share: the network runs again on an input moved by its error.
+
+The published rules differ in five switches (`Switches`), in where the feedback F comes from and in what happens after
+the step; those live in `fwdonly.pepita` and `fwdonly.foton`.
+"""
+
+import math
+from collections.abc import Callable
+from typing import Literal, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from . import bp, nets
+from .base import Batch, Metrics, Net, UsageError, as_params, check_labels, cross_entropy
+
+Presynaptic = Literal["modulated", "clean"]
+OutputError = Literal["second", "first"]
+Form = Literal["difference", "hebbian", "time_local"]
+Error = Literal["ce", "mse"]
+ConvScale = Literal["sum", "sqrt", "mean"]
+
+
+class Switches(NamedTuple):
+    """What separates the rules of the family."""
+
+    sign: float | Array
+    """s, of the modulation x~ = x + s e F^T."""
+    presynaptic: Presynaptic
+    """p: the activities of the second ("modulated") or of the first ("clean") pass."""
+    output_error: OutputError
+    """d, of the output layer: e~ of the second or e of the first pass."""
+    form: Form = "difference"
+    """"hebbian": products of both passes subtracted; "time_local" has the same gradient."""
+    error: Error = "ce"
+    """e = softmax(T s) - t, or s - t."""
+    temperature: float | Array = 1.0
+    """T."""
+    perturbation: float | Array = 1.0
+    """eps, of x~ = x + s eps e F^T; the difference of the activities is divided by it."""
+    error_sign: bool = False
+    """Modulate by the sign of e."""
+    dropout: float = 0.0
+    """Share of hidden activities set to 0 in both passes, the others divided by the share that is kept."""
+    conv_scale: ConvScale = "sum"
+    """A convolution's products are summed over positions, or divided by (the root of) their number."""
+
+
+def check(switches: Switches, net: Net) -> None:
+    """Refuse numbers that no rule of the family has, and networks whose layers cannot be taken apart.
+
+    Raises:
+        UsageError: one line that names the switch or the layer.
+    """
+    nets.check_parts(net)
+    for name in ("temperature", "perturbation"):
+        value = getattr(switches, name)
+        if isinstance(value, float | int) and not 0 < value < math.inf:
+            raise UsageError(f"{name} must be a number above 0; got {value}: try 1.0")
+    if not 0 <= switches.dropout < 1:
+        raise UsageError(f"dropout is the share of activities to drop, at least 0 and below 1; got {switches.dropout}")
+
+
+def pseudo_gradients(
+    params: bp.Params,
+    F: Float[Array, "classes *features"],
+    batch: Batch,
+    key: Array,
+    *,
+    net: Net,
+    switches: Switches,
+) -> tuple[bp.Params, Metrics]:
+    """The update direction of every parameter; equations in `fwdonly.pepita.grads`.
+
+    ``F`` has one input-shaped row per class, F^T in the papers. The second pass enters the first layer through
+    (x + s e F^T) W_1 = x W_1 + s e (F^T W_1): the same number from ``classes`` rows instead of a whole batch.
+    """
+    check_labels(batch, params.W.shape[1])
+    t = jax.nn.one_hot(batch.y, params.W.shape[1], dtype=batch.x.dtype)
+
+    z_1 = nets.linear(net[0]).apply(params.blocks[0], batch.x)
+    h, a, s = _run(params, batch.x, z_1, key, net, switches.dropout)
+    y, e = _error(s, t, switches)
+    metrics = {"loss": _loss(s, t, batch.y, switches)}
+
+    m = _modulation(e, switches)
+    z_mod = z_1 + jnp.tensordot(m, nets.linear(net[0], bias=False).apply(params.blocks[0], F), 1)
+    h_mod, a_mod, s_mod = _run(params, batch.x + jnp.tensordot(m, F, 1), z_mod, key, net, switches.dropout)
+
+    if switches.form != "difference":
+        both = _products(params, h, a, y, net, switches), _products(params, h_mod, a_mod, t, net, switches)
+        return as_params(jax.tree.map(jnp.subtract, *both), params), metrics
+    p = a if switches.presynaptic == "clean" else a_mod
+    d = e if switches.output_error == "first" else _error(s_mod, t, switches)[1]
+    change = [(one - other) / switches.perturbation for one, other in zip(h, h_mod, strict=True)]
+    return as_params(_products(params, change, p, d, net, switches), params), metrics
+
+
+def time_local(
+    params: bp.Params,
+    F: Float[Array, "classes *features"],
+    batch: Batch,
+    key: Array,
+    *,
+    net: Net,
+    switches: Switches,
+) -> tuple[tuple[Callable[[bp.Params], bp.Params], ...], Metrics]:
+    """The halves of the Hebbian direction, each at the parameters it is given, by the error of ``params``."""
+    check_labels(batch, params.W.shape[1])
+    t = jax.nn.one_hot(batch.y, params.W.shape[1], dtype=batch.x.dtype)
+
+    def one_pass(params: bp.Params, x: Array) -> tuple[list[Array], list[Array], Array]:
+        return _run(params, x, nets.linear(net[0]).apply(params.blocks[0], x), key, net, switches.dropout)
+
+    h, a, s = one_pass(params, batch.x)
+    y, e = _error(s, t, switches)
+    x_mod = batch.x + jnp.tensordot(_modulation(e, switches), F, 1)
+
+    def first(params: bp.Params) -> bp.Params:
+        return as_params(_products(params, h, a, y, net, switches), params)
+
+    def second(params: bp.Params) -> bp.Params:
+        h_mod, a_mod, _ = one_pass(params, x_mod)
+        return as_params(jax.tree.map(jnp.negative, _products(params, h_mod, a_mod, t, net, switches)), params)
+
+    return (first, second), {"loss": _loss(s, t, batch.y, switches)}
+
+
+def _products(params: bp.Params, h: list[Array], a: list[Array], d: Array, net: Net, switches: Switches) -> bp.Params:
+    """a_{l-1}^T h_l / B for every hidden layer, and a_{L-1}^T d / B; a bias has a 1 in the place of a."""
+    blocks, count = [], d.shape[0]
+    for at, (block, own) in enumerate(zip(net, params.blocks, strict=True)):
+        positions = 1 if h[at].ndim == 2 else h[at].shape[1] * h[at].shape[2]
+        share = count * positions ** {"sum": 0.0, "sqrt": 0.5, "mean": 1.0}[switches.conv_scale]
+        total = nets.weight_gradient(block, own, a[at], h[at])
+        blocks.append(jax.tree.map(lambda g, share=share: g / share, total))
+    top = a[-1].reshape(count, -1)
+    return bp.Params(tuple(blocks), top.T @ d / count, None if params.b is None else d.sum(0) / count)
+
+
+def _run(
+    params: bp.Params, x: Array, z: Array, key: Array, net: Net, dropout: float
+) -> tuple[list[Array], list[Array], Array]:
+    """One pass, from z, what the first layer sums up for ``x``: every h_l (before pooling), a_0..a_{L-1}, and s."""
+    h, a = [], [x]
+    for at, (block, own) in enumerate(zip(net, params.blocks, strict=True)):
+        z = nets.linear(block).apply(own, a[-1]) if at else z
+        h.append(dropped(jax.random.fold_in(key, at), block.activation(z), dropout))
+        a.append(nets.pooled(block, h[-1]))
+    return h, a, bp.read(params, a[-1])
+
+
+def dropped(key: Array, h: Array, dropout: float) -> Array:
+    """Inverted dropout; one key gives one mask, so both passes share it."""
+    if dropout == 0:
+        return h
+    kept = jax.random.bernoulli(key, 1 - dropout, h.shape)
+    return jnp.where(kept, h / (1 - dropout), jnp.zeros_like(h))
+
+
+def _modulation(e: Array, switches: Switches) -> Array:
+    """What the rows of F^T are added to the input with."""
+    return switches.sign * switches.perturbation * (jnp.sign(e) if switches.error_sign else e)
+
+
+def _error(s: Array, t: Array, switches: Switches) -> tuple[Array, Array]:
+    """y and e = y - t."""
+    y = jax.nn.softmax(switches.temperature * s) if switches.error == "ce" else s
+    return y, y - t
+
+
+def _loss(s: Array, t: Array, y: Array, switches: Switches) -> Array:
+    if switches.error == "ce":
+        return cross_entropy(switches.temperature * s, y)
+    return 0.5 * ((s - t) ** 2).sum(1).mean()

@@ -1,0 +1,94 @@
+"""How near a rule's update direction is to the gradient: cosine and ratio of norms, layer by layer."""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from . import bp
+from .base import Batch, Metrics, State, cross_entropy
+
+
+class Alignment(NamedTuple):
+    """Per layer that learns, the output layer last where the rule has one of its own.
+
+    A cosine of 1 with a ratio far from 1 is a layer that learns in the right direction at another rate: read both.
+    """
+
+    cosine: Float[Array, " layers"]
+    norm_ratio: Float[Array, " layers"]
+
+
+def alignment(
+    predict: Callable[[State, Array], Array],
+    state: State,
+    gradients: Any,
+    batch: Batch,
+    *,
+    loss: Callable[[Array, Array], Array] = cross_entropy,
+) -> Alignment:
+    """Compare a rule's ``grads`` with backpropagation through the same network, at the same parameters.
+
+    Backpropagation's side is the gradient of ``loss(predict(state, x), y)`` with respect to ``state.params``: for
+    BP, PEPITA, FOTON and the feedback-alignment family that of the network's output, for Mono-Forward that of the
+    goodness it predicts from, with all layers differentiated through. Weights and biases of a layer are one vector.
+
+    Pure, to be called within a compiled step.
+
+    Args:
+        predict: of the rule, ``(state, x) -> scores``, without random parts.
+        state: the state at which ``gradients`` were taken.
+        gradients: of the rule, shaped like ``state.params``.
+        batch: the same batch.
+        loss: ``(scores, y) -> scalar``; of FOTON with a temperature T, the cross-entropy of T times the scores.
+
+    Returns:
+        Cosines in [-1, 1], nan where a direction is 0, and norms of the rule's direction over those of backpropagation.
+
+    Example:
+        >>> import jax, optax, fwdonly
+        >>> net, batch = fwdonly.nets.mlp([8, 8]), fwdonly.Batch(jax.numpy.ones((4, 6)), jax.numpy.array([0, 1, 2, 0]))
+        >>> rule = fwdonly.pepita.rule(net, optax.sgd(0.1), num_classes=3)
+        >>> state = rule.init(jax.random.key(0), batch.x)
+        >>> grads, _ = fwdonly.pepita.grads(state.params, batch, jax.random.key(1), net=net, F=state.F)
+        >>> fwdonly.alignment(rule.predict, state, grads, batch).cosine.shape
+        (3,)
+    """
+    exact = jax.grad(lambda params: loss(predict(state._replace(params=params), batch.x), batch.y))(state.params)
+    pairs = [(a, b) for a, b in zip(_layers(gradients), _layers(exact), strict=True) if a.size]
+    norms = [(jnp.linalg.norm(one), jnp.linalg.norm(other)) for one, other in pairs]
+    cosine = [one @ other / (n * m) for (one, other), (n, m) in zip(pairs, norms, strict=True)]
+    return Alignment(jnp.stack(cosine), jnp.stack([n / m for n, m in norms]))
+
+
+def measured(
+    update: Callable[[State, Batch, Array], tuple[State, Metrics]],
+    grads: Callable[[State, Batch, Array], tuple[Any, Metrics]],
+    predict: Callable[[State, Array], Array],
+    **options: Any,
+) -> Callable[[State, Batch, Array], tuple[State, Metrics]]:
+    """``update`` with the metrics ``cosine`` and ``norm_ratio`` (layers,) of every step, before it is taken.
+
+    For a rule in a training loop: ``rule._replace(update=measured(rule.update, grads, rule.predict))``, with ``grads``
+    of ``(state, batch, key)``. A step then costs about a step of backpropagation more.
+    """
+
+    def update_and_measure(state: State, batch: Batch, key: Array) -> tuple[State, Metrics]:
+        gradients, _ = grads(state, batch, key)
+        found = alignment(predict, state, gradients, batch, **options)
+        state, metrics = update(state, batch, key)
+        return state, metrics | found._asdict()
+
+    return update_and_measure
+
+
+def _layers(params: Any) -> list[Array]:
+    """One vector per layer."""
+    if isinstance(params, bp.Params):
+        parts = [*params.blocks, (params.W, params.b)]
+    else:
+        blocks = getattr(params, "blocks", params)
+        parts = [getattr(own, "block", own) for own in blocks]
+    return [jnp.concatenate([jnp.zeros(0), *(leaf.ravel() for leaf in jax.tree.leaves(part))]) for part in parts]
