@@ -2,7 +2,7 @@
 
 from types import ModuleType
 
-from . import bp, cafo, cwc, data, feedback, ff, foton, mf, nets, pepita, report
+from . import bp, cafo, cost, cwc, data, feedback, ff, foton, mf, nets, pepita, report
 from .alignment import alignment
 from .base import Batch, LearningRule, UsageError
 from .sweep import sweep
@@ -33,6 +33,7 @@ __all__ = [
     "alignment",
     "bp",
     "cafo",
+    "cost",
     "cwc",
     "data",
     "feedback",

@@ -205,7 +205,7 @@ def retraction(every: int = 1, iterations: int | None = None, *, output: bool = 
     Raises:
         UsageError: a number below 1.
     """
-    count = iterations if iterations is not None else 1 if every == 1 else 4
+    count = default_iterations(iterations, every)
     for name, number in (("retract_every", every), ("retract_iterations", count)):
         if number < 1:
             raise UsageError(f"{name} counts from 1; got {number} (leave the retraction out to have none)")
@@ -241,6 +241,11 @@ def retraction(every: int = 1, iterations: int | None = None, *, output: bool = 
         return updates, RetractionState(state.step + 1, jax.tree.unflatten(shape, vs))
 
     return optax.GradientTransformation(cast(Any, start), cast(Any, step))
+
+
+def default_iterations(iterations: int | None, every: int) -> int:
+    """Of Björck: as asked for, or 1 after every step and 4 where steps add up in between."""
+    return iterations if iterations is not None else 1 if every == 1 else 4
 
 
 def bjorck(
