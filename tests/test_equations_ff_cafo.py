@@ -818,24 +818,29 @@ def test_dfa_by_differences(net):
         assert_slopes(fixed, **{k: (gradient[k], block[k]) for k in block})
 
 
-@pytest.mark.parametrize("groups", [1, 2])
-def test_convolution_as_a_product_is_the_convolution(float64, groups):
+@pytest.mark.parametrize(
+    "groups, size, stride, edge",
+    [(1, 3, 1, (1, 1)), (2, 3, 1, (1, 1)), (1, 2, 2, (0, 0)), (1, 5, 1, (0, 0)), (2, 4, 3, (1, 2))],
+)
+def test_convolution_as_a_product_is_the_convolution(float64, groups, size, stride, edge):
     """Value and both gradients; the control has its groups mixed up."""
     rng = np.random.default_rng(0)
-    x, kernel = jnp.asarray(rng.normal(size=(2, 5, 4, 6))), jnp.asarray(rng.normal(size=(3, 3, 6 // groups, 8)))
-    u = jnp.asarray(rng.normal(size=(2, 5, 4, 8)))
+    x, kernel = jnp.asarray(rng.normal(size=(2, 7, 6, 6))), jnp.asarray(rng.normal(size=(size, size, 6 // groups, 8)))
+    where = (stride, stride), (edge, edge)
 
     def native(x, kernel):
         layout = ("NHWC", "HWIO", "NHWC")
-        return jax.lax.conv_general_dilated(
-            x, kernel, (1, 1), ((1, 1), (1, 1)), dimension_numbers=layout, feature_group_count=groups
-        )
+        return jax.lax.conv_general_dilated(x, kernel, *where, dimension_numbers=layout, feature_group_count=groups)
+
+    def product(x, kernel):
+        return nets._as_product(groups, x, kernel, *where)
+
+    u = jnp.asarray(rng.normal(size=native(x, kernel).shape))
 
     def outcome(convolution):
         out, pull = jax.vjp(convolution, x, kernel)
         return out, *pull(u)
 
-    product = partial(nets._as_product, groups)
     for a, b in zip(outcome(product), outcome(native), strict=True):
         np.testing.assert_allclose(a, b, atol=1e-12)
     assert not np.allclose(product(x[..., ::-1], kernel), native(x, kernel))

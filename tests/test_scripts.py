@@ -136,7 +136,7 @@ def test_the_learning_rate_drops_to_a_tenth(script, monkeypatch):
     common = __import__("_common")
     options = common.Options(lr_schedule="drops", lr_drops=(2, 3), optimizer="sgd")
     tx = common.optimizer(options, 0.5, 50, 10)
-    one, rates = np.ones(()), []
+    one, rates = np.ones((), np.float32), []
     state = tx.init(one)
     for _ in range(40):
         step, state = tx.update(one, state)
