@@ -72,7 +72,12 @@ def measured(
     """``update`` with the metrics ``cosine`` and ``norm_ratio`` (layers,) of every step, before it is taken.
 
     For a rule in a training loop: ``rule._replace(update=measured(rule.update, grads, rule.predict))``, with ``grads``
-    of ``(state, batch, key)``. A step then costs about a step of backpropagation more.
+    of ``(state, batch, key)``.
+
+    The compiler computes once what it sees to be the same in ``update``, ``grads`` and backpropagation. In a scan, by
+    XLA's count of operations on CPU (784-256-256-10, batch 256), a step then costs 0.56 of one of backpropagation more
+    for FOTON, PEPITA without dropout, FA, DFA, KP and WM; where it sees less, 1.1 for BP and brSF, 1.2 for Mono-Forward
+    and 1.4 for PEPITA with dropout. "time_local", whose step is not by ``grads``, costs 1.9 more.
     """
 
     def update_and_measure(state: State, batch: Batch, key: Array) -> tuple[State, Metrics]:

@@ -59,8 +59,6 @@ def draw(
     """Parameters of the blocks and of an output layer, for BP and the rules that send its output error elsewhere."""
     if num_classes < 2:
         raise UsageError(f"classification needs at least 2 classes; got num_classes={num_classes}")
-    if not net:
-        raise UsageError("the network has no hidden layer; give it at least one, as by fwdonly.nets.mlp([1000])")
     block_key, readout_key = jax.random.split(key)
     blocks, activations = nets.init(block_key, x, net)
     a = activations[-1]

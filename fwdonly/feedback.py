@@ -245,6 +245,7 @@ def update(
     ``part="mirror"`` does only this, as the stage before training.
     """
     settings = _checked(options, net)
+    _check_part(part, settings)
     gradients, metrics = grads(state.params, batch, key, net=net, B=state.B, readout_init=readout_init, **options)
     if part == "mirror":
         return state._replace(B=mirrored(state, key, len(batch.y), net=net, **options)), metrics

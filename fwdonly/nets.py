@@ -209,8 +209,7 @@ def check_parts(net: Net) -> None:
                 f"block {number} is a {type(block).__name__}; this rule treats its linear part and its activation "
                 "apart and needs fwdonly.nets.Dense or Conv"
             )
-    if not net:
-        raise UsageError("the network has no hidden layer; give it at least one, as by fwdonly.nets.mlp([1000])")
+    _not_empty(net)
 
 
 def linear(block: Any, *, bias: bool = True) -> Any:
@@ -273,6 +272,11 @@ def batch_norm(
     return x * factor.reshape(*lead, -1) + (shift - mean * factor).reshape(*lead, -1)
 
 
+def _not_empty(net: Net) -> None:
+    if not net:
+        raise UsageError("the network has no hidden layer; give it at least one, as by fwdonly.nets.mlp([1000])")
+
+
 def _side(block: Conv, length: int) -> int:
     """Height or width after the block."""
     reach = length - (block.kernel if block.padding == "valid" else 1)
@@ -291,8 +295,9 @@ def init(key: Array, x: Float[Array, "batch *features"], net: Net) -> tuple[tupl
     Block i (from 1) draws from ``fold_in(key, i)`` alone, so two rules with one key start from equal blocks.
 
     Raises:
-        UsageError: a block cannot take the shape it is given, or leaves nothing of it.
+        UsageError: no block, or one that cannot take the shape it is given or leaves nothing of it.
     """
+    _not_empty(net)
     params, activations = [], []
     for i, block in enumerate(net, start=1):
         if isinstance(block, Conv) and (x.ndim != 4 or _side(block, min(x.shape[1:3])) < 1):

@@ -187,8 +187,7 @@ def update(
     noise_key = jax.random.fold_in(key, len(net))
     if part == "mirror":
         _, metrics = grads(state.params, batch, key, net=net, F=state.F, **options)
-        B = _mirrored(state, noise_key, len(batch.y), net, settings)
-        return state._replace(B=B, F=_as_feedback(B, state.F), step=state.step + 1), metrics
+        return _mirrored(state, noise_key, len(batch.y), net, settings)._replace(step=state.step + 1), metrics
     if settings.form == "time_local":
         steps, metrics = _two_pass.time_local(state.params, state.F, batch, key, net=net, switches=_switches(settings))
     else:
@@ -200,16 +199,16 @@ def update(
     state = State(params, opt_state, state.F, state.B, state.step + 1)
     if settings.feedback == "mirrored" and settings.mirror_every:
         due = state.step % settings.mirror_every == 0
-        B = jax.lax.cond(due, lambda: _mirrored(state, noise_key, len(batch.y), net, settings), lambda: state.B)
-        state = state._replace(B=B, F=_as_feedback(B, state.F))
+        state = jax.lax.cond(due, lambda: _mirrored(state, noise_key, len(batch.y), net, settings), lambda: state)
     return state, metrics
 
 
-def _mirrored(state: State, key: Array, count: int, net: Net, options: Options) -> tuple[Array, ...]:
+def _mirrored(state: State, key: Array, count: int, net: Net, options: Options) -> State:
     """Every layer is shown noise xi by itself: B_l <- B_l + rate (xi^T layer_l(xi) / B - decay B_l), then rescaled.
 
     xi ~ N(0, noise^2) of shape (count, n_{l-1}), minus its mean over all entries. All B_l are scaled alike, so that F
-    keeps its standard deviation. W_l is held constant; for a linear layer E[xi^T layer(xi)] / B = noise^2 W_l.
+    keeps its standard deviation, and F follows. W_l is held constant; for a linear layer E[xi^T layer(xi)] / B =
+    noise^2 W_l.
     """
     B = []
     for at, (B_l, W_l) in enumerate(zip(state.B, _kernels(state.params), strict=True)):
@@ -222,9 +221,10 @@ def _mirrored(state: State, key: Array, count: int, net: Net, options: Options) 
         else:
             eta = jax.nn.softmax(bp.read(state.params, xi))
         B.append(B_l + options.mirror_rate * (xi.T @ eta / count - options.mirror_decay * B_l))
-    wanted = options.feedback_scale * (2 / B[0].shape[0]) ** 0.5
-    factor = (wanted / _product(tuple(B)).std()) ** (1 / len(B))
-    return tuple(factor * B_l for B_l in B)
+    F = _product(tuple(B))
+    factor = options.feedback_scale * (2 / len(F)) ** 0.5 / F.std()
+    B = tuple(factor ** (1 / len(B)) * B_l for B_l in B)
+    return state._replace(B=B, F=(factor * F).T.reshape(state.F.shape))
 
 
 def _product(B: tuple[Array, ...]) -> Float[Array, "n classes"]:
@@ -233,10 +233,6 @@ def _product(B: tuple[Array, ...]) -> Float[Array, "n classes"]:
     for B_l in B[-2::-1]:
         F = B_l @ F
     return F
-
-
-def _as_feedback(B: tuple[Array, ...], F: Array) -> Array:
-    return _product(B).T.reshape(F.shape)
 
 
 def _kernels(params: Params) -> list[Array]:

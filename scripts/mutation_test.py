@@ -146,6 +146,13 @@ MUTANTS = [
         "maximum instead of average pooling",
     ),
     Mutant(
+        "nets.py",
+        "    _not_empty(net)\n    params, activations",
+        "    params, activations",
+        (CONTRACT,),
+        "a network without layers is taken",
+    ),
+    Mutant(
         "train.py",
         "_stream(tracker.key, _ORDER, learner.step // job.steps)",
         "_stream(tracker.key, _ORDER, 0)",
@@ -359,6 +366,13 @@ MUTANTS = [
         (FEEDBACK,),
         "one sample of noise in the place of a batch",
     ),
+    Mutant(
+        "feedback.py",
+        "    _check_part(part, settings)\n    gradients",
+        "    gradients",
+        (FEEDBACK,),
+        "an update takes any part",
+    ),
     Mutant("feedback.py", "own_key = jax.random.fold_in(key, 1)", "own_key = key", (FEEDBACK,), "B starts as W"),
     Mutant(
         "feedback.py",
@@ -518,6 +532,21 @@ MUTANTS = [
         "B_l - options.mirror_rate * (xi.T",
         (TWO_PASS,),
         "anti-mirroring",
+    ),
+    Mutant("pepita.py", "F=(factor * F).T", "F=F.T", (TWO_PASS,), "F is not scaled with its factors"),
+    Mutant(
+        "pepita.py",
+        "B = tuple(factor ** (1 / len(B)) * B_l",
+        "B = tuple(factor * B_l",
+        (TWO_PASS,),
+        "factors scaled by all",
+    ),
+    Mutant(
+        "pepita.py",
+        "    _check_part(part, settings)\n    noise_key",
+        "    noise_key",
+        (TWO_PASS,),
+        "an update takes any part",
     ),
     Mutant("foton.py", "        sign=-1.0,\n", "        sign=1.0,\n", (TWO_PASS,), "FOTON adds the error"),
     Mutant(

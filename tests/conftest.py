@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 
 jax.config.update("jax_numpy_rank_promotion", "raise")
+pytest.register_assert_rewrite("comparing")  # or its assertions fail without values
 
 
 @pytest.fixture

@@ -304,11 +304,12 @@ def build(name, net, x=VECTORS, num_classes=CLASSES):
     [
         {"net": nets.mlp([4]), "num_classes": 1},
         {"net": nets.mlp([4]), "num_classes": 0},
+        {"net": ()},
         {"net": nets.cnn([3]), "x": VECTORS},
         {"net": nets.cnn([3, 3, 3]), "x": IMAGES},
         {"net": (*nets.mlp([6]), *nets.cnn([3])), "x": IMAGES},
     ],
-    ids=["one_class", "no_class", "cnn_on_vectors", "pooled_to_nothing", "cnn_after_mlp"],
+    ids=["one_class", "no_class", "no_layer", "cnn_on_vectors", "pooled_to_nothing", "cnn_after_mlp"],
 )
 def test_bad_networks_and_classes_are_refused_in_one_line(name, options):
     assert_refused(lambda: build(name, **options))

@@ -12,6 +12,7 @@ import optax
 import pytest
 import reference.bp
 import reference.mf
+from comparing import differ, layers_of, near, weights
 
 import fwdonly
 from fwdonly import Batch, bp, mf, nets
@@ -41,35 +42,13 @@ def start(module, net, shape, dtype, tx=None, **options):
     return module.State(params, tuple(map(tx.init, params)) if module is mf else tx.init(params))
 
 
-def weights(block):
-    """The reference's W and b of a Flax block; nothing for the block of M_0."""
-    own = next(iter(block.get("params", {}).values()), {})
-    return {"W": own["kernel"], "b": own["bias"]} if own else {}
-
-
 def restated(params):
     """Parameters, or gradients, of either rule as the references write them."""
     if isinstance(params, bp.Params):
-        layers = [*map(weights, params.blocks), {"W": params.W, "b": params.b}]
+        layers = layers_of(params)
     else:
         layers = [weights(layer.block) | {"M": layer.M} for layer in params]
     return [{name: np.asarray(a, np.float64) for name, a in layer.items()} for layer in layers]
-
-
-def assert_close(actual, expected, tolerance):
-    """Every leaf within ``tolerance`` of the other in units of its largest entry (at least 1e-3)."""
-    assert len(actual) == len(expected)
-    for got, wanted in zip(actual, expected, strict=True):
-        assert got.keys() == wanted.keys()
-        for name, a in wanted.items():
-            assert got[name].shape == a.shape
-            scale = max(np.abs(a).max(), 1e-3)
-            np.testing.assert_allclose(got[name] / scale, a / scale, rtol=0, atol=tolerance, err_msg=name)
-
-
-def differ(one, other, by=1e-6):
-    """True where some leaf differs by more than rounding."""
-    return any(np.abs(a - b).max() > by for a, b in zip(jax.tree.leaves(one), jax.tree.leaves(other), strict=True))
 
 
 @cache
@@ -98,7 +77,7 @@ def assert_follows(update, restated_step, state, layers, tolerances):
         layers, loss = restated_step(layers, x, y)
         if at + 1 in CHECKED_STEPS:
             tolerance = tolerances[CHECKED_STEPS.index(at + 1)]
-            assert_close(restated(jax.tree.map(itemgetter(at), params)), layers, tolerance)
+            near(restated(jax.tree.map(itemgetter(at), params)), layers, tolerance)
             np.testing.assert_allclose(losses[at], loss, rtol=tolerance, atol=tolerance)
 
 
@@ -233,7 +212,7 @@ def test_a_convolutional_step_equals_the_restatement(float64, key, module, optim
     restatement = reference.mf if module is mf else reference.bp
     expected, loss = restatement.step(layers, x, y, descend, [{} for _ in layers])
     stepped, metrics = jax.jit(partial(module.update, net=net, tx=tx))(state, Batch(x, y), key)
-    assert_close(restated(stepped.params), expected, FLOAT64_TOLERANCE)
+    near(restated(stepped.params), expected, FLOAT64_TOLERANCE)
     np.testing.assert_allclose(metrics.get("layer_loss", metrics["loss"]), loss, rtol=FLOAT64_TOLERANCE)
 
 
@@ -259,7 +238,7 @@ def test_control_updating_the_readout_first_is_another_rule(float64, key):
     layer = restated(state.params)[0]
     own = reference.mf.local_gradient(layer, x, y)[1]
     seidel = reference.mf.local_gradient(layer | {"M": layer["M"] - 0.1 * own["M"]}, x, y)[1]
-    assert_close(gradient[:1], [own], FLOAT64_TOLERANCE)
+    near(gradient[:1], [own], FLOAT64_TOLERANCE)
     assert differ(gradient[0]["W"], seidel["W"], by=1e-4)
 
 
@@ -279,7 +258,7 @@ def test_bp_gradients_equal_jax_grad_of_a_loss_written_anew(float64, key):
     gradient, metrics = bp.grads(params, Batch(jnp.asarray(x), jnp.asarray(y)), key, net=net)
     expected_loss, expected = jax.value_and_grad(loss)(restated(params))
     np.testing.assert_allclose(metrics["loss"], expected_loss, rtol=1e-12)
-    assert_close(restated(gradient), [{k: np.asarray(a) for k, a in layer.items()} for layer in expected], 1e-12)
+    near(restated(gradient), [{k: np.asarray(a) for k, a in layer.items()} for layer in expected], 1e-12)
 
 
 # --- start values ----------------------------------------------------------------------------------------------------
@@ -377,7 +356,7 @@ def test_one_layer_is_back_propagation_with_a_bias_free_output_layer(float64, ke
         glob, twin_metrics = bp.grads(twin, batch, key, net=net)
         np.testing.assert_allclose(metrics["layer_loss"][-1], twin_metrics["loss"], rtol=1e-14)
         np.testing.assert_allclose(local[-1].M.T, glob.W, atol=1e-14)
-        assert_close([weights(local[-1].block)], [weights(glob.blocks[-1])], 1e-13)
+        near([weights(local[-1].block)], [weights(glob.blocks[-1])], 1e-13)
         assert differ(local[0].block, glob.blocks[0]) != equal
 
 
@@ -403,7 +382,7 @@ def test_a_constant_on_all_scores_of_a_sample_changes_nothing(dense, key):
     same, same_metrics = mf.grads(shifted(jnp.arange(CLASSES)), batch, key, net=net)
     other, other_metrics = mf.grads(shifted(jnp.arange(1)), batch, key, net=net)
     np.testing.assert_allclose(same_metrics["layer_loss"], metrics["layer_loss"], rtol=1e-13)
-    assert_close(restated(same), restated(gradient), 1e-12)
+    near(restated(same), restated(gradient), 1e-12)
     assert differ(other, gradient)
     assert differ(other_metrics, metrics)
 
@@ -426,7 +405,7 @@ def test_permuting_hidden_units_permutes_the_whole_trajectory(float64):
         return trajectory(update, state, *problem((INPUTS,), np.float64, 100))[0].params
 
     end = final(state.params)
-    assert_close(restated(final(permuted(state.params))), restated(permuted(end)), 1e-11)
+    near(restated(final(permuted(state.params))), restated(permuted(end)), 1e-11)
     assert differ(final(permuted(state.params, rows=np.arange(5))), permuted(end))
 
 
@@ -449,7 +428,7 @@ def test_simultaneous_with_rate_zero_elsewhere_is_the_greedy_stage(float64):
     for layer in (1, 2, 3):
         frozen = train(jnp.eye(3)[layer - 1])
         greedy = trajectory(update_of(mf, WIDTHS, "adam", layer=layer), begin, *batches)[0].params
-        assert_close(restated(greedy), restated(frozen), 1e-11)
+        near(restated(greedy), restated(frozen), 1e-11)
         assert differ(greedy, begin.params)
         assert differ(everything[layer - 1], greedy[layer - 1]) == (layer > 1)  # layer 1 has no layer below
 

@@ -14,6 +14,7 @@ import pytest
 import reference.bp
 import reference.feedback as restated
 import reference.mf
+from comparing import differ, drawn, jit, layers_of, near
 
 import fwdonly
 from fwdonly import Batch, UsageError, bp, feedback, mf, nets
@@ -26,25 +27,6 @@ LAYERED, DIRECT = ("fa", "usf", "brsf", "frsf", "wm", "kp"), ("dfa", "sdfa", "dr
 MODES = LAYERED + DIRECT
 PIXELS = (3, 3)
 NET = nets.mlp([7, 6, 5])
-jit = partial(  # compiling takes most of the time
-    jax.jit, compiler_options={"xla_backend_optimization_level": 0, "xla_llvm_disable_expensive_passes": True}
-)
-
-
-def near(got, want, tolerance=1e-10):
-    """Two trees alike, every leaf within ``tolerance`` in units of its largest entry (at least 1e-3)."""
-    got, want = jax.tree.map(np.asarray, (got, want))
-    assert jax.tree.structure(got) == jax.tree.structure(want)
-    for (path, a), b in zip(jax.tree.leaves_with_path(got), jax.tree.leaves(want), strict=True):
-        assert a.shape == b.shape
-        scale = max(np.abs(b).max(), 1e-3)
-        np.testing.assert_allclose(a / scale, b / scale, rtol=0, atol=tolerance, err_msg=jax.tree_util.keystr(path))
-
-
-def differ(one, other, by=1e-6):
-    """True where some leaf differs by more than ``by``."""
-    pairs = zip(jax.tree.leaves(one), jax.tree.leaves(other), strict=True)
-    return any(np.abs(np.asarray(a) - np.asarray(b)).max() > by for a, b in pairs)
 
 
 def same(one, other):
@@ -52,12 +34,6 @@ def same(one, other):
     one, other = jax.tree.map(np.asarray, (one, other))
     pairs = zip(jax.tree.leaves(one), jax.tree.leaves(other), strict=True)
     return jax.tree.structure(one) == jax.tree.structure(other) and all(np.array_equal(a, b) for a, b in pairs)
-
-
-def drawn(tree, seed=1, scale=0.4):
-    """Random float64 values in the shapes of a tree."""
-    rng = np.random.default_rng(seed)
-    return jax.tree.map(lambda a: jnp.asarray(scale * rng.normal(size=a.shape)), tree)
 
 
 def problem(shape=PIXELS, seed=0, batch=BATCH):
@@ -96,14 +72,6 @@ def matrices(net, mode):
             params, B, key, x, net, nets.he_uniform, feedback.Options(mode=mode)
         ),
     )
-
-
-def layers_of(params):
-    """Parameters, or gradients, as the restatement writes them."""
-    hidden = [next(iter(own["params"].values())) for own in params.blocks]
-    found = [{"W": own["kernel"]} | ({"b": own["bias"]} if "bias" in own else {}) for own in hidden]
-    found.append({"W": params.W} | ({} if params.b is None else {"b": params.b}))
-    return jax.tree.map(np.asarray, found)
 
 
 def sent_back(mode, state, batch, net=NET, key=None):
@@ -774,6 +742,11 @@ def labelled(y):
     return feedback.grads(state.params, Batch(jnp.zeros((3, 9)), y), jax.random.key(0), net=NET, B=state.B)
 
 
+def updated(mode, part):
+    """One step by `feedback.update` itself, which no `rule` has checked before."""
+    return feedback.update(start(mode), problem(), jax.random.key(0), net=NET, tx=SGD, mode=mode, part=part)[0]
+
+
 @pytest.mark.parametrize(
     ("make", "words"),
     [
@@ -785,6 +758,9 @@ def labelled(y):
         (lambda: feedback.rule(nets.cnn([3]), SGD, num_classes=3, mode="wm"), "wm"),
         (lambda: feedback.rule(NET, SGD, num_classes=3, part="mirror"), "mirror"),
         (lambda: feedback.rule(NET, SGD, num_classes=3, mode="wm", part="mirrors"), "'mirrors'"),
+        (lambda: updated("wm", "mirrors"), "'mirrors'"),
+        (lambda: updated("fa", "mirror"), 'mode="wm"'),
+        (lambda: updated("dfa", "mirror"), 'mode="wm"'),
         (lambda: start("fa", ()), "no hidden layer"),
         (lambda: start("wm", nets.cnn([3]), (8, 8, 1)), "wm"),
         (lambda: start("fas"), "'fas'"),
@@ -810,3 +786,5 @@ def test_good_input_is_taken():
     """Control: what differs from the bad input by its fault alone."""
     feedback.rule(nets.cnn([3]), SGD, num_classes=3, mode="kp", output="sigmoid")
     feedback.rule(NET, SGD, num_classes=3, mode="wm", part="mirror")
+    assert same(updated("wm", "mirror").params, start("wm").params)
+    assert differ(updated("fa", "all").params, start("fa").params)

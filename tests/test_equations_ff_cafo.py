@@ -13,41 +13,17 @@ import reference.cafo
 import reference.cwc
 import reference.ff
 import reference.mf
+from comparing import differ, drawn, jit, near, weights
 
 from fwdonly import Batch, cafo, cwc, ff, nets
 
 CLASSES, BATCH = 3, 8
 SGD = optax.sgd(0.1)
-jit = partial(  # compiling takes most of the time
-    jax.jit, compiler_options={"xla_backend_optimization_level": 0, "xla_llvm_disable_expensive_passes": True}
-)
-
-
-def near(got, want, tolerance=1e-10):
-    """Two trees alike, every leaf within ``tolerance`` in units of its largest entry (at least 1e-3)."""
-    got, want = jax.tree.map(np.asarray, (got, want))
-    assert jax.tree.structure(got) == jax.tree.structure(want)
-    for (path, a), b in zip(jax.tree.leaves_with_path(got), jax.tree.leaves(want), strict=True):
-        assert a.shape == b.shape
-        scale = max(np.abs(b).max(), 1e-3)
-        np.testing.assert_allclose(a / scale, b / scale, rtol=0, atol=tolerance, err_msg=jax.tree_util.keystr(path))
-
-
-def differ(one, other, by=1e-6):
-    """True where some leaf differs by more than ``by``."""
-    pairs = zip(jax.tree.leaves(one), jax.tree.leaves(other), strict=True)
-    return any(np.abs(np.asarray(a) - np.asarray(b)).max() > by for a, b in pairs)
 
 
 def digits(got, want):
     """Alike in the six decimals that the reference sheets print."""
     np.testing.assert_allclose(got, want, rtol=0, atol=6e-7)
-
-
-def drawn(tree, seed=1, scale=0.4):
-    """Random float64 values in the shapes of a tree."""
-    rng = np.random.default_rng(seed)
-    return jax.tree.map(lambda a: jnp.asarray(scale * rng.normal(size=a.shape)), tree)
 
 
 def problem(shape, steps=None, batch=BATCH):
@@ -62,12 +38,6 @@ def problem(shape, steps=None, batch=BATCH):
 @cache
 def compiled(f, **options):
     return jit(partial(f, **options))
-
-
-def weights(block):
-    """W and, where there is one, b of a Flax block."""
-    own = next(iter(block["params"].values()))
-    return {"W": np.asarray(own["kernel"])} | ({"b": np.asarray(own["bias"])} if "bias" in own else {})
 
 
 # --- Forward-Forward -------------------------------------------------------------------------------------------------

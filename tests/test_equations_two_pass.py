@@ -11,6 +11,7 @@ import optax
 import pytest
 import reference.foton
 import reference.pepita
+from comparing import differ, drawn, jit, layers_of, near
 
 from fwdonly import Batch, UsageError, _two_pass, bp, foton, nets, pepita
 from fwdonly.base import cross_entropy
@@ -19,9 +20,6 @@ CLASSES, BATCH, RATE = 3, 8, 0.1
 PIXELS = (3, 3)
 SGD = optax.sgd(RATE)
 KEY = jax.random.key(5)
-jit = partial(  # compiling takes most of the time
-    jax.jit, compiler_options={"xla_backend_optimization_level": 0, "xla_llvm_disable_expensive_passes": True}
-)
 linear_mlp = partial(nets.mlp, activation=nets.identity, kernel_init=nets.orthogonal, bias="none")
 linear_cnn = partial(nets.cnn, activation=nets.identity, kernel_init=nets.orthogonal, bias="none")
 patch_cnn = partial(linear_cnn, kernel=2, stride=2, padding="valid")
@@ -38,28 +36,6 @@ def one_thread():
         return
     with threadpool_limits(1):
         yield
-
-
-def near(got, want, tolerance=1e-10):
-    """Two trees alike, every leaf within ``tolerance`` in units of its largest entry (at least 1e-3)."""
-    got, want = jax.tree.map(np.asarray, (got, want))
-    assert jax.tree.structure(got) == jax.tree.structure(want)
-    for (path, a), b in zip(jax.tree.leaves_with_path(got), jax.tree.leaves(want), strict=True):
-        assert a.shape == b.shape
-        scale = max(np.abs(b).max(), 1e-3)
-        np.testing.assert_allclose(a / scale, b / scale, rtol=0, atol=tolerance, err_msg=jax.tree_util.keystr(path))
-
-
-def differ(one, other, by=1e-6):
-    """True where some leaf differs by more than ``by``."""
-    pairs = zip(jax.tree.leaves(one), jax.tree.leaves(other), strict=True)
-    return any(np.abs(np.asarray(a) - np.asarray(b)).max() > by for a, b in pairs)
-
-
-def drawn(tree, seed=1, scale=0.4):
-    """Random float64 values in the shapes of a tree."""
-    rng = np.random.default_rng(seed)
-    return jax.tree.map(lambda a: jnp.asarray(scale * rng.normal(size=a.shape)), tree)
 
 
 def orthonormal(tree, seed=1, dtype=np.float64):
@@ -90,14 +66,6 @@ def problem(shape=PIXELS, batch=BATCH, classes=CLASSES, seed=0, dtype=np.float64
     y = rng.integers(classes, size=batch)
     y[:classes] = np.arange(min(classes, batch))
     return Batch(jnp.asarray(rng.normal(size=(batch, *shape)), dtype), jnp.asarray(y, jnp.int32))
-
-
-def layers_of(params):
-    """Parameters, or gradients, as the restatements write them."""
-    kernels = [next(iter(own["params"].values())) for own in params.blocks]
-    layers = [{"W": own["kernel"]} | ({"b": own["bias"]} if "bias" in own else {}) for own in kernels]
-    layers.append({"W": params.W} | ({} if params.b is None else {"b": params.b}))
-    return jax.tree.map(np.asarray, layers)
 
 
 def arrays(batch, classes=CLASSES):
@@ -1053,6 +1021,25 @@ def test_bad_input_is_refused_in_one_line(name, monkeypatch):
         REFUSED[name]()
     assert str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("part", "options", "words"),
+    [
+        ("mirrors", {"feedback": "mirrored"}, "'mirrors'"),
+        ("mirror", {"feedback": "normal"}, 'feedback="mirrored"'),
+        ("mirror", {}, 'feedback="mirrored"'),
+    ],
+)
+def test_an_update_refuses_a_part_that_does_not_fit_in_one_line(part, options, words, float64, monkeypatch):
+    monkeypatch.setattr(jaxtyping.config, "jaxtyping_disable", True)  # or it would speak first
+    state, batch = mirror_start(NET)
+    step = partial(pepita.update, state, batch, KEY, net=NET, tx=SGD)
+    with pytest.raises(UsageError) as caught:
+        step(part=part, **options)
+    assert words in str(caught.value) and "\n" not in str(caught.value)
+    mirrored = step(part="mirror", feedback="mirrored")[0]  # the control
+    assert differ(mirrored.B, state.B) and not differ(mirrored.params, state.params, 0)
 
 
 def test_control_options_that_fit_are_taken():
