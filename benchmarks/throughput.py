@@ -25,7 +25,7 @@ import numpy as np
 import optax
 import tyro
 
-from fwdonly import RULES, Batch, cafo, ff, nets, report
+from fwdonly import RULES, Batch, cafo, cost, ff, nets, report
 from fwdonly.base import LearningRule
 
 NETS = {
@@ -74,20 +74,9 @@ class Options:
     """A run of seconds that shows that everything works and measures nothing."""
 
 
-def multiply_accumulates(rule: str, widths: tuple[int, ...]) -> int:
-    """Multiply-accumulates of one training step per sample (matrix products only), from the shapes.
-
-    BP: forward, weight gradient and, above the first layer, input gradient of every layer. MF: forward and weight
-    gradient of every hidden layer and the three products with its readout. FF: of every hidden layer three forward
-    passes (neutral, positive, negative) and two weight gradients (positive, negative); of the softmax head, which reads
-    hidden layers 2 and up, the forward product n U and the gradient n^T (q - T).
-    """
-    hidden = [a * b for a, b in itertools.pairwise(widths)]
-    if rule == "bp":
-        return 3 * (sum(hidden) + widths[-1] * CLASSES) - hidden[0]
-    if rule == "ff":
-        return 5 * sum(hidden) + 2 * CLASSES * sum(widths[2:])
-    return 2 * sum(hidden) + 3 * CLASSES * sum(widths[1:])
+def multiply_accumulates(rule: str, widths: tuple[int, ...]) -> float | int:
+    """Multiply-accumulates of one training step per sample (matrix products only)."""
+    return cost.macs(rule, nets.mlp(widths[1:]), widths[:1], num_classes=CLASSES, batch=1)
 
 
 def ceiling() -> Callable[[], Any]:
@@ -278,10 +267,7 @@ def memory() -> list[dict[str, Any]]:
     for depth in (5, 20):
         for name in ("mf", "bp"):
             rule = RULES[name].rule(nets.mlp([1000] * depth), optax.adam(LEARNING_RATE), num_classes=CLASSES)
-            batch = jax.eval_shape(lambda: Batch(jnp.zeros((4096, 784)), jnp.zeros(4096, jnp.int32)))
-            state = jax.eval_shape(rule.init, jax.random.key(0), batch.x)
-            step = jax.jit(rule.update, donate_argnums=0)
-            analysis: Any = step.lower(state, batch, jax.random.key(0)).compile().memory_analysis()
+            analysis: Any = cost.compile_step(rule, (784,), 4096).compiled.memory_analysis()
             rows.append({"layers": depth, "rule": name, "temporary_mb": analysis.temp_size_in_bytes / 1e6})
     return rows
 

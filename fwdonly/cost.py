@@ -1,17 +1,22 @@
-"""What one training step computes, from the shapes alone: multiply-accumulates by layer and purpose.
+"""What one training step computes, moves and holds: from the shapes alone, and as the compiler has it.
 
-Matrix products and convolutions only; biases, activations, normalisation and the optimizer's element-wise pass over the
-weights are left out. A multiply-accumulate is two floating-point operations. The counts are those of this library's
-programs, checked against the compiler's own (`tests/test_cost.py`).
+`work` counts multiply-accumulates by layer and purpose: matrix products and convolutions only; biases, activations,
+normalisation, goodness and the optimizer's element-wise pass over the weights are left out (`optimizer_bytes` has that
+pass). A multiply-accumulate is two floating-point operations. The counts are those of this library's programs, checked
+against the compiler's own (`tests/test_cost.py`).
 """
 
 import math
-from typing import Any, NamedTuple
+import time
+from typing import Any, NamedTuple, get_args
 
 import jax
+import jax.numpy as jnp
+import optax
 
-from . import feedback, foton, nets
-from .base import Net, UsageError
+from . import cafo, feedback, foton, nets
+from .base import Batch, LearningRule, Net, State, UsageError, check_word, one_line
+from .quantity import Quantity, unavailable
 
 
 class Work(NamedTuple):
@@ -48,19 +53,25 @@ def work(
       FOTON adds, per step and not per sample, the retraction, the product of the weights and the probe of
       orthogonality.
     * feedback: as bp, or C n_l in the place of F_l on the way back (dfa, sdfa, drtp).
+    * cafo: F_l forward up to the last head that is trained, and two products with every V_l that is. The closed form
+      ("mse") takes n_l^2 + C n_l for the normal equations, and per step n_l^3 / 6 to factorise them and 2 C n_l^2 for
+      V_l and its loss. ``part="blocks"``: F_l forward, F_l for the weights, C n_l on the way back to the blocks below
+      the last one; three products of the auxiliary head.
+    * cwc: F_l forward and F_l for the weights.
 
     Args:
-        rule: a name of `fwdonly.RULES` that is listed above.
+        rule: a name of `fwdonly.RULES`.
         net: the hidden layers.
         shape: of one input.
         num_classes: C.
         batch: samples per step.
         **options: of the rule that change its products: ``layer`` (mf), ``first`` (ff), ``presynaptic`` and
             ``output_error`` (pepita), ``presynaptic``, ``feedback_every``, ``retract_every`` and ``retract_iterations``
-            (foton; means over steps), ``mode`` (feedback).
+            (foton; means over steps), ``mode`` (feedback), ``part`` and ``loss`` (cafo). ``kept=True`` (cafo): the
+            heads' features were kept by the loop (`fwdonly.base.Frozen`), and no block runs.
 
     Raises:
-        UsageError: a rule whose products are not counted here.
+        UsageError: a rule that does not exist, or a word that is none of its options'.
 
     Example:
         >>> import fwdonly
@@ -69,7 +80,8 @@ def work(
         [4598000, 3628000]
     """
     layers = _layers(net, shape)
-    counts = {"bp": _bp, "mf": _mf, "ff": _ff, "pepita": _pepita, "foton": _foton, "feedback": _feedback}
+    counts = {"bp": _bp, "mf": _mf, "ff": _ff, "cafo": _cafo, "cwc": _cwc, "pepita": _pepita, "foton": _foton}
+    counts |= {"feedback": _feedback}
     if rule not in counts:
         raise UsageError(f"the products of {rule!r} are not counted; choose one of {', '.join(counts)}")
     return tuple(Work(*each) for each in counts[rule](layers, math.prod(shape), num_classes, batch, **options))
@@ -159,8 +171,43 @@ def _feedback(layers: list[_Layer], inputs: int, C: int, B: int, *, mode: str = 
     return [*found, (len(layers), "output layer", (2 if direct else 3) * out)]
 
 
+def _cafo(
+    layers: list[_Layer],
+    inputs: int,
+    C: int,
+    B: int,
+    *,
+    part: Any = "heads",
+    loss: str = "ce",
+    kept: bool = False,
+) -> _Counted:
+    check_word("loss", loss, get_args(cafo.Loss))
+    found: _Counted
+    if part == "blocks":
+        found = _cwc(layers, inputs, C, B)
+        found += [(i, "direct feedback", B * C * own.n) for i, own in enumerate(layers[:-1], start=1)]
+        return [*found, (len(layers), "output layer", 3 * B * C * layers[-1].n)]
+    trained = cafo._numbers(part, tuple(layers))
+    found = [(i, "forward", B * own.macs) for i, own in enumerate(layers[: max(trained)], start=1) if not kept]
+    for i in trained:
+        n = layers[i - 1].n
+        if loss == "mse":  # a triangular factor has n^2 / 2 elements, and two of them are solved for V
+            found += [(i, "normal equations", B * (n * n + C * n)), (i, "factorisation", n**3 / 6)]
+            found += [(i, "solution", C * n * n), (i, "loss", C * n * n)]
+        else:
+            found += [(i, "scores", B * C * n), (i, "head gradient", B * C * n)]
+    return found
+
+
+def _cwc(layers: list[_Layer], inputs: int, C: int, B: int) -> _Counted:
+    found: _Counted = []
+    for i, own in enumerate(layers, start=1):
+        found += [(i, "forward", B * own.macs), (i, "weight gradient", B * own.macs)]
+    return found
+
+
 def _layers(net: Net, shape: tuple[int, ...]) -> list[_Layer]:
-    found, a = [], jax.ShapeDtypeStruct((1, *shape), float)
+    found, a = [], jax.ShapeDtypeStruct((1, *shape), jnp.float32)
     nets.check_parts(net)
     for block in net:
         own = jax.eval_shape(block.init, jax.random.key(0), a)
@@ -176,3 +223,119 @@ def _layers(net: Net, shape: tuple[int, ...]) -> list[_Layer]:
 
 def _kernel(own: Any) -> Any:
     return next(leaf for leaf in jax.tree.leaves(own) if leaf.ndim > 1)
+
+
+def optimizer_bytes(tx: optax.GradientTransformation, params: Any) -> int:
+    """Bytes that one step of ``tx`` moves if it touches every array once: a floor under the traffic of the optimizer.
+
+    The gradient is read, parameters and every array of the optimizer's state are read and written: in float32 12 B per
+    weight for SGD, 20 with momentum, 28 for Adam (and its counter). Rules with one state per layer move the sum over
+    their layers.
+
+    Not counted: the gradient's writing, which belongs to the backward pass, and what fusion with it saves (a step fused
+    into the product that makes the gradient reads none); second readings, such as clipping by the norm needs; caches.
+
+    Args:
+        tx: an optax transformation.
+        params: arrays, or their shapes (`jax.ShapeDtypeStruct`).
+
+    Example:
+        >>> import jax, optax, fwdonly
+        >>> fwdonly.cost.optimizer_bytes(optax.adam(1e-3), jax.ShapeDtypeStruct((1000, 1000), "float32"))
+        28000008
+    """
+    return 3 * _bytes(params) + 2 * _bytes(jax.eval_shape(tx.init, params))
+
+
+def _bytes(tree: Any) -> int:
+    return sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(tree))
+
+
+class Step(NamedTuple):
+    """A training step, compiled ahead of time: ``compiled(state, batch, key)`` gives (state, metrics).
+
+    ``state_shape`` is that of the state it takes, whose buffers it reuses; ``seconds`` went into tracing and compiling.
+    """
+
+    compiled: jax.stages.Compiled
+    state_shape: State
+    seconds: Quantity
+
+
+def compile_step(rule: LearningRule, shape: tuple[int, ...], batch: int, *, kept: bool = False) -> Step:
+    """``rule.update`` for batches of one shape, with donated state. Nothing runs, and no weight is allocated.
+
+    The seconds are of this process: a persistent compilation cache, or an earlier trace of the same rule, makes them
+    fewer.
+
+    Args:
+        rule: with its options bound.
+        shape: of one input, float32; labels are int32.
+        batch: samples per step.
+        kept: the step on features that the loop has kept, ``rule.frozen.update``.
+
+    Raises:
+        UsageError: inputs the network cannot take, or ``kept`` where the rule has nothing frozen.
+
+    Example:
+        >>> import optax, fwdonly
+        >>> rule = fwdonly.mf.rule(fwdonly.nets.mlp([8]), optax.sgd(0.1), num_classes=3)
+        >>> step = fwdonly.cost.compile_step(rule, (4,), 5)
+        >>> fwdonly.cost.memory(step.compiled).unit, fwdonly.cost.flops(step.compiled).unit, step.seconds.unit
+        ('B', 'FLOP', 's')
+    """
+    x: Any = jax.ShapeDtypeStruct((batch, *shape), jnp.float32)
+    y: Any = jax.ShapeDtypeStruct((batch,), jnp.int32)
+    key = jax.eval_shape(lambda: jax.random.key(0))
+    with one_line():
+        state, update = jax.eval_shape(rule.init, key, x), rule.update
+        if kept:
+            if rule.frozen is None:
+                raise UsageError("this rule has no frozen layers whose features could be kept; leave kept out")
+            x, update = jax.eval_shape(rule.frozen.features, state, x), rule.frozen.update
+        start = time.perf_counter()
+        compiled = jax.jit(update, donate_argnums=0).lower(state, Batch(x, y), key).compile()
+        return Step(compiled, state, Quantity(time.perf_counter() - start, "s", "measured", "perf_counter"))
+
+
+def flops(compiled: jax.stages.Compiled) -> Quantity:
+    """The compiler's own count of floating-point operations, element-wise ones included; a check on `work`, no more.
+
+    The bodies of ``lax.scan``, ``map`` and ``while_loop`` count once, however often they run, and of a ``cond`` one
+    branch. Library calls (factorisations; on a GPU matrix products, too) hardly count at all.
+    """
+    found = compiled.cost_analysis()
+    found = found[0] if isinstance(found, list | tuple) and found else found  # as older jax has it
+    value = found.get("flops") if isinstance(found, dict) else None
+    if value is None or not value >= 0:
+        return unavailable("FLOP", "the compiler gives no count of operations for this program")
+    return Quantity(value, "FLOP", "estimated", "xla_cost_analysis")
+
+
+def memory(compiled: jax.stages.Compiled) -> Quantity:
+    """The buffers of a compiled program: arguments + outputs - outputs that reuse arguments + temporaries, in bytes.
+
+    Known without running. Constants and code are not in it. Compare programs of equal boundary and donation: these
+    decide what is a temporary, what an output. (The compiler's ``peak_memory_in_bytes`` has no temporaries on a CPU.)
+    """
+    found = compiled.memory_analysis()
+    if found is None:
+        return unavailable("B", "the compiler gives no buffer sizes for this program")
+    held = found.argument_size_in_bytes + found.output_size_in_bytes - found.alias_size_in_bytes
+    return Quantity(held + found.temp_size_in_bytes, "B", "estimated", "xla_buffer_assignment")
+
+
+def device_peak(device: Any = None) -> Quantity:
+    """The most bytes that the device's allocator has ever had in use, of everything in this process.
+
+    It never falls and cannot be reset: **measure one cell per process**. Compiling may set it, where kernels are tuned
+    by trying; fill a persistent compilation cache in an earlier process.
+
+    Args:
+        device: default the first of `jax.devices`.
+    """
+    device = jax.devices()[0] if device is None else device
+    peak = (device.memory_stats() or {}).get("peak_bytes_in_use")
+    if peak is None:
+        return unavailable("B", f"the allocator of {device.platform} keeps no statistics")
+    return Quantity(peak, "B", "measured", "xla_allocator")
