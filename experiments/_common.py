@@ -23,8 +23,9 @@ import rich.progress
 import tyro
 from rich.console import Console
 
-from fwdonly import LearningRule, Plan, Progress, UsageError, bp, data, ff, foton, nets, report, sweep
+from fwdonly import LearningRule, Plan, Progress, UsageError, bp, data, ff, foton, nets, opinions, report, sweep
 from fwdonly.base import one_line
+from fwdonly.energy import Intensity, Meter
 from fwdonly.train import check_classes, steps_per_epoch
 
 Optimizer = Literal["adam", "adamw", "sgd", "momentum"]
@@ -84,6 +85,18 @@ class Options:
     of what is free. 0: never keep them."""
     how: Literal["auto", "map", "vmap"] = "auto"
     """Seeds one after another (map) or all at once (vmap). auto: map on a CPU, vmap elsewhere."""
+    energy: bool = False
+    """Measure the energy of every rule's training where there is a sensor (NVML on GPUs, RAPL on processors; elsewhere
+    it is said to be unavailable), and draw the power over time."""
+    idle_seconds: float = 30.0
+    """With --energy: how long idle power is measured before and after every rule. 0: not at all."""
+    carbon_intensity: float | None = None
+    """With --energy: g of CO2 equivalents per kWh of your electricity; needs --carbon-source."""
+    carbon_source: str | None = None
+    """Who says so, and of which year; printed with the number."""
+    codecarbon: str | None = None
+    """With --energy: CodeCarbon's estimate beside the measurement, for the country with these three letters (ISO
+    3166)."""
     output_dir: Path | None = None
     """Result folder. Default: results/SCRIPT-DATASET-TIME."""
     resume: bool = False
@@ -197,7 +210,8 @@ SIZES += ("block_weight_decay", "ridge", "eps", "peer", "alpha", "feedback_scale
 SIZES += ("mirror_noise", "decay")
 """Options that are numbers of 0 or more, wherever a script has them."""
 
-NOT_CONFIGURATION = ("cache_gb", "data_dir", "output_dir", "resume", "quiet")
+METERING = ("energy", "idle_seconds", "carbon_intensity", "carbon_source", "codecarbon")
+NOT_CONFIGURATION = ("cache_gb", "data_dir", "output_dir", "resume", "quiet", *METERING)
 
 
 def parse(kind: type[Options], presets: dict[str, dict[str, Any]]) -> Any:
@@ -239,6 +253,7 @@ def main(script: str, kind: type[Options], presets: dict[str, dict[str, Any]], a
 def run(script: str, options: Options, arms: Sequence[Arm]) -> int:
     """Train every arm over the same seeds, split and data order, and write the result folder."""
     check(options)
+    metering, intensity = meter(options)
     plans = [plan(arm.options) for arm in arms]
     of_stages = [[dataclasses.replace(p, **own) for own in arm.stages] for arm, p in zip(arms, plans, strict=True)]
     dataset = data.load(options.dataset, options.data_dir)
@@ -256,7 +271,7 @@ def run(script: str, options: Options, arms: Sequence[Arm]) -> int:
     config = configuration(script, arms, dataset, split)
     heading = title(arms, dataset, rules)
     folder = open_folder(script, options, dataset, config)
-    summaries, rows = earlier(folder)
+    summaries, rows, powers = earlier(folder)
     with interruptible() as interrupted:
         for arm, arm_plan, stage_plans, make_rule in zip(arms, plans, of_stages, rules, strict=True):
             if any(summary["rule"] == arm.name and summary["finished"] for summary in summaries):
@@ -274,19 +289,22 @@ def run(script: str, options: Options, arms: Sequence[Arm]) -> int:
                     callback=reporter,
                     checkpoint=checkpoint,
                     resume=True,
+                    meter=metering,
                 )
             summaries = [s for s in summaries if s["rule"] != arm.name]
-            summaries.append(report.summarise(arm.name, seeds, result))
+            summaries.append(report.summarise(arm.name, seeds, result, intensity))
             rows = [row for row in rows if row["rule"] != arm.name]
             rows += report.metric_rows(arm.name, seeds, result)
+            powers = [row for row in powers if row["rule"] != arm.name]
+            powers += report.power_rows(arm.name, result)
             finished = result.finished and len(summaries) == len(arms)
-            write(folder, config, summaries, rows, heading, finished)
+            write(folder, config, summaries, rows, powers, heading, finished)
             if not result.finished:
                 break
             checkpoint.unlink(missing_ok=True)
     table = report.table_rows(summaries)
     report.print_table(heading, *table)
-    print(report.FOOTNOTE)
+    print("\n".join(report.footnotes(summaries)))
     diverged = False
     for summary in summaries:
         gone = [str(record["seed"]) for record in summary["runs"] if record["diverged"]]
@@ -298,8 +316,9 @@ def run(script: str, options: Options, arms: Sequence[Arm]) -> int:
     if len(summaries) < len(arms) or not all(summary["finished"] for summary in summaries):
         print(f"interrupted; the table is partial. Continue with:\n  {resume_command(folder)}")
         return 130
-    figures = "learning_curves.png" + (", alignment.png" if (folder / "alignment.png").exists() else "")
-    print(f"results: {folder}/ (config.json, summary.json, metrics.csv, table.md, {figures})")
+    more = [name for name in ("alignment.png", "power.csv", "power.png") if (folder / name).exists()]
+    names = ["config.json", "summary.json", "metrics.csv", "table.md", "learning_curves.png", *more]
+    print(f"results: {folder}/ ({', '.join(names)})")
     return 3 if diverged else 0
 
 
@@ -323,8 +342,32 @@ def check(options: Options) -> None:
         raise UsageError(
             f"seeds lie below 2**32; --first-seed {options.first_seed} with --seeds {options.seeds} do not"
         )
+    for name in METERING[2:]:
+        if getattr(options, name) is not None and not options.energy:
+            raise UsageError(f"--{name.replace('_', '-')} needs --energy")
+    if (options.carbon_intensity is None) != (options.carbon_source is None):
+        raise UsageError("--carbon-intensity and --carbon-source belong together: a number, and whose it is")
+    for name in ("carbon_intensity", "idle_seconds"):
+        if not 0 <= (getattr(options, name) or 0.0) < float("inf"):
+            raise UsageError(f"--{name.replace('_', '-')} must be 0 or more; got {getattr(options, name)}")
     if options.resume and options.output_dir is None:
         raise UsageError("--resume needs --output-dir, the folder to continue in")
+
+
+def meter(options: Options) -> tuple[Meter | None, Intensity | None]:
+    """What --energy asks for; says on the way what cannot be measured here, and how long it takes."""
+    if not options.energy:
+        return None, None
+    second = [] if options.codecarbon is None else [opinions.CodeCarbon(options.codecarbon)]
+    made = Meter(idle_seconds=options.idle_seconds, opinions=second)
+    intensity = None
+    if options.carbon_intensity is not None:
+        intensity = Intensity(options.carbon_intensity, str(options.carbon_source))
+    if made.kind in made.missing:
+        print(f"energy: unavailable, {made.missing[made.kind]}")
+    elif options.idle_seconds:
+        print(f"energy: idle power is measured for {options.idle_seconds:g} s before and after every rule")
+    return made, intensity
 
 
 def plan(options: Options) -> Plan:
@@ -461,14 +504,15 @@ def first_difference(found: Any, wanted: Any, where: str = "") -> str:
     return "" if found == wanted else f"{where} is {found} there and {wanted} here"
 
 
-def earlier(folder: Path) -> tuple[list[report.Summary], list[dict[str, Any]]]:
-    """What an interrupted run has left of finished rules."""
+def earlier(folder: Path) -> tuple[list[report.Summary], list[dict[str, Any]], list[dict[str, Any]]]:
+    """What an interrupted run has left of finished rules: summaries, rows of metrics.csv and of power.csv."""
     if not (folder / "summary.json").exists():
-        return [], []
+        return [], [], []
     try:
         summaries = json.loads((folder / "summary.json").read_text(encoding="utf-8"))["rules"]
         report.table_rows(summaries)  # fails on records that are not what `report.summarise` writes
-        return summaries, report.read_metrics(folder / "metrics.csv")
+        powers = report.read_power(folder / "power.csv") if (folder / "power.csv").exists() else []
+        return summaries, report.read_metrics(folder / "metrics.csv"), powers
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise UsageError(f"the results in {folder} are damaged ({error}); give another --output-dir") from error
 
@@ -478,6 +522,7 @@ def write(
     config: dict[str, Any],
     summaries: list[report.Summary],
     rows: list[dict[str, Any]],
+    powers: list[dict[str, Any]],
     heading: str,
     finished: bool,
 ) -> None:
@@ -488,12 +533,15 @@ def write(
     partial = "" if finished else "\nPartial: the run was interrupted.\n"
     report.write_text(
         folder / "table.md",
-        f"{heading}\n\n{report.markdown(*report.table_rows(summaries))}\n{report.FOOTNOTE}\n{partial}",
+        "\n".join([heading, "", report.markdown(*report.table_rows(summaries)), *report.footnotes(summaries), partial]),
     )
     if rows:
         report.learning_curves(folder / "learning_curves.png", rows, heading)
         if any(row.get("cosine") for row in rows):
             report.alignment_curves(folder / "alignment.png", rows, heading)
+    if powers:
+        report.write_rows(folder / "power.csv", report.POWER_COLUMNS, powers)
+        report.power_figure(folder / "power.png", powers, heading)
     # Last: a rule that this file calls finished has its other files.
     report.write_json(folder / "summary.json", content | {"environment": report.environment()})
 

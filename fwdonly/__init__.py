@@ -2,9 +2,11 @@
 
 from types import ModuleType
 
-from . import bp, cafo, cost, cwc, data, feedback, ff, foton, mf, nets, pepita, report
+from . import bp, cafo, cost, cwc, data, energy, feedback, ff, foton, mf, nets, opinions, pepita, report
 from .alignment import alignment
 from .base import Batch, LearningRule, UsageError
+from .energy import Meter
+from .quantity import Quantity
 from .sweep import sweep
 from .train import Plan, Progress, Result, fit
 
@@ -26,8 +28,10 @@ __all__ = [
     "RULES",
     "Batch",
     "LearningRule",
+    "Meter",
     "Plan",
     "Progress",
+    "Quantity",
     "Result",
     "UsageError",
     "alignment",
@@ -36,12 +40,14 @@ __all__ = [
     "cost",
     "cwc",
     "data",
+    "energy",
     "feedback",
     "ff",
     "fit",
     "foton",
     "mf",
     "nets",
+    "opinions",
     "pepita",
     "report",
     "sweep",

@@ -1,6 +1,7 @@
 """Result files, and the tables and figures made from them alone.
 
-A result folder holds ``config.json``, ``summary.json``, ``metrics.csv``, ``table.md`` and ``learning_curves.png``.
+A result folder holds ``config.json``, ``summary.json``, ``metrics.csv``, ``table.md`` and ``learning_curves.png``, and
+where power was measured ``power.csv`` and ``power.png``.
 Missing numbers are null (in tables a dash), never 0.
 """
 
@@ -22,6 +23,7 @@ import jax
 import numpy as np
 
 from .base import UsageError
+from .energy import Intensity, Reading
 from .train import Result
 
 Summary = dict[str, Any]
@@ -29,17 +31,19 @@ Summary = dict[str, Any]
 
 METRIC_COLUMNS = ["rule", "seed", "stage", "epoch", "train_loss", "val_loss", "val_accuracy", "layer_loss"]
 
+POWER_COLUMNS = ["rule", "seconds", "device", "watts", "mark"]
+
 FOOTNOTE = (
     "train s of a seed is its share of the rule's wall clock by epochs (seeds are trained in one program); in the mean "
     "row, train s and compile s are the measured totals of the rule."
 )
 
 
-def summarise(rule: str, seeds: Sequence[int], result: Result) -> Summary:
+def summarise(rule: str, seeds: Sequence[int], result: Result, intensity: Intensity | None = None) -> Summary:
     """A rule's `Result` over several seeds as plain JSON types: one record per seed, in the order of ``seeds``.
 
     ``train_seconds`` of a run is its share of the sweep's wall clock in proportion to its epochs, since runs of a
-    sweep are not timed one by one.
+    sweep are not timed one by one. Its energy is not shared out: it is that of the sweep. ``intensity`` adds CO2e.
     """
     total = max(int(result.epochs.sum()), 1)
     runs = []
@@ -67,8 +71,14 @@ def summarise(rule: str, seeds: Sequence[int], result: Result) -> Summary:
         "finished": result.finished,
         "compile_seconds": result.compile_seconds,
         "train_seconds": result.train_seconds,
+        "energy": None if result.energy is None else _energy(result.energy, intensity),
         "runs": runs,
     }
+
+
+def _energy(reading: Reading, intensity: Intensity | None) -> dict[str, Any]:
+    more = {} if intensity is None else {"co2e": reading.carbon(intensity).as_json()}
+    return json.loads(json.dumps(reading.as_json() | more))  # as it comes back from the file: lists for tuples
 
 
 def metric_rows(rule: str, seeds: Sequence[int], result: Result) -> list[dict[str, Any]]:
@@ -131,9 +141,18 @@ def write_metrics(path: Path, rows: Iterable[dict[str, Any]]) -> None:
     Raises:
         UsageError: the file cannot be written.
     """
+    write_rows(path, METRIC_COLUMNS, rows)
+
+
+def write_rows(path: Path, columns: Sequence[str], rows: Iterable[dict[str, Any]]) -> None:
+    """Write a CSV whole or not at all; columns that only rows have come last, a missing number is an empty cell.
+
+    Raises:
+        UsageError: the file cannot be written.
+    """
     temporary = path.with_name(path.name + ".part")
     rows = list(rows)
-    columns = list(dict.fromkeys([*METRIC_COLUMNS, *(name for row in rows for name in row)]))
+    columns = list(dict.fromkeys([*columns, *(name for row in rows for name in row)]))
     try:
         with open(temporary, "w", newline="", encoding="utf-8") as file:
             writer = csv.DictWriter(file, columns, restval="")
@@ -160,15 +179,44 @@ def read_metrics(path: Path) -> list[dict[str, Any]]:
         ]
 
 
+def power_rows(rule: str, result: Result) -> list[dict[str, Any]]:
+    """The power trace as rows for ``power.csv``: W of every device over seconds, idle power (no seconds), and marks."""
+    reading = result.energy
+    if reading is None or not any(part.trace for part in reading.parts):
+        return []
+    rows: list[dict[str, Any]] = []
+    for part in reading.parts:
+        own = {"rule": rule, "device": part.name}
+        rows += [own | {"seconds": round(at, 4), "watts": round(watts, 3), "mark": ""} for at, watts in part.trace]
+        if part.idle.value is not None:
+            rows.append(own | {"seconds": None, "watts": round(part.idle.value, 3), "mark": "idle"})
+    return rows + [
+        {"rule": rule, "device": "", "seconds": round(at, 4), "watts": None, "mark": name} for at, name in reading.marks
+    ]
+
+
+def read_power(path: Path) -> list[dict[str, Any]]:
+    """The rows of a ``power.csv``; missing numbers as None."""
+    with open(path, newline="", encoding="utf-8") as file:
+        return [
+            row | {name: float(row[name]) if row[name] else None for name in ("seconds", "watts")}
+            for row in csv.DictReader(file)
+        ]
+
+
 def table_rows(summaries: Sequence[Summary]) -> tuple[list[str], list[list[str]]]:
     """Header and rows of the result table: a row per rule and seed, then mean ± sd (n - 1) per rule.
 
     Accuracies in percent. The mean covers finished runs that did not diverge, and says how many there are. Of the
-    seconds, see `FOOTNOTE`.
+    seconds, see `FOOTNOTE`; of energies, `footnotes`. Where energy was asked for, the mean row has the sweep's.
     """
     others = list(dict.fromkeys(name for s in summaries for run in s["runs"] for name in run.get("readouts", {})))
     header = ["rule", "seed", "val %", "test %", *(f"{name} test %" for name in others)]
     header += ["epochs", "train s", "compile s"]
+    energies = [summary["energy"] for summary in summaries if summary.get("energy")]
+    figures = {"energy J": "energy", "net J": "net", "mean W": "mean_power", "CO2e g": "co2e"} if energies else {}
+    figures = {column: name for column, name in figures.items() if any(name in energy for energy in energies)}
+    header += list(figures)
 
     def other(run: dict[str, Any], name: str) -> float | None:
         return run.get("readouts", {}).get(name, {}).get("test_accuracy")
@@ -188,6 +236,7 @@ def table_rows(summaries: Sequence[Summary]) -> tuple[list[str], list[list[str]]
                     str(run["epochs"]),
                     f"~{run['train_seconds_share']:.1f}",
                     "",
+                    *("" for _ in figures),
                 ]
             )
         counted = [run for run in summary["runs"] if run["test_accuracy"] is not None]
@@ -201,9 +250,36 @@ def table_rows(summaries: Sequence[Summary]) -> tuple[list[str], list[list[str]]
                 mean_sd([run["epochs"] for run in counted], ".1f"),
                 f"{summary['train_seconds']:.1f}",
                 f"{summary['compile_seconds']:.1f}",
+                *(_figure((summary.get("energy") or {}).get(name)) for name in figures.values()),
             ]
         )
     return header, rows
+
+
+def footnotes(summaries: Sequence[Summary]) -> list[str]:
+    """What a reader of the table must know: how seconds are shared, and where every rule's energy comes from."""
+    lines = [FOOTNOTE]
+    for summary in summaries:
+        energy = summary.get("energy")
+        if not energy:
+            continue
+        own = energy["energy"]
+        words = f"{summary['rule'].upper()}: energy "
+        if own["value"] is None:
+            words += f"unavailable: {own['reason']}"
+        else:
+            words += f"{own['status']} ({own['source']}), gross, of all seeds together, compilation and test excluded"
+            parts = [f"{part['name']} idle {_figure(part['idle'])} W" for part in energy["parts"]]
+            words += f"; {', '.join(parts)}"
+        for name, opinion in energy["opinions"].items():
+            value = f"{opinion['value']:.4g} {opinion['unit']}" if opinion["value"] is not None else opinion["reason"]
+            words += f"; {name} {opinion['status']} {value}"
+        notes = [*energy["notes"], *(note for part in energy["parts"] for note in part["notes"])]
+        lines.append("; ".join([words, *notes]) + ".")
+        co2e = energy.get("co2e")
+        if co2e and co2e["value"] is not None:
+            lines.append(f"{summary['rule'].upper()}: CO2e {co2e['status']}, {co2e['source']}.")
+    return lines
 
 
 def statistics_of(summary: Summary) -> dict[str, Any]:
@@ -368,6 +444,55 @@ def alignment_curves(path: Path, rows: Sequence[dict[str, Any]], title: str) -> 
     _save(figure, path)
 
 
+def power_figure(path: Path, rows: Sequence[dict[str, Any]], title: str) -> None:
+    """Draw every rule's power over its training, one panel a rule, on one scale; epochs dotted, idle power dashed.
+
+    Args:
+        path: the PNG to write (extra ``experiments``).
+        rows: as from `power_rows` or `read_power`.
+        title: a line above the figure, such as network and data.
+    """
+    import matplotlib
+
+    matplotlib.use("Agg", force=False)
+    import matplotlib.pyplot as plt
+
+    rules = list(dict.fromkeys(row["rule"] for row in rows))
+    figure, axes = plt.subplots(
+        len(rules),
+        1,
+        figsize=(11, 1.2 + 2.4 * len(rules)),
+        sharex=True,
+        sharey=True,
+        squeeze=False,
+        layout="constrained",
+    )
+    for axis, rule in zip(axes[:, 0], rules, strict=True):
+        own = [row for row in rows if row["rule"] == rule]
+        axis.set_ymargin(0.25)  # room for the marks' names
+        marks = [row for row in own if row["seconds"] is not None and row["mark"]]
+        for row in marks:
+            axis.axvline(row["seconds"], color="0.6", linestyle=":", linewidth=0.8)
+        for row in marks[:: -(-len(marks) // 12) or 1]:  # a dozen labels at most
+            axis.annotate(
+                row["mark"], (row["seconds"], 1), xycoords=("data", "axes fraction"), rotation=90, fontsize="xx-small",
+                ha="right", va="top", color="0.4",
+            )  # fmt: skip
+        for colour, device in enumerate(dict.fromkeys(row["device"] for row in own if row["device"])):
+            trace = [(row["seconds"], row["watts"]) for row in own if row["device"] == device and not row["mark"]]
+            axis.plot(*zip(*trace, strict=True), color=f"C{colour}", linewidth=1.2, label=device)
+            for row in own:
+                if row["device"] == device and row["mark"] == "idle":
+                    axis.axhline(row["watts"], color=f"C{colour}", linestyle="--", linewidth=1, label=f"{device}, idle")
+        axis.set(ylabel="power, W", title=rule.upper())
+        axis.grid(alpha=0.3)
+        axis.legend(fontsize="small", loc="lower right")
+        axis.set_ylim(bottom=0)
+    axes[-1, 0].set_xlabel("seconds since the training began; dotted: ends of epochs")
+    figure.suptitle(textwrap.fill(title, 110))
+    _save(figure, path)
+
+
 def _by_run(rows: Sequence[dict[str, Any]], name: str) -> np.ndarray:
     """A column of one rule as numbers (seeds, epochs, ...), cut to the epochs that every seed trained."""
     by_seed: dict[int, list[list[float]]] = {}
@@ -412,6 +537,11 @@ def _number(value: Any) -> float | None:
 
 def _float(value: float | None) -> float:
     return math.nan if value is None else value
+
+
+def _figure(quantity: dict[str, Any] | None) -> str:
+    """A quantity of a result file for a table; a dash where there is no value."""
+    return "-" if quantity is None or quantity["value"] is None else f"{quantity['value']:.4g}"
 
 
 def _percent(value: float | None) -> str:

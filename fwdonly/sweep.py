@@ -10,6 +10,7 @@ from jaxtyping import Array
 
 from . import data as datasets
 from .base import LearningRule, UsageError
+from .energy import Meter
 from .train import Plan, Progress, Result, train
 
 
@@ -25,6 +26,7 @@ def sweep(
     callback: Callable[[Progress], bool | None] | None = None,
     checkpoint: str | Path | None = None,
     resume: bool = False,
+    meter: Meter | None = None,
 ) -> Result:
     """Train one run per entry of ``seeds``, each with its own numeric hyperparameters.
 
@@ -46,6 +48,7 @@ def sweep(
         callback: as for `fwdonly.fit`; arrays in `Progress` have one entry per run.
         checkpoint: as for `fwdonly.fit`.
         resume: as for `fwdonly.fit`.
+        meter: as for `fwdonly.fit`; its reading is of all runs together.
 
     Returns:
         A `Result` whose arrays have a leading axis over runs.
@@ -90,4 +93,5 @@ def sweep(
         callback=callback,
         checkpoint=checkpoint,
         resume=resume,
+        meter=meter,
     )

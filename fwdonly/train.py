@@ -4,6 +4,7 @@ One loop serves every rule, a single run (`fit`) and many runs at once (`fwdonly
 set of numeric hyperparameters; what happens within a run is written here for one run alone and lifted over many.
 """
 
+import contextlib
 import dataclasses
 import functools
 import hashlib
@@ -20,6 +21,8 @@ from jaxtyping import Array
 from . import checkpoint as checkpoints
 from . import data as datasets
 from .base import Batch, LearningRule, Metrics, State, UsageError, one_line
+from .energy import Meter, Reading, Window
+from .quantity import unavailable
 
 EVALUATION_BATCH = 500
 EXAMPLES = 1024  # training images that start values may depend on
@@ -53,7 +56,7 @@ class Plan:
             once per validation.
         cache_gb: memory for the features of frozen layers (see `fwdonly.base.Frozen`), in 10^9 bytes: if the features
             of all runs fit they are computed once per stage, otherwise with every batch; the numbers are equal to
-            rounding. None: half of the memory that is free when the stage begins (a resumed run does as it did
+            rounding. None: half of the memory that is free when the training begins (a resumed run does as it did
             before). 0: never. Augmented images are never kept.
         chunk_steps: steps (of every run of a sweep) per compiled call, after which the host reports and may stop.
     """
@@ -129,6 +132,8 @@ class Result:
         finished: False where the callback stopped the training.
         compile_seconds, train_seconds: wall clock, apart; of all runs together. ``train_seconds`` includes the
             validation after each epoch and excludes the test and the writing of checkpoints.
+        energy: what the meter read, of all runs together, where there was one. Its seconds include the writing of
+            checkpoints. Of a resumed training the total is unavailable, since a part was not in this window.
     """
 
     state: State
@@ -144,6 +149,7 @@ class Result:
     finished: bool
     compile_seconds: float
     train_seconds: float
+    energy: Reading | None = None
 
 
 def fit(
@@ -156,6 +162,7 @@ def fit(
     callback: Callable[[Progress], bool | None] | None = None,
     checkpoint: str | Path | None = None,
     resume: bool = False,
+    meter: Meter | None = None,
 ) -> Result:
     """Train one run: a rule, or stages one after another over the same state.
 
@@ -174,6 +181,8 @@ def fit(
             for bit, unless it is given another ``cache_gb``. It knows plan, data, split and seed, and the shapes of the
             state, but not the rule's own options.
         resume: continue from ``checkpoint`` if that file exists.
+        meter: reads the energy of the training; everything is compiled before its window begins, and the test lies
+            after it. Epochs are its marks. A meter that fails costs the reading, never the training.
 
     Raises:
         UsageError: labels outside the classes, a batch larger than the training split, images the network cannot
@@ -194,6 +203,7 @@ def fit(
         callback=callback,
         checkpoint=checkpoint,
         resume=resume,
+        meter=meter,
     )
 
 
@@ -484,16 +494,19 @@ class _Programs:
         self.compile_seconds = 0.0
 
     def __call__(self, f: Callable[..., Any], job: _Job, *args: Any, static: tuple = (), donate: tuple = ()) -> Any:
+        return self.prepare(f, job, *args, static=static, donate=donate)(*args)
+
+    def prepare(self, f: Callable[..., Any], job: _Job, *args: Any, static: tuple = (), donate: tuple = ()) -> Any:
+        """The program, compiled for arguments of these shapes."""
         jitted, compiled = _program(f, job.how, donate, job, *static)
         leaves, treedef = jax.tree.flatten(args)
         settings = [getattr(jax.config, name) for name in ("jax_default_matmul_precision", "jax_enable_x64")]
         key = *settings, treedef, tuple((leaf.shape, leaf.dtype) for leaf in leaves)
         if key not in compiled:
-            jax.block_until_ready(args)  # steps still under way are training time, not compilation
             begin = time.perf_counter()
             compiled[key] = jitted.lower(*args).compile()
             self.compile_seconds += time.perf_counter() - begin
-        return compiled[key](*args)
+        return compiled[key]
 
 
 def _chunk_sizes(steps: int, limit: int) -> list[int]:
@@ -522,6 +535,7 @@ def train(
     callback: Callable[[Progress], bool | None] | None,
     checkpoint: str | Path | None,
     resume: bool,
+    meter: Meter | None,
 ) -> Result:
     """The loop behind `fit` and `fwdonly.sweep`; arguments as there, every array with its runs axis already on."""
     if 0 in (split[0].shape[-1], split[1].shape[-1], len(data.y_test)):
@@ -559,45 +573,24 @@ def train(
         classes = jax.eval_shape(_lift(functools.partial(_scores, jobs[-1]), how), *start).shape[-1]
     if classes != data.num_classes:
         raise UsageError(f"the rule scores {classes} classes and {data.name} has {data.num_classes}; set num_classes")
-    host = _Host(callback, checkpoint, fingerprint, plans)
-    if resume and checkpoint is not None and Path(checkpoint).exists():
+    host = _Host(callback, checkpoint, fingerprint, plans, meter)
+    resumed = resume and checkpoint is not None and Path(checkpoint).exists()
+    if resumed:
         learner, tracker = host.restore(jobs, start)
     else:
         learner, tracker = host.run(_start, jobs[0], *start)
     jax.block_until_ready((learner, tracker))
-
-    stopped = False
-    while True:
-        job = jobs[host.stage]
-        host.enter(job, tracker)
-        host.start_clock()
-        run = run._replace(cache=host.keep_features(job, tracker, run, arrays))
-        host.stop_clock()
-        # A full batch that runs through the frozen layers again is a long step.
-        limit = 1 if plans[0].batch_size is None and run.cache is None else job.plan.chunk_steps
-        while host.active.any() and not stopped:
-            host.start_clock()
-            for size in _chunk_sizes(steps - host.step, limit):
-                order, key, active = tracker.order, tracker.key, tracker.active
-                learner, loss = host.run(
-                    _chunk, job, learner, order, key, active, run, arrays, static=(size,), donate=(0,)
-                )
-                # Waits for the chunk before this one only, so that the device always has the next chunk to work on.
-                stopped = host.tell_chunk(size, loss)
-                if stopped or host.checkpoint_due():
-                    host.pause(learner, tracker)
-                if stopped:
-                    break
-            else:
-                learner, tracker, row = host.run(_end_epoch, job, learner, tracker, run, arrays, donate=(0, 1))
-                stopped = host.tell_epoch(tracker, row)
-                if stopped or host.checkpoint_due():
-                    host.pause(learner, tracker)
-        run = run._replace(cache=None)  # before the next one is made: there may be room for one of them only
-        if stopped or host.stage == count - 1:
-            break
-        host.stage += 1
-        learner, tracker = host.run(_enter, jobs[host.stage], learner, tracker, run, arrays)
+    host.prepare(jobs, learner, tracker, run, arrays)
+    with contextlib.nullcontext() if meter is None else meter.window("training") as host.window:
+        learner, tracker, stopped = _loop(host, jobs, learner, tracker, run, arrays)
+        if host.window is not None:
+            host.window.idle_after = not stopped
+    energy = None if host.window is None else host.window.reading
+    if energy is not None and resumed:
+        lost = unavailable(
+            "J", f"the training was resumed; this reading has its last {energy.seconds.value:.1f} s alone"
+        )
+        energy = dataclasses.replace(energy, energy=lost, net=lost)
     # Asked to stop at the very end: there is nothing left to stop.
     stopped = stopped and (host.stage < count - 1 or bool(np.any(tracker.active)))
 
@@ -622,9 +615,51 @@ def train(
         finished=not stopped,
         compile_seconds=host.compiled_before + host.run.compile_seconds,
         train_seconds=host.seconds,
+        energy=energy,
         readouts=jax.tree.map(unless_diverged, readouts),
         **{name: unless_diverged(value) for name, value in measured.items()},
     )
+
+
+def _loop(
+    host: "_Host", jobs: list[_Job], learner: _Learner, tracker: _Tracker, run: _Run, arrays: _Arrays
+) -> tuple[_Learner, _Tracker, bool]:
+    """Train from where the host stands to the end, or until the callback asks to stop; the third value says so."""
+    stopped = False
+    while True:
+        job = jobs[host.stage]
+        host.enter(job, tracker)
+        host.start_clock()
+        run = run._replace(cache=host.keep_features(job, tracker, run, arrays))
+        host.stop_clock()
+        while host.active.any() and not stopped:
+            host.start_clock()
+            for size in _chunk_sizes(job.steps - host.step, _longest(job, run)):
+                order, key, active = tracker.order, tracker.key, tracker.active
+                learner, loss = host.run(
+                    _chunk, job, learner, order, key, active, run, arrays, static=(size,), donate=(0,)
+                )
+                # Waits for the chunk before this one only, so that the device always has the next chunk to work on.
+                stopped = host.tell_chunk(size, loss)
+                if stopped or host.checkpoint_due():
+                    host.pause(learner, tracker)
+                if stopped:
+                    break
+            else:
+                learner, tracker, row = host.run(_end_epoch, job, learner, tracker, run, arrays, donate=(0, 1))
+                stopped = host.tell_epoch(tracker, row)
+                if stopped or host.checkpoint_due():
+                    host.pause(learner, tracker)
+        run = run._replace(cache=None)  # before the next one is made: there may be room for one of them only
+        if stopped or host.stage == len(jobs) - 1:
+            return learner, tracker, stopped
+        host.stage += 1
+        learner, tracker = host.run(_enter, jobs[host.stage], learner, tracker, run, arrays)
+
+
+def _longest(job: _Job, run: _Run) -> int:
+    """Steps per compiled call, at most. A full batch that runs through the frozen layers again is a long step."""
+    return 1 if job.plan.batch_size is None and run.cache is None else job.plan.chunk_steps
 
 
 def _plans(plan: Plan | Sequence[Plan] | None, stages: int) -> tuple[Plan, ...]:
@@ -668,8 +703,11 @@ class _Host:
         checkpoint: str | Path | None,
         fingerprint: dict[str, Any],
         plans: tuple[Plan, ...],
+        meter: Meter | None,
     ) -> None:
         self.callback, self.checkpoint, self.fingerprint, self.plans = callback, checkpoint, fingerprint, plans
+        self.meter = meter
+        self.window: Window | None = None
         self.run = _Programs()
         self.stage = self.epoch = self.step = 0
         self.features_kept: dict[int, bool] = {}  # by stage; a resumed run does as it did before
@@ -687,22 +725,42 @@ class _Host:
         self.per_epoch = job.steps // job.plan.validate_every
         self.epoch = int(np.asarray(tracker.epoch).max())
 
-    def keep_features(self, job: _Job, tracker: _Tracker, run: _Run, arrays: _Arrays) -> tuple[Any, Any] | None:
-        """The features of the frozen layers, where there are any, the images stay as they are, and they fit."""
+    def prepare(self, jobs: list[_Job], learner: Any, tracker: Any, run: _Run, arrays: _Arrays) -> None:
+        """Compile what the stages from here on will run, so that neither clock nor meter sees a compilation."""
+        step = self.step
+        for job in jobs[self.stage :]:
+            if job.stage > self.stage:
+                entered = self.run.prepare(_enter, job, learner, tracker, run, arrays).out_info
+                learner, tracker = jax.tree.map(lambda s: jax.ShapeDtypeStruct(s.shape, s.dtype), entered)
+            own = run
+            if self.keeps_features(job, tracker, run, arrays):
+                own = run._replace(cache=self.run.prepare(_features, job, tracker.kept, run, arrays).out_info)
+            order, key, active = tracker.order, tracker.key, tracker.active
+            for size in {size for at in {step, 0} for size in _chunk_sizes(job.steps - at, _longest(job, own))}:
+                given = learner, order, key, active, own, arrays
+                self.run.prepare(_chunk, job, *given, static=(size,), donate=(0,))
+            self.run.prepare(_end_epoch, job, learner, tracker, own, arrays, donate=(0, 1))
+            step = 0
+
+    def keeps_features(self, job: _Job, tracker: Any, run: _Run, arrays: _Arrays) -> bool:
+        """Whether features of frozen layers are kept: there are any, the images stay as they are, and they fit."""
         first_run = jax.tree.map(lambda a: jnp.asarray(a).ravel()[0], run.hyper)
-        nothing_to_keep = job.plan.augment or _stages(job.source, first_run)[job.stage].frozen is None
-        if nothing_to_keep or not self.active.any():
-            return None
-        args, room = (tracker.kept, run, arrays), job.plan.cache_gb
+        if job.plan.augment or _stages(job.source, first_run)[job.stage].frozen is None:
+            return False
+        room = job.plan.cache_gb
         fits = self.features_kept.get(job.stage) if room is None else None
         if fits is None:
-            shapes = jax.eval_shape(_lift(functools.partial(_features, job), job.how), *args)
+            shapes = jax.eval_shape(_lift(functools.partial(_features, job), job.how), tracker.kept, run, arrays)
             need = sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(shapes)) / 1e9
             fits = need <= (_free_gb() / 2 if room is None else room)
         self.features_kept[job.stage] = fits
-        if not fits:
+        return fits
+
+    def keep_features(self, job: _Job, tracker: _Tracker, run: _Run, arrays: _Arrays) -> tuple[Any, Any] | None:
+        """The features of the frozen layers, where they are kept."""
+        if not self.active.any() or not self.keeps_features(job, tracker, run, arrays):
             return None
-        features = self.run(_features, job, *args)
+        features = self.run(_features, job, tracker.kept, run, arrays)
         for leaf in jax.tree.leaves(features):
             _wait(leaf)
         return features
@@ -715,6 +773,8 @@ class _Host:
             return False
         _wait(done[1])
         self.stop_clock()
+        if self.meter is not None:
+            self.meter.sample()
         return self.tell(done[0], np.asarray(done[1]))
 
     def tell_epoch(self, tracker: _Tracker, row: dict[str, Array]) -> bool:
@@ -728,6 +788,10 @@ class _Host:
         self.active, self.pending = np.asarray(tracker.active), None
         self.step = 0
         self.stop_clock()
+        if self.window is not None:
+            self.window.mark(
+                f"stage {self.stage + 1} epoch {self.epoch}" if len(self.plans) > 1 else f"epoch {self.epoch}"
+            )
         return self.tell(0, self.rows[-1]["train_loss"], self.rows[-1])
 
     def tell(self, step: int, loss: np.ndarray, row: dict[str, np.ndarray] | None = None) -> bool:

@@ -353,6 +353,14 @@ def test_every_bad_input_is_one_line_a_non_zero_exit_and_loses_nothing(script, t
         "a file": ([*digits[:4], "--output-dir", notes / "todo.txt"], "is a file"),
         "nothing to resume": ([*digits, "--resume"], "nothing to resume"),
         "resume what": ([*digits[:4], "--resume"], "--output-dir"),
+        "whose intensity": ([*digits, "--energy", "--carbon-intensity", "100"], "--carbon-source"),
+        "intensity of nothing": ([*digits, "--carbon-intensity", "100", "--carbon-source", "us"], "--energy"),
+        "negative intensity": (
+            [*digits, "--energy", "--carbon-intensity", "-1", "--carbon-source", "us"],
+            "carbon-intensity",
+        ),
+        "no country": ([*digits, "--energy", "--codecarbon", "Poland"], "three letters"),
+        "idle seconds": ([*digits, "--energy", "--idle-seconds", "nan"], "idle-seconds"),
         "unwritable": ([*digits[:4], "--output-dir", "/proc/none/results"], "writable"),
     }
     narrow = tmp_path / "narrow"
@@ -437,6 +445,23 @@ def test_a_diverging_learning_rate_is_reported_and_the_folder_is_whole(script, t
     assert code == 3 and "0 diverged" in out and "warning: the loss of BP" in err and "lower learning rate" in err
     summary = json.loads((tmp_path / "d" / "summary.json").read_text())
     assert all(run["diverged"] and run["test_accuracy"] is None for run in summary["rules"][0]["runs"])
+
+
+def test_energy_that_cannot_be_measured_is_said_to_be_unavailable_and_changes_nothing_else(script, tmp_path):
+    pytest.importorskip("codecarbon")
+    plain = [*TINY, "--no-compare"]
+    energy = ["--energy", "--codecarbon", "POL", "--carbon-intensity", "662", "--carbon-source", "somebody, 2024"]
+    assert script("mf_mlp", *plain, "--output-dir", tmp_path / "plain")[0] == 0
+    code, out, _ = script("mf_mlp", *plain, *energy, "--output-dir", tmp_path / "metered")
+    assert code == 0 and "energy J" in out and "CO2e g" in out and "codecarbon unavailable" in out
+    assert out.startswith("energy: unavailable, ") and "MF: energy unavailable: " in out
+    of = {name: json.loads((tmp_path / name / "summary.json").read_text())["rules"][0] for name in ("plain", "metered")}
+    assert of["plain"]["energy"] is None
+    for name in ("energy", "net", "mean_power", "co2e"):
+        assert of["metered"]["energy"][name]["value"] is None and of["metered"]["energy"][name]["reason"]
+    assert metrics(tmp_path / "plain") == metrics(tmp_path / "metered")
+    assert not (tmp_path / "metered" / "power.png").exists()
+    assert not list(Path.cwd().glob("emissions*.csv"))
 
 
 def test_ctrl_c_leaves_a_folder_that_resumes_to_the_numbers_of_an_uninterrupted_run(script, tmp_path):
