@@ -45,7 +45,6 @@ SPACING = 0.05
 
 _POLL = 0.002  # seconds between two looks at a counter whose next tick is awaited
 _PATIENCE = 2.0  # seconds to wait for a tick of a counter whose period is not known
-_HELD_UP = 0.5  # seconds for which another process may take the processor away while a tick is awaited
 
 
 class Clock:
@@ -327,7 +326,7 @@ class Meter:
     def _ticks(self) -> dict[str, tuple[float, float]]:
         """(time, J) of every counter at its next tick; without those that do not tick."""
         began, found, last = self.clock.now(), {}, {}
-        waits = {s.name: max(3 * self._periods.get(s.name, _PATIENCE / 3), _HELD_UP) for s in self.sensors}
+        waits = {s.name: max(3 * self._periods.get(s.name, _PATIENCE / 3), 10 * _POLL) for s in self.sensors}
         while waits:
             self._take(regular=False)
             for name in list(waits):
@@ -411,10 +410,10 @@ class Window:
         meter = self.meter
         self._outermost = meter._open == 0
         meter._open += 1
+        if self._outermost:
+            meter._idle_before = {}
         try:
             wait_for_devices()
-            if self._outermost:
-                meter._idle_before = {}
             if self._outermost and meter.sensors:
                 self._stop = meter.clock.every(meter.interval, meter._take)
                 if not meter._periods:

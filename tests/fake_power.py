@@ -217,7 +217,7 @@ def nvml(world: World, gpus: list[Gpu], *, init: str | None = None) -> types.Mod
     def fields(gpu: Gpu, wanted: list[tuple[int, int]]) -> list[Any]:
         (number, _), *_ = wanted
         ok = number in gpu.fields and not gpu.deaf[0] <= world.time < gpu.deaf[1]
-        value = types.SimpleNamespace(uiVal=power(gpu) if ok else 0)
+        value = types.SimpleNamespace(uiVal=power(gpu) if ok else 4_000_000)  # not to be read
         return [types.SimpleNamespace(nvmlReturn=0 if ok else 3, value=value)]
 
     module.nvmlInit = nvmlInit

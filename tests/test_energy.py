@@ -275,6 +275,12 @@ def test_a_gap_in_the_samples_refuses_their_integral_and_not_the_counter(scripte
     close(gap(0.5).integral, 2500)  # control: a shorter gap is bridged
 
 
+def test_what_failed_in_a_window_is_no_note_of_the_next(scripted, world):
+    meter = scripted(world, Gpu("GPU-a", Steps((0.0, 250.0)), deaf=(1004.0, 1006.0)))
+    said(run(meter, 10)[0].parts[0].notes, "watts failed")
+    assert run(meter, 10)[0].parts[0].notes == ()
+
+
 def test_without_a_counter_the_samples_are_integrated_or_refused(scripted, world):
     gpu = Gpu("GPU-a", Steps((0.0, 250.0)), counter=False)
     meter = scripted(world, gpu)
@@ -647,6 +653,18 @@ def test_no_idle_time_no_net_energy(scripted, world):
     close(reading.energy, 2500)
 
 
+def test_the_idle_power_of_an_earlier_window_is_not_taken_for_this_ones(scripted, world, monkeypatch):
+    load = Steps((0.0, IDLE))
+    meter = scripted(world, Gpu("GPU-a", load), idle_seconds=10)
+    run(meter, 10, load)
+    load.set(world.time, 100.0)
+    monkeypatch.setattr(energy, "wait_for_devices", lambda: 1 / 0)  # so that there is none before this window
+    with meter.window() as window:
+        world.work(10)
+        monkeypatch.setattr(energy, "wait_for_devices", lambda: None)
+    close(window.reading.parts[0].idle, 100)
+
+
 def test_idle_time_too_short_is_said(scripted, world):
     reading, _ = run(scripted(world, Gpu("GPU-a", Steps((0.0, 250.0))), idle_seconds=1), 10)
     unmeasured(reading.net, "idle")
@@ -731,6 +749,7 @@ def test_packages_are_summed_and_subzones_are_not(rapl, world, tmp_path):
     for folder, name in (
         ("intel-rapl:0:0", "dram"),
         ("intel-rapl:0:1", "core"),
+        ("intel-rapl:0:2", "package-7"),
         ("intel-rapl:2", "psys"),
         ("intel-rapl-mmio:0", "package-0"),
     ):
@@ -1187,7 +1206,7 @@ def test_repeat_lasts_long_enough_and_counts(scripted, world):
     assert (reading.repeats, len(began), reading.name) == (8, 8, "step")  # 7 x 0.7 = 4.9 s, 8 x 0.7 = 5.6 s
     assert reading.seconds.value == pytest.approx(5.6)
     close(reading.energy, gpu.joules(began[0], began[0] + 5.6))
-    assert scripted(world, gpu).repeat(f, seconds=0).repeats == 1
+    assert (scripted(world, gpu).repeat(f, seconds=0).repeats, len(began)) == (1, 9)
     assert run(scripted(world, gpu), 5)[0].repeats == 1
 
 
@@ -1220,7 +1239,9 @@ def test_a_sample_does_not_wait_for_the_thread(scripted, world):
         world.work(0.06)
         asked = len(world.log)
         with meter._lock:
+            start = time.perf_counter()
             meter.sample()
+            assert time.perf_counter() - start < 0.5
         assert len(world.log) == asked
 
 

@@ -15,6 +15,8 @@ import pytest
 from fwdonly import Batch, LearningRule, Plan, UsageError, bp, cafo, data, ff, fit, mf, nets, sweep
 from fwdonly import train as loop
 
+pytestmark = pytest.mark.usefixtures("quick_compilation")
+
 NET = nets.mlp([16, 12])
 
 
