@@ -208,11 +208,14 @@ def overhead(options: Options) -> dict[str, Any]:
 
         def loop(count: int, look: Any = lambda: None) -> float:
             nonlocal state
+            before = None
             began = time.perf_counter()
-            for _ in range(count):
+            for _ in range(count):  # as `fit` does: waits for the step before this one, then looks
                 state, metrics = step(state, given, key)
-                jax.block_until_ready(metrics)
+                jax.block_until_ready(before)
+                before = metrics
                 look()
+            jax.block_until_ready(before)
             return (time.perf_counter() - began) / count
 
         return loop

@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from . import sensors
@@ -43,6 +44,13 @@ DISAGREEMENT = 0.05
 SPACING = 0.05
 """Seconds that at least lie between two samples asked for by the host loop."""
 
+HANGS = 5.0
+"""Seconds after which a driver that does not answer is given up."""
+
+AVERAGED = 30.0
+"""Seconds below which the integral is refused where the driver gives means of a second, or does not say: these lag, and
+so make short windows look better than they are."""
+
 _POLL = 0.002  # seconds between two looks at a counter whose next tick is awaited
 _PATIENCE = 2.0  # seconds to wait for a tick of a counter whose period is not known
 
@@ -58,22 +66,26 @@ class Clock:
         """Wait."""
         time.sleep(seconds)
 
-    def every(self, seconds: float, f: Callable[[], None]) -> Callable[[], None]:
-        """Call ``f`` at this interval from a thread of its own; the function returned ends that."""
-        ended = threading.Event()
+    def every(self, seconds: float, f: Callable[[], Any]) -> tuple[Callable[[], None], Callable[[], None]]:
+        """Call ``f`` at this interval from a thread of its own; returns what ends that, and what calls it at once."""
+        due, ended = threading.Event(), threading.Event()
 
         def loop() -> None:
-            while not ended.wait(seconds):
-                f()
+            while not ended.is_set():
+                due.wait(seconds)
+                due.clear()
+                if not ended.is_set():
+                    f()
 
         thread = threading.Thread(target=loop, name="fwdonly-meter", daemon=True)
         thread.start()
 
         def end() -> None:
             ended.set()
+            due.set()
             thread.join(timeout=5.0)  # a driver that hangs must not hold the training up
 
-        return end
+        return end, due.set
 
 
 @runtime_checkable
@@ -183,7 +195,8 @@ class Reading:
 
     def as_json(self) -> dict[str, Any]:
         """Plain JSON types, without the traces."""
-        plain = dataclasses.asdict(self)
+        bare = [dataclasses.replace(part, trace=()) for part in self.parts]
+        plain = dataclasses.asdict(dataclasses.replace(self, parts=tuple(bare)))
         for part in plain["parts"]:
             del part["trace"]
         return plain
@@ -241,7 +254,7 @@ class Meter:
             raise UsageError(f"idle_seconds must be 0 or more; got {idle_seconds}")
         self.interval, self.idle_seconds, self.opinions = interval, idle_seconds, tuple(opinions)
         self.clock = clock or Clock()
-        devices = jax.local_devices()[:1] if devices is None else list(devices)
+        devices = list(jnp.zeros(()).devices() if devices is None else devices)
         if not devices:
             raise UsageError("devices is empty; leave it out, or name at least one")
         platforms = {"gpu" if isinstance(own, str) or own.platform == "cuda" else own.platform for own in devices}
@@ -261,15 +274,20 @@ class Meter:
         self._periods: dict[str, float] = {}
         self._idle_before: dict[str, Quantity] = {}
         self._lock, self._open, self._last = threading.Lock(), 0, -math.inf
+        self._soon: Callable[[], None] = lambda: None
+        self._hung = False
+        self.hurry: Callable[[], bool] = lambda: False
+        """True cuts the wait for idle power short; for programs that turn a Ctrl-C into a flag."""
 
     @contextlib.contextmanager
-    def window(self, name: str = "window") -> "Generator[Window]":
+    def window(self, name: str = "window", *, warm_up: Callable[[], Any] = lambda: None) -> "Generator[Window]":
         """Measure the body of a ``with``; `Window.reading` is there after it, also where the body was interrupted.
 
         Both edges wait for every array of this process to be computed. The counter is caught at a tick before the
         window and at one after it, and what the two pieces beyond the edges drew is taken off by the power samples.
+        ``warm_up`` is called after idle power was measured and before the window.
         """
-        window = Window(self, name)
+        window = Window(self, name, warm_up)
         try:
             window._begin()
             yield window
@@ -279,13 +297,22 @@ class Meter:
             raise
         window._end(idle=window.idle_after)
 
-    def repeat(self, f: Callable[[], Any], *, seconds: float | int = 30.0, name: str = "window") -> Reading:
+    def repeat(
+        self, f: Callable[[], Any], *, seconds: float | int = 30.0, warm_up: float | int = 0.0, name: str = "window"
+    ) -> Reading:
         """Do ``f`` again and again in one window until ``seconds`` have passed; the reading has the number of repeats.
 
-        The host runs ahead of the device by one repeat at most.
+        Before it, and after idle power was measured, ``f`` runs for ``warm_up`` seconds. The host runs ahead of the
+        device by one repeat at most. ``f`` returns an array (or a tree) that a later call does not take back.
         """
+
+        def warm() -> None:
+            ready = self.clock.now() + warm_up
+            while self.clock.now() < ready:
+                jax.block_until_ready(f())
+
         before = None
-        with self.window(name) as window:
+        with self.window(name, warm_up=warm) as window:
             began = self.clock.now()
             while window.repeats == 0 or self.clock.now() - began < seconds:
                 out = f()
@@ -297,38 +324,49 @@ class Meter:
         return window.reading
 
     def sample(self) -> None:
-        """Read the power now, for host loops between compiled chunks; at most every 0.05 s, and never waits."""
+        """Have the power read now, for host loops between compiled chunks; at most every 0.05 s, and never waits.
+
+        The thread reads it: a loop that did so itself would let the device run dry.
+        """
         now = self.clock.now()
-        if self._open and now - self._last >= SPACING and self._lock.acquire(blocking=False):
-            try:
-                self._read_all()
-            finally:
-                self._lock.release()
+        if self._open and now - self._last >= SPACING:
+            self._last = now
+            self._soon()
 
-    def _take(self, *, regular: bool = True) -> None:
-        with self._lock:
-            self._read_all(regular=regular)
+    def _take(self, *, regular: bool = True) -> bool:
+        """Ask every sensor; what it does not answer is None, and why is kept. False: the driver has not come back.
 
-    def _read_all(self, *, regular: bool = True) -> None:
-        self._last = self.clock.now()
-        for sensor in self.sensors:
-            found, now = [], self.clock.now()
-            for read in (sensor.watts, sensor.joules, *([sensor.utilisation] if regular else ())):
-                try:
-                    found.append(read())
-                except Exception as error:
-                    found.append(None)
-                    what = f"{getattr(read, '__name__', 'reading')} failed: {_reason(error)}"
-                    if what not in self._failures[sensor.name]:
-                        self._failures[sensor.name].append(what)
-            self._samples[sensor.name].append(Sample(now, *found, *([] if regular else [None]), regular))
+        Looks that are not regular come every 2 ms; some boards have no power reading that often, which is no failure.
+        """
+        if self._hung or not self._lock.acquire(timeout=HANGS):
+            self._hung = True
+            return False
+        try:
+            self._last = self.clock.now()
+            for sensor in self.sensors:
+                now = self.clock.now()
+                watts = self._read(sensor, sensor.watts, note=regular)
+                joules = self._read(sensor, sensor.joules, note=True)
+                busy = self._read(sensor, sensor.utilisation, note=True) if regular else None
+                self._samples[sensor.name].append(Sample(now, watts, joules, busy, regular))
+        finally:
+            self._lock.release()
+        return True
+
+    def _read(self, sensor: sensors.Sensor, read: Callable[[], float | None], *, note: bool) -> float | None:
+        try:
+            return read()
+        except Exception as error:
+            what = f"{getattr(read, '__name__', 'reading')} failed: {_reason(error)}"
+            if note and what not in self._failures[sensor.name]:
+                self._failures[sensor.name].append(what)
+            return None
 
     def _ticks(self) -> dict[str, tuple[float, float]]:
         """(time, J) of every counter at its next tick; without those that do not tick."""
         began, found, last = self.clock.now(), {}, {}
         waits = {s.name: max(3 * self._periods.get(s.name, _PATIENCE / 3), 10 * _POLL) for s in self.sensors}
-        while waits:
-            self._take(regular=False)
+        while waits and self._take(regular=False):
             for name in list(waits):
                 sample = self._samples[name][-1]
                 if sample.joules is not None and sample.joules != last.setdefault(name, sample.joules):
@@ -344,8 +382,7 @@ class Meter:
         began, last = self.clock.now(), {}
         times: dict[str, list[float]] = {sensor.name: [] for sensor in self.sensors}
         waiting = set(times)
-        while waiting:
-            self._take(regular=False)
+        while waiting and self._take(regular=False):
             for name in list(waiting):
                 sample, found = self._samples[name][-1], times[name]
                 if sample.joules is not None and sample.joules != last.setdefault(name, sample.joules):
@@ -360,11 +397,11 @@ class Meter:
 
     def _idle(self, notes: list[str]) -> dict[str, Quantity]:
         """W of every sensor while nothing is asked of it."""
-        if not self.idle_seconds or not self.sensors:
+        if not self.idle_seconds or not any(sensor.kind == self.kind for sensor in self.sensors):
             return {}
         first = self._ticks()
         began, left = self.clock.now(), float(self.idle_seconds)
-        while left > 0:  # in pieces, for a Ctrl-C
+        while left > 0 and not self.hurry():  # in pieces, for a Ctrl-C
             self.clock.sleep(min(left, 0.5))
             left = self.idle_seconds - (self.clock.now() - began)
         second, found = self._ticks(), {}
@@ -374,7 +411,7 @@ class Meter:
             if name in first and name in second:
                 (t0, _), (t1, _) = first[name], second[name]
                 drawn, _ = _counted(sensor, self._samples[name], period, t0, t1, first[name], second[name])
-            if drawn is None and t1 - t0 >= SHORTEST_TRACE:
+            if drawn is None and t1 - t0 >= _shortest_trace(sensor):
                 drawn, source = _integral(self._samples[name], t0, t1, LONGEST_GAP)[0], sensor.power_source
             if drawn is not None:
                 found[name] = Quantity(drawn / (t1 - t0), "W", "measured", source, derived=True)
@@ -386,8 +423,8 @@ class Meter:
 class Window:
     """A region under measurement, made by `Meter.window`."""
 
-    def __init__(self, meter: Meter, name: str) -> None:
-        self.meter, self.name = meter, name
+    def __init__(self, meter: Meter, name: str, warm_up: Callable[[], Any]) -> None:
+        self.meter, self.name, self.warm_up = meter, name, warm_up
         self.reading: Reading | None = None
         """After the region has ended."""
         self.repeats = 0
@@ -415,10 +452,14 @@ class Window:
         try:
             wait_for_devices()
             if self._outermost and meter.sensors:
-                self._stop = meter.clock.every(meter.interval, meter._take)
+                self._stop, meter._soon = meter.clock.every(meter.interval, meter._take)
                 if not meter._periods:
                     meter._find_periods()
                 meter._idle_before = meter._idle(self.notes)
+        except Exception as error:
+            self.notes.append(f"the meter failed at the beginning, before the window: {_reason(error)}")
+        self.warm_up()
+        try:
             for opinion in meter.opinions if self._outermost else ():
                 if self._ask(opinion.name, lambda opinion=opinion: (opinion.start(), True)):
                     self._watching.append(opinion)
@@ -465,6 +506,8 @@ class Window:
         except Exception as error:
             self.notes.append(f"the meter failed: {_reason(error)}")
             parts = []
+        if meter._hung:
+            self.notes.append(f"the driver has not answered for {HANGS:g} s; it is not asked any more")
         self.reading = self._summary(tuple(parts), ended)
         if self._outermost:
             for name in meter._samples:
@@ -474,6 +517,8 @@ class Window:
 
     def _ask(self, name: str, f: Callable[[], Any]) -> Any:
         """What ``f`` returns; where it fails, None and a note."""
+        if self.meter._hung:
+            return None
         try:
             return f()
         except Exception as error:
@@ -518,8 +563,8 @@ class Window:
         period = meter._periods.get(name)
         counted, why_not = _counted(sensor, samples, period, t0, t1, self._before.get(name), after)
         drawn, no_trace = _integral(samples, t0, t1, LONGEST_GAP)
-        if drawn is not None and seconds < SHORTEST_TRACE:
-            drawn, no_trace = None, f"{seconds:.2f} s are too few for the power samples ({SHORTEST_TRACE:g} s)"
+        if drawn is not None and seconds < (least := _shortest_trace(sensor)):
+            drawn, no_trace = None, f"{seconds:.2f} s are too few for the power samples ({least:g} s)"
         integral = unavailable("J", str(no_trace))
         if drawn is not None:
             integral = Quantity(drawn, "J", "measured", sensor.power_source)
@@ -603,8 +648,9 @@ def _counted(
         return None, "the energy counter went backwards: the driver was loaded anew, or the counter reset"
     if max(np.diff([at for at, _ in read]), default=math.inf) > sensor.longest_gap:
         return None, "the energy counter was not read often enough to see it wrap around"
-    few = t1 - t0 < PERIODS * period
+    few = t1 - t0 < max(PERIODS * period, sensor.shortest)
     why_not = f"{t1 - t0:.2f} s are fewer than {PERIODS} periods of the energy counter, {period:.3f} s each"
+    why_not += f", or than {sensor.shortest:g} s" * (PERIODS * period < sensor.shortest)
     head, tail = (_integral(samples, *span, LONGEST_GAP)[0] for span in ((a, t0), (t1, b)))
     if head is None or tail is None:
         if few:
@@ -616,9 +662,17 @@ def _counted(
         if b - t1 > 2 * period:
             b, high = min(pair for pair in read if pair[0] >= t1)
         return (high - low) * (t1 - t0) / (b - a), None
-    if few and t1 - t0 < SHORTEST_TRACE:
+    if few and t1 - t0 < _shortest_trace(sensor):
         return None, why_not
-    return high - low - head - tail, why_not if few else None
+    drawn = high - low - head - tail
+    if drawn <= 0:  # the power samples cannot be right; that they disagree with the counter is noted elsewhere
+        drawn = (high - low) * (t1 - t0) / (b - a)
+    return drawn, why_not if few else None
+
+
+def _shortest_trace(sensor: sensors.Sensor) -> float:
+    """Seconds from which on the integral of this sensor's power samples may stand for its energy."""
+    return SHORTEST_TRACE if sensor.power_source == "nvml_instant_trapz" else AVERAGED
 
 
 def _integral(samples: Sequence[Sample], t0: float, t1: float, gap: float) -> tuple[float | None, str | None]:

@@ -13,6 +13,9 @@ from .quantity import Quantity, unavailable
 SHORTEST = 15.0
 """Seconds from one look of CodeCarbon's at the machine to the next; a shorter window is refused."""
 
+SHORTEST_COUNTED = 2.0
+"""Seconds below which zeus, too, may not have seen the counter tick."""
+
 
 class CodeCarbon:
     """CodeCarbon's offline tracker: a model of processor and memory, so all it says is an estimate (extra ``carbon``).
@@ -104,6 +107,8 @@ class Zeus:
         """End; the energy of the GPUs in J."""
         monitor, self.monitor = self.monitor, None
         found = monitor.end_window("fwdonly", sync_execution=False)
+        if found.time < SHORTEST_COUNTED:
+            return {"zeus_gpu": unavailable("J", f"{found.time:.2f} s are fewer than {SHORTEST_COUNTED:g} s")}
         if not found.gpu_energy:
             raise RuntimeError("zeus found no GPU")
         return {"zeus_gpu": Quantity(sum(found.gpu_energy.values()), "J", "measured", "zeus")}

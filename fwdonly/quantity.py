@@ -42,7 +42,8 @@ class Quantity:
     def __str__(self) -> str:
         if self.value is None:
             return f"unavailable ({self.reason})"
-        return f"{self.value:.6g} {self.unit} ({self.status}, {self.source}{', derived' if self.derived else ''})"
+        more = [*(["derived"] if self.derived else []), *([self.reason] if self.reason else [])]
+        return f"{self.value:.6g} {self.unit} ({', '.join([self.status, self.source, *more])})"
 
     def times(self, factor: float | int, unit: str) -> "Quantity":
         """The quantity times a number, in another unit, derived; what is unavailable stays so."""

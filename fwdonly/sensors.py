@@ -42,6 +42,8 @@ class Sensor(Protocol):
     """Of `joules`."""
     power_source: str
     """Of `watts`, or of their integral."""
+    shortest: float
+    """Seconds below which a window is refused, however often the counter ticks."""
     longest_gap: float
     """Seconds between two readings of `joules` beyond which the difference may be wrong."""
 
@@ -71,6 +73,7 @@ class Board:
 
     kind = "gpu"
     source = "nvml_counter"
+    shortest = 2.0
     longest_gap = math.inf
 
     def __init__(self, nvml: Any, uuid: str) -> None:
@@ -95,13 +98,14 @@ class Board:
 
     def state(self) -> dict[str, Any]:
         nvml, bits = self.nvml, self._ask("nvmlDeviceGetCurrentClocksEventReasons")
-        others = self._ask("nvmlDeviceGetComputeRunningProcesses")
+        running = self._ask("nvmlDeviceGetComputeRunningProcesses")
         return {
             "temperature_c": self._ask("nvmlDeviceGetTemperature", nvml.NVML_TEMPERATURE_GPU),
             "sm_mhz": self._ask("nvmlDeviceGetClockInfo", nvml.NVML_CLOCK_SM),
             "memory_mhz": self._ask("nvmlDeviceGetClockInfo", nvml.NVML_CLOCK_MEM),
             "throttle": None if bits is None else [name for at, name in enumerate(THROTTLE) if bits >> at & 1],
-            "other_processes": None if others is None else sum(own.pid != os.getpid() for own in others),
+            # One of them is this one, which in a container the driver may know by another number.
+            "other_processes": None if running is None else max(0, len(running) - 1),
         }
 
     def about(self) -> dict[str, Any]:
@@ -149,6 +153,7 @@ class Package:
 
     kind = "cpu"
     source = "rapl_package"
+    shortest = 0.1
     power_source = "none"
 
     def __init__(self, folder: Path) -> None:

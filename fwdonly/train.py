@@ -132,8 +132,9 @@ class Result:
         finished: False where the callback stopped the training.
         compile_seconds, train_seconds: wall clock, apart; of all runs together. ``train_seconds`` includes the
             validation after each epoch and excludes the test and the writing of checkpoints.
-        energy: what the meter read, of all runs together, where there was one. Its seconds include the writing of
-            checkpoints. Of a resumed training the total is unavailable, since a part was not in this window.
+        energy: what the meter read, of all runs together, where there was one: training, validation, the callback, the
+            writing of checkpoints and the first execution of each program, but no compilation and no test. Of a
+            resumed training the total is unavailable, since a part was not in this window.
     """
 
     state: State
@@ -492,21 +493,25 @@ class _Programs:
 
     def __init__(self) -> None:
         self.compile_seconds = 0.0
+        self.made: dict[Any, Any] = {}  # of this training, however many programs the cache above remembers
 
     def __call__(self, f: Callable[..., Any], job: _Job, *args: Any, static: tuple = (), donate: tuple = ()) -> Any:
         return self.prepare(f, job, *args, static=static, donate=donate)(*args)
 
     def prepare(self, f: Callable[..., Any], job: _Job, *args: Any, static: tuple = (), donate: tuple = ()) -> Any:
         """The program, compiled for arguments of these shapes."""
-        jitted, compiled = _program(f, job.how, donate, job, *static)
         leaves, treedef = jax.tree.flatten(args)
         settings = [getattr(jax.config, name) for name in ("jax_default_matmul_precision", "jax_enable_x64")]
         key = *settings, treedef, tuple((leaf.shape, leaf.dtype) for leaf in leaves)
-        if key not in compiled:
-            begin = time.perf_counter()
-            compiled[key] = jitted.lower(*args).compile()
-            self.compile_seconds += time.perf_counter() - begin
-        return compiled[key]
+        own = f, job, donate, static, key
+        if own not in self.made:
+            jitted, compiled = _program(f, job.how, donate, job, *static)
+            if key not in compiled:
+                begin = time.perf_counter()
+                compiled[key] = jitted.lower(*args).compile()
+                self.compile_seconds += time.perf_counter() - begin
+            self.made[own] = compiled[key]
+        return self.made[own]
 
 
 def _chunk_sizes(steps: int, limit: int) -> list[int]:
@@ -585,12 +590,15 @@ def train(
         learner, tracker, stopped = _loop(host, jobs, learner, tracker, run, arrays)
         if host.window is not None:
             host.window.idle_after = not stopped
+            if not stopped:  # before the wait for idle power, which somebody may interrupt
+                host.save(learner, tracker)
     energy = None if host.window is None else host.window.reading
     if energy is not None and resumed:
         lost = unavailable(
             "J", f"the training was resumed; this reading has its last {energy.seconds.value:.1f} s alone"
         )
-        energy = dataclasses.replace(energy, energy=lost, net=lost)
+        power = dataclasses.replace(lost, unit="W")
+        energy = dataclasses.replace(energy, energy=lost, net=lost, mean_power=power, opinions={})
     # Asked to stop at the very end: there is nothing left to stop.
     stopped = stopped and (host.stage < count - 1 or bool(np.any(tracker.active)))
 
@@ -728,6 +736,8 @@ class _Host:
     def prepare(self, jobs: list[_Job], learner: Any, tracker: Any, run: _Run, arrays: _Arrays) -> None:
         """Compile what the stages from here on will run, so that neither clock nor meter sees a compilation."""
         step = self.step
+        if self.stage == len(jobs) - 1 and not np.asarray(tracker.active).any():
+            return  # a finished training, resumed
         for job in jobs[self.stage :]:
             if job.stage > self.stage:
                 entered = self.run.prepare(_enter, job, learner, tracker, run, arrays).out_info

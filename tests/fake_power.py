@@ -2,6 +2,7 @@
 
 import bisect
 import math
+import os
 import types
 from pathlib import Path
 from typing import Any
@@ -38,7 +39,7 @@ class World(Clock):
     def every(self, seconds: float, f: Any) -> Any:
         own = {"every": seconds, "next": self.time + seconds, "call": f}
         self.appointments.append(own)
-        return lambda: self.appointments.remove(own)
+        return (lambda: self.appointments.remove(own)), lambda: own["call"]()
 
 
 class Steps:
@@ -238,7 +239,7 @@ def nvml(world: World, gpus: list[Gpu], *, init: str | None = None) -> types.Mod
     module.nvmlDeviceGetClockInfo = alive(lambda gpu, clock: 1410)
     module.nvmlDeviceGetCurrentClocksEventReasons = alive(lambda gpu: gpu.throttle)
     module.nvmlDeviceGetComputeRunningProcesses = alive(
-        lambda gpu: [types.SimpleNamespace(pid=-1)] * gpu.other_processes
+        lambda gpu: [types.SimpleNamespace(pid=pid) for pid in (os.getpid(), *[-1] * gpu.other_processes)]
     )
     return module
 
@@ -263,7 +264,7 @@ class Rapl:
         (folder / "name").write_text(f"{name}\n")
         (folder / "max_energy_range_uj").write_text(f"{range_uj}\n")
         self.tick()
-        self.stop = world.every(period, self.tick)
+        self.stop, _ = world.every(period, self.tick)
 
     def joules(self, t0: float, t1: float) -> float:
         """The truth."""

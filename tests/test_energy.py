@@ -220,6 +220,13 @@ def test_a_window_has_at_least_20_periods(scripted, world, seconds, measured):
         unmeasured(reading.energy, "20 periods")
 
 
+@pytest.mark.parametrize(("seconds", "measured"), [(1.9, False), (2.1, True)])
+def test_a_gpus_window_has_at_least_two_seconds(scripted, world, seconds, measured):
+    """However often its counter ticks: 20 periods of 0.02 s are 0.4 s."""
+    reading, _ = run(scripted(world, Gpu("GPU-a", Steps((0.0, 250.0)), period=0.02)), seconds)
+    assert (reading.energy.value is not None) == measured
+
+
 def test_the_period_of_each_counter_is_found_beside_slower_ones(scripted, world):
     gpus = [Gpu(f"GPU-{period}", Steps((0.0, 200.0)), period=period) for period in (1.0, 0.1, 0.5, 0.02)]
     reading, _ = run(scripted(world, *gpus), 3)
@@ -299,9 +306,12 @@ def test_without_a_counter_the_samples_are_integrated_or_refused(scripted, world
     [((186, 185), "nvml_instant_trapz"), ((185,), "nvml_average_trapz"), ((), "nvml_usage_trapz")],
 )
 def test_the_best_power_reading_of_the_board_is_used_and_named(scripted, world, fields, source):
-    reading, _ = run(scripted(world, Gpu("GPU-a", Steps((0.0, 250.0)), fields=fields, counter=False)), 6)
-    close(reading.energy, 1500)
+    meter = scripted(world, Gpu("GPU-a", Steps((0.0, 250.0)), fields=fields, counter=False))
+    reading, _ = run(meter, 31)
+    close(reading.energy, 31 * 250)
     assert reading.energy.source == reading.parts[0].integral.source == source
+    shorter, _ = run(meter, 29)  # means of a second lag by one
+    assert (shorter.energy.value is None) == (source != "nvml_instant_trapz")
 
 
 def test_a_board_that_tells_neither_power_nor_energy_says_so(scripted, world, monkeypatch):
@@ -665,6 +675,19 @@ def test_the_idle_power_of_an_earlier_window_is_not_taken_for_this_ones(scripted
     close(window.reading.parts[0].idle, 100)
 
 
+def test_the_wait_for_idle_power_can_be_cut_short(scripted, world):
+    load = Steps((0.0, IDLE))
+    meter = scripted(world, Gpu("GPU-a", load), idle_seconds=30)
+    with meter.window() as window:
+        load.set(world.time, BUSY)
+        world.work(10)
+        end = world.time
+        load.set(end, IDLE)
+        meter.hurry = lambda: True
+    assert world.time - end < 2
+    close(window.reading.net, 10 * (BUSY - IDLE))  # by the idle power before
+
+
 def test_idle_time_too_short_is_said(scripted, world):
     reading, _ = run(scripted(world, Gpu("GPU-a", Steps((0.0, 250.0))), idle_seconds=1), 10)
     unmeasured(reading.net, "idle")
@@ -928,7 +951,7 @@ def test_another_accelerator_is_not_measured_by_the_processor(rapl, world, tmp_p
     ("options", "devices", "words"),
     [
         ({"closed": True}, ["GPU-a"], ["permission"]),
-        ({"mig": True}, ["GPU-a"], ["MIG"]),
+        ({"mig": True}, ["GPU-a"], ["divided by MIG"]),
         ({}, ["GPU-b"], ["no such GPU", "nvidia-smi -L"]),
     ],
 )
@@ -975,7 +998,7 @@ def test_the_gpu_is_the_one_cuda_shows_to_jax(scripted, world, monkeypatch, numb
         ([0], BUS | {"CUDA_VISIBLE_DEVICES": ""}, ["nvidia-smi -L"]),
         ([0], BUS | {"CUDA_VISIBLE_DEVICES": "7"}, ["nvidia-smi -L"]),
         ([0], BUS | {"CUDA_VISIBLE_DEVICES": "GPU-"}, ["nvidia-smi -L"]),  # may be either
-        ([0], {"CUDA_VISIBLE_DEVICES": "MIG-5f1c"}, ["MIG"]),
+        ([0], {"CUDA_VISIBLE_DEVICES": "MIG-5f1c"}, ["MIG instance", "no energy counter"]),
         ([2], BUS, ["JAX sees GPU 2"]),
     ],
 )
@@ -1139,6 +1162,7 @@ def test_no_exception_of_a_sensor_escapes_from_the_thread(scripted, escaped):
     meter = scripted(Real(), gpu, interval=0.05, clock=Clock())
     errors = itertools.cycle([ZeroDivisionError("planted"), OSError("planted"), StopIteration(), KeyError("planted")])
     board, main, calls = meter.sensors[0], threading.current_thread(), []
+    board.shortest = 0.1
 
     def only_in_main(read):
         def call():
@@ -1164,7 +1188,7 @@ def test_control_an_exception_in_the_thread_is_seen(escaped):
     def fail():
         raise ZeroDivisionError
 
-    end = Clock().every(0.05, fail)
+    end, _ = Clock().every(0.05, fail)
     time.sleep(0.15)
     end()
     assert [own.exc_type for own in escaped] == [ZeroDivisionError]
@@ -1177,6 +1201,25 @@ def test_the_real_thread_ends_with_an_exception_in_the_body(scripted, escaped):
         time.sleep(0.1)
         raise ValueError("planted")
     assert threads() == escaped == []
+
+
+def test_a_driver_that_hangs_is_given_up(scripted, monkeypatch):
+    """It answers the thread after 1 s, where 0.2 s are the most that is waited for it."""
+    monkeypatch.setattr(energy, "HANGS", 0.2)
+    meter = scripted(Real(), Gpu("GPU-a", Steps((0.0, 250.0)), period=0.01), interval=0.05, clock=Clock())
+    board, main, released = meter.sensors[0], threading.current_thread(), threading.Event()
+    watts = board.watts
+    board.watts = lambda: watts() if threading.current_thread() is main else released.wait(20) and watts()
+    start = time.perf_counter()
+    with meter.window() as window:
+        time.sleep(0.2)
+        body = time.perf_counter()
+        threading.Timer(1.0, released.set).start()
+    assert body - start < 2
+    assert time.perf_counter() - body < 3
+    unmeasured(window.reading.energy)
+    said(window.reading.notes, "has not answered")
+    assert threads() == []
 
 
 # Marks, repeats, samples
@@ -1210,6 +1253,25 @@ def test_repeat_lasts_long_enough_and_counts(scripted, world):
     assert run(scripted(world, gpu), 5)[0].repeats == 1
 
 
+def test_the_warm_up_lies_between_idle_power_and_the_window(scripted, world):
+    load, began = Steps((0.0, IDLE)), []
+
+    def f():
+        began.append(world.time)
+        load.set(world.time, BUSY)
+        world.work(0.7)
+        load.set(world.time, IDLE)
+        return jnp.zeros(3)
+
+    gpu = Gpu("GPU-a", load)
+    reading = scripted(world, gpu, idle_seconds=10).repeat(f, seconds=5, warm_up=2)
+    assert (reading.repeats, len(began)) == (8, 3 + 8)  # 3 x 0.7 = 2.1 s
+    assert began[0] >= 1010
+    assert reading.seconds.value == pytest.approx(5.6)
+    close(reading.energy, gpu.joules(began[3], began[3] + 5.6))
+    close(reading.parts[0].idle, IDLE)
+
+
 def test_a_host_that_asks_for_samples_gets_one_every_50_ms_at_most(scripted, world):
     meter = scripted(world, Gpu("GPU-a", Steps((0.0, 250.0))), interval=0.5)
     asked = len(world.log)
@@ -1233,16 +1295,23 @@ def test_a_host_that_asks_for_samples_gets_one_every_50_ms_at_most(scripted, wor
     assert len(own) > 60  # one in three calls, less what the thread took every 0.5 s
 
 
-def test_a_sample_does_not_wait_for_the_thread(scripted, world):
-    meter = scripted(world, Gpu("GPU-a", Steps((0.0, 250.0))))
+def test_a_loop_that_asks_for_samples_does_not_wait_for_the_sensor(scripted, monkeypatch):
+    """On a real clock: every reading takes 0.1 s, and 20 requests 20 ms apart take 0.4 s and bring samples."""
+    gpu = Gpu("GPU-a", Steps((0.0, 250.0)), period=0.01)
+    meter, seconds = scripted(Real(), gpu, interval=0.5, clock=Clock()), []
+    monkeypatch.setattr(meter.sensors[0], "watts", lambda: time.sleep(0.1) or 250.0)
     with meter.window():
-        world.work(0.06)
-        asked = len(world.log)
-        with meter._lock:
+        before = len(meter._samples["GPU-a"])
+        for _ in range(20):
+            time.sleep(0.02)
             start = time.perf_counter()
             meter.sample()
-            assert time.perf_counter() - start < 0.5
-        assert len(world.log) == asked
+            seconds.append(time.perf_counter() - start)
+        assert len(meter._samples["GPU-a"]) > before + 1  # 0.5 s of the thread alone would bring one at most
+    assert np.median(seconds) < 0.02
+    start = time.perf_counter()
+    meter._take()  # the control: whoever reads by himself waits
+    assert time.perf_counter() - start > 0.09
 
 
 def test_a_reading_is_plain_json_without_its_trace(scripted, world):
@@ -1555,7 +1624,7 @@ def test_codecarbon_that_swallows_its_own_failure_is_unavailable(codecarbon, tmp
     unmeasured(found["codecarbon"], "codecarbon")
 
 
-def fake_zeus(monkeypatch, joules, calls):
+def fake_zeus(monkeypatch, joules, calls, seconds=10.0):
     class ZeusMonitor:
         def __init__(self, *, gpu_indices, cpu_indices, sync_execution_with):
             assert sync_execution_with == "jax"  # not torch, which zeus takes by default
@@ -1569,7 +1638,7 @@ def fake_zeus(monkeypatch, joules, calls):
         def end_window(self, key, sync_execution=True):
             assert sync_execution is False
             calls.append(("end", key))
-            return types.SimpleNamespace(gpu_energy=joules)
+            return types.SimpleNamespace(time=seconds, gpu_energy=joules)
 
     monkeypatch.setitem(sys.modules, "zeus", types.ModuleType("zeus"))
     module = types.ModuleType("zeus.monitor")
@@ -1586,6 +1655,12 @@ def test_zeus_is_asked_without_its_own_waiting(scripted, world, monkeypatch):
     assert [name for name, _ in calls] == ["made", "begin", "end"]
     assert calls[0] == ("made", [0, 1])
     assert calls[1][1] == calls[2][1]
+
+
+def test_zeus_has_no_opinion_of_a_window_in_which_no_tick_may_lie(scripted, world, monkeypatch):
+    fake_zeus(monkeypatch, {0: 0.0}, [], seconds=1.5)
+    reading, _ = run(scripted(world, Gpu("GPU-a", Steps((0.0, 250.0))), opinions=[opinions.Zeus()]), 1.5)
+    unmeasured(reading.opinions["zeus_gpu"], "1.50 s")
 
 
 def test_zeus_without_a_gpu_has_no_opinion(scripted, world, monkeypatch):

@@ -27,7 +27,9 @@ class Now(World):
 def meter(monkeypatch):
     """Of a board that draws 250 W, whose counter ticks fast enough for short windows."""
     monkeypatch.setitem(sys.modules, "pynvml", nvml(Now(), [Gpu("GPU-a", lambda t: WATTS, period=0.005)]))
-    return Meter(["GPU-a"], idle_seconds=0.3)
+    made = Meter(["GPU-a"], idle_seconds=0.3)
+    made.sensors[0].shortest = 0.1  # a real board is refused windows below 2 s
+    return made
 
 
 PLAN = Plan(epochs=60, batch_size=10, chunk_steps=4)
@@ -137,3 +139,49 @@ def test_what_is_unavailable_is_a_dash_and_a_reason_in_the_table_never_zero(tiny
     assert report.power_rows("mf", result) == []
     measured = Quantity(0.0, "J", "measured", "nvml_counter")
     assert report._figure(measured.as_json()) == "0"  # the control: a value that is there is shown
+
+
+def test_a_driver_that_hangs_holds_no_training_up(meter, tiny, monkeypatch):  # noqa: F811
+    """In the thread, for ever: without a limit on the wait for it the window would never end."""
+    import threading
+
+    released, main, read = threading.Event(), threading.current_thread(), meter.sensors[0].watts
+    monkeypatch.setattr(energy, "HANGS", 0.2)
+    monkeypatch.setattr(
+        meter.sensors[0],
+        "watts",
+        lambda: read() if threading.current_thread() is main else released.wait(60) and None,
+    )
+    plan = Plan(epochs=30, batch_size=10, chunk_steps=4)
+    meter.idle_seconds, began = 0, time.perf_counter()
+    monkeypatch.setattr(threading.Thread, "join", lambda self, timeout=None: None)
+    result = fit(MF, tiny, plan, meter=meter, callback=lambda progress: time.sleep(0.01))
+    assert time.perf_counter() - began < 30 and identical(result.state, fit(MF, tiny, plan).state)
+    assert result.energy.energy.value is None and "not answered" in " ".join(result.energy.notes)
+    released.set()
+
+
+def test_more_programs_than_the_cache_remembers_are_compiled_before_the_window_too(meter, tiny, monkeypatch):  # noqa: F811
+    import functools
+
+    from fwdonly import train
+
+    monkeypatch.setattr(train, "_program", functools.lru_cache(maxsize=2)(train._program.__wrapped__))
+    open_when_compiled, compile_program = [], jax.stages.Lowered.compile
+
+    def spied(self, *args, **kwargs):
+        open_when_compiled.append(meter._open)
+        return compile_program(self, *args, **kwargs)
+
+    monkeypatch.setattr(jax.stages.Lowered, "compile", spied)
+    stages = mf.stages(nets.mlp([13, 6]), optax.adam(0.01), num_classes=4)
+    fit(stages, tiny, Plan(epochs=1, batch_size=30, chunk_steps=4), meter=meter)
+    assert len(open_when_compiled) > 2 and set(open_when_compiled) == {0}
+
+
+def test_who_is_in_a_hurry_waits_for_no_idle_power(meter):
+    meter.idle_seconds, began = 60, time.perf_counter()
+    meter.hurry = lambda: True
+    with meter.window() as window:
+        pass
+    assert time.perf_counter() - began < 5 and "idle power of GPU-a could not" in " ".join(window.reading.notes)
