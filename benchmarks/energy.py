@@ -11,6 +11,7 @@ import itertools
 import json
 import math
 import os
+import re
 import subprocess
 import sys
 import time
@@ -49,8 +50,8 @@ class Options:
     """Runs trained together by vmap; 1 10 shows whether ten cost less per run."""
     optimizer: Literal["sgd", "adam"] = "sgd"
     """Of every rule."""
-    windows: int = 5
-    """Windows of every cell. A claim needs 10."""
+    windows: int = 6
+    """Windows of every cell; an even number has each rule first equally often. A claim needs 10."""
     seconds: float = 30.0
     """Length of a window, at least."""
     warm_up: float = 5.0
@@ -96,8 +97,8 @@ def build(cell: Cell, optimizer: str) -> Any:
     return RULES[cell.rule].rule(net, tx, num_classes=CLASSES)
 
 
-def window(cell: Cell, options: Options) -> dict[str, Any]:
-    """Measure one window; plain JSON types."""
+def window(cell: Cell, options: Options, chunk: int) -> dict[str, Any]:
+    """Measure one window of chunks of ``chunk`` steps, 0 to choose how many; plain JSON types."""
     import jax
     import jax.numpy as jnp
 
@@ -112,7 +113,7 @@ def window(cell: Cell, options: Options) -> dict[str, Any]:
     x = jax.random.uniform(jax.random.key(1), (batches, cell.batch, *shape))
     y = jax.random.randint(jax.random.key(2), (batches, cell.batch), 0, CLASSES)
 
-    def steps(state: Any, start: Any, count: int) -> tuple[Any, Any]:
+    def steps(state: Any, start: Any, x: Any, y: Any, count: int) -> tuple[Any, Any]:
         def one(state: Any, number: Any) -> tuple[Any, Any]:
             at = (start + number) % batches
             state, metrics = rule.update(state, Batch(x[at], y[at]), jax.random.fold_in(jax.random.key(3), number))
@@ -122,43 +123,42 @@ def window(cell: Cell, options: Options) -> dict[str, Any]:
         return state, losses.mean()
 
     def compiled(count: int) -> tuple[Any, float]:
-        run = lambda states, start: jax.vmap(lambda state: steps(state, start, count))(states)
+        run = jax.vmap(lambda state, start, x, y: steps(state, start, x, y, count), in_axes=(0, 0, None, None))
         began = time.perf_counter()
-        made = jax.jit(run, donate_argnums=0).lower(states, jnp.int32(0)).compile()
+        made = jax.jit(run, donate_argnums=0).lower(states, starts, x, y).compile()
         return made, time.perf_counter() - began
 
     keys = jax.random.split(jax.random.key(0), cell.sweep)
-    states = jax.jit(jax.vmap(lambda key: rule.init(key, x[0])))(keys)
-    few, _ = compiled(2)
-    states, _ = jax.block_until_ready(few(states, jnp.int32(0)))
-    began = time.perf_counter()
-    states, _ = jax.block_until_ready(few(states, jnp.int32(0)))
-    per_step = (time.perf_counter() - began) / 2
-    chunk = max(2, math.ceil(min(0.5, options.seconds / 4) / per_step))  # half a second between two looks of the host
+    states = jax.jit(jax.vmap(rule.init, in_axes=(0, None)))(keys, x[0])
+    starts = jnp.arange(cell.sweep)  # as in a sweep, every run has batches of its own
+    if not chunk:  # half a second between two looks of the host
+        few, _ = compiled(8)
+        states, _ = jax.block_until_ready(few(states, starts, x, y))
+        began = time.perf_counter()
+        states, _ = jax.block_until_ready(few(states, starts, x, y))
+        chunk = max(2, math.ceil(min(0.5, options.seconds / 4) / (time.perf_counter() - began) * 8))
     many, seconds = compiled(chunk)
 
     def work() -> Any:
         nonlocal states
-        states, loss = many(states, jnp.int32(0))
+        states, loss = many(states, starts, x, y)
         return loss
 
-    ready = time.perf_counter() + options.warm_up
-    while time.perf_counter() < ready:
-        jax.block_until_ready(work())
+    jax.block_until_ready(work())
     meter = Meter(idle_seconds=options.idle_seconds)
-    reading = meter.repeat(work, seconds=options.seconds, name="steps")
+    reading = meter.repeat(work, seconds=options.seconds, warm_up=options.warm_up, name="steps")
     loss = np.asarray(work())
     images = cell.batch * cell.sweep * chunk * reading.repeats
     per_image = {"energy": reading.energy.times(1 / images, "J"), "net": reading.net.times(1 / images, "J")}
     return {
         "reading": reading.as_json(),
+        "chunk": chunk,
         "steps": chunk * reading.repeats,
         "images": images,
         "seconds_per_step": reading.seconds.times(1 / (chunk * reading.repeats), "s").as_json(),
         "per_image": {name: quantity.as_json() for name, quantity in per_image.items()},
         "memory": cost.memory(step.compiled).as_json(),
         "device_peak": cost.device_peak().as_json(),
-        "flops": cost.flops(step.compiled).as_json(),
         "compile_seconds": {"step": step.seconds.as_json()["value"], "chunk": seconds},
         "finite": bool(np.isfinite(loss).all()),
         "environment": report.environment(),
@@ -168,7 +168,8 @@ def window(cell: Cell, options: Options) -> dict[str, Any]:
 class Slow:
     """Stands in for a board where there is none: every reading takes 0.3 ms outside of Python, as NVML's do."""
 
-    kind, name, source, power_source, longest_gap = "gpu", "stand-in", "stand-in", "stand-in", math.inf
+    kind, name, source, power_source = "gpu", "stand-in", "stand-in", "stand-in"
+    shortest, longest_gap = 2.0, math.inf
 
     def joules(self) -> float:
         time.sleep(3e-4)
@@ -294,10 +295,15 @@ def measure(options: Options) -> dict[str, Any]:
         print(f"window {number + 1}/{len(missing)}: {' '.join(map(str, cell))}, {words}", file=sys.stderr, flush=True)
         if number:
             time.sleep(options.cool_down)
-        found = _in_a_process(cell, options)
-        content |= {"environment": found.pop("environment", content.get("environment"))}
+        alike = [own for at, own in cells_of(content).items() if at[1:] == cell[1:]]
+        chunk = alike[0][0]["chunk"] if alike else 0  # as many steps for every rule
+        found = _in_a_process(cell, options, chunk)
+        here = found.pop("environment", None)
+        content |= {"environment": content.get("environment") or here}
+        if here is not None and _machine(here) != _machine(content["environment"]):
+            raise UsageError(f"{options.output} was measured on another machine or with other versions; give another")
         content["windows"].append({"block": block, "cell": list(cell), **found})
-        content["finished"] = number == len(missing) - 1
+        content["finished"] = number == len(missing) - 1 and not any("error" in own for own in content["windows"])
         report.write_json(options.output, content)
     return content
 
@@ -307,9 +313,13 @@ def _guess(options: Options, windows: int) -> float:
     return windows * (options.seconds + options.warm_up + 2 * options.idle_seconds + options.cool_down + 20) / 60
 
 
-def _in_a_process(cell: Cell, options: Options) -> dict[str, Any]:
+def _machine(environment: dict[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in environment.items() if name != "git_commit"}
+
+
+def _in_a_process(cell: Cell, options: Options, chunk: int) -> dict[str, Any]:
     environ = {"XLA_PYTHON_CLIENT_PREALLOCATE": "false"} | os.environ
-    given = json.dumps({"cell": cell, "options": dataclasses.asdict(options) | {"output": ""}})
+    given = json.dumps({"cell": cell, "chunk": chunk, "options": dataclasses.asdict(options) | {"output": ""}})
     out = subprocess.run(
         [sys.executable, __file__, "--in-a-process", given], capture_output=True, text=True, env=environ
     )
@@ -342,8 +352,9 @@ def difference(found: np.ndarray) -> str:
 
 
 def joules(window: dict[str, Any]) -> float | None:
-    """Per image, gross."""
-    return window["per_image"]["energy"]["value"]
+    """Per image, gross; of the counter alone, for a pair of two sources is none."""
+    energy = window["per_image"]["energy"]
+    return None if energy["reason"] else energy["value"]
 
 
 def seconds(window: dict[str, Any]) -> float:
@@ -379,6 +390,12 @@ def table(content: dict[str, Any]) -> tuple[list[str], list[list[str]]]:
         def scaled(name: str) -> Any:
             return lambda found: (v := found["per_image"][name]["value"]) and 1e3 * v
 
+        def idle(own: dict[str, Any]) -> float | None:
+            parts = own["reading"]["parts"]
+            kind = "gpu" if any(part["kind"] == "gpu" for part in parts) else "cpu"
+            values = [part["idle"]["value"] for part in parts if part["kind"] == kind]
+            return None if None in values or not values else sum(values)
+
         peaks = [own["device_peak"]["value"] for own in windows]
         rows.append(
             [
@@ -387,7 +404,7 @@ def table(content: dict[str, Any]) -> tuple[list[str], list[list[str]]]:
                 every(scaled("energy"), ".4f"),
                 every(scaled("net"), ".4f"),
                 every(lambda own: own["reading"]["mean_power"]["value"], ".1f"),
-                every(lambda own: next((p["idle"]["value"] for p in own["reading"]["parts"]), None), ".1f"),
+                every(idle, ".1f"),
                 "" if cell.rule == "bp" else difference(ratios(content, cell, seconds)),
                 "" if cell.rule == "bp" else difference(ratios(content, cell, joules)),
                 f"{macs(cell.rule):.3f}",
@@ -404,7 +421,10 @@ def remarks(content: dict[str, Any]) -> list[str]:
     windows = [own for own in content["windows"] if "error" not in own]
     lines = ["mean ± standard deviation over windows; differences are paired with BP by block, with 95 % t intervals."]
     if any(Cell(*own["cell"]).sweep > 1 for own in windows):
-        lines.append("ms/step is of all runs of a sweep together; mJ/image is per run; XLA MB is of one run alone.")
+        lines.append(
+            "ms/step is of all runs of a sweep together; mJ/image is that energy shared out among them, which is"
+        )
+        lines[-1] += " not what one run would take alone; XLA MB is of one run alone."
     energies = [own["reading"]["energy"] for own in windows]
     lines += [f"energy unavailable: {why}." for why in sorted({e["reason"] for e in energies if e["value"] is None})]
     if energies and all(e["value"] is None for e in energies):
@@ -417,8 +437,13 @@ def remarks(content: dict[str, Any]) -> list[str]:
         lines.append(f"{short} windows are shorter than 30 s: not for a claim.")
     if any(not own["finite"] for own in windows):
         lines.append("A loss was not finite in some window; its time and energy are those of NaN.")
-    notes = {note for own in windows for part in own["reading"]["parts"] for note in part["notes"]}
-    return lines + [f"Note on some windows: {note}." for note in sorted(notes)[:10]]
+    notes: dict[str, list[str]] = {}  # by what they say, numbers aside
+    for reading in (own["reading"] for own in windows):
+        said = [*reading["notes"], *(note for part in reading["parts"] for note in part["notes"])]
+        said += [reading["energy"]["reason"]] if reading["energy"]["value"] is not None else []
+        for note in filter(None, said):
+            notes.setdefault(re.sub(r"[\d.]+", "#", note), []).append(note)
+    return lines + [f"{len(own)} windows, such as: {own[0]}." for own in notes.values()]
 
 
 def figure(path: Path, content: dict[str, Any]) -> None:
@@ -467,7 +492,7 @@ def main() -> int:
     """Measure, print and write; with ``--in-a-process`` one window, for itself."""
     if sys.argv[1:2] == ["--in-a-process"]:
         given = json.loads(sys.argv[2])
-        print(json.dumps(window(Cell(*given["cell"]), Options(**given["options"])), allow_nan=False))
+        print(json.dumps(window(Cell(*given["cell"]), Options(**given["options"]), given["chunk"]), allow_nan=False))
         return 0
     options = tyro.cli(Options)
     if options.smoke:
@@ -485,6 +510,8 @@ def main() -> int:
             if not low <= cast(float, getattr(options, name)) < math.inf:
                 raise UsageError(f"--{name.replace('_', '-')} must be {low:g} or more; got {getattr(options, name)}")
         if options.overhead:
+            if options.output.exists():
+                raise UsageError(f"{options.output} exists; give another --output")
             report.write_json(options.output, {"configuration": settings(options), "overhead": overhead(options)})
             return 0
         content = measure(options)

@@ -273,6 +273,8 @@ def run(script: str, options: Options, arms: Sequence[Arm]) -> int:
     folder = open_folder(script, options, dataset, config)
     summaries, rows, powers = earlier(folder)
     with interruptible() as interrupted:
+        if metering is not None:
+            metering.hurry = interrupted
         for arm, arm_plan, stage_plans, make_rule in zip(arms, plans, of_stages, rules, strict=True):
             if any(summary["rule"] == arm.name and summary["finished"] for summary in summaries):
                 continue
@@ -342,10 +344,10 @@ def check(options: Options) -> None:
         raise UsageError(
             f"seeds lie below 2**32; --first-seed {options.first_seed} with --seeds {options.seeds} do not"
         )
-    for name in METERING[2:]:
+    for name in ("carbon_intensity", "carbon_source", "codecarbon"):
         if getattr(options, name) is not None and not options.energy:
             raise UsageError(f"--{name.replace('_', '-')} needs --energy")
-    if (options.carbon_intensity is None) != (options.carbon_source is None):
+    if (options.carbon_intensity is None) != (not (options.carbon_source or "").strip()):
         raise UsageError("--carbon-intensity and --carbon-source belong together: a number, and whose it is")
     for name in ("carbon_intensity", "idle_seconds"):
         if not 0 <= (getattr(options, name) or 0.0) < float("inf"):

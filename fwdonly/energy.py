@@ -345,21 +345,21 @@ class Meter:
             self._last = self.clock.now()
             for sensor in self.sensors:
                 now = self.clock.now()
-                watts = self._read(sensor, sensor.watts, note=regular)
-                joules = self._read(sensor, sensor.joules, note=True)
-                busy = self._read(sensor, sensor.utilisation, note=True) if regular else None
+                watts = self._read(sensor.name, sensor.watts, note=regular)
+                joules = self._read(sensor.name, sensor.joules, note=True)
+                busy = self._read(sensor.name, sensor.utilisation, note=True) if regular else None
                 self._samples[sensor.name].append(Sample(now, watts, joules, busy, regular))
         finally:
             self._lock.release()
         return True
 
-    def _read(self, sensor: sensors.Sensor, read: Callable[[], float | None], *, note: bool) -> float | None:
+    def _read(self, name: str, read: Callable[[], float | None], *, note: bool) -> float | None:
         try:
             return read()
         except Exception as error:
             what = f"{getattr(read, '__name__', 'reading')} failed: {_reason(error)}"
-            if note and what not in self._failures[sensor.name]:
-                self._failures[sensor.name].append(what)
+            if note and what not in self._failures[name]:
+                self._failures[name].append(what)
             return None
 
     def _ticks(self) -> dict[str, tuple[float, float]]:

@@ -26,6 +26,12 @@ from .base import UsageError
 from .energy import Intensity, Reading
 from .train import Result
 
+METERED = (
+    "Energy: of all seeds together, gross; training, validation and the writing of checkpoints, without compilation and "
+    "test. Stopping as configured, one window per rule: no difference between rules may be claimed from it "
+    "(benchmarks/energy.py measures differences at matched passes)."
+)
+
 Summary = dict[str, Any]
 """One rule's results as JSON: ``rule``, ``runs`` (one record per seed), seconds, and whether it finished."""
 
@@ -259,18 +265,26 @@ def table_rows(summaries: Sequence[Summary]) -> tuple[list[str], list[list[str]]
 def footnotes(summaries: Sequence[Summary]) -> list[str]:
     """What a reader of the table must know: how seconds are shared, and where every rule's energy comes from."""
     lines = [FOOTNOTE]
+    metered = [summary for summary in summaries if summary.get("energy")]
+    if metered:
+        lines.append(METERED)
     for summary in summaries:
         energy = summary.get("energy")
         if not energy:
+            lines += [f"{summary['rule'].upper()}: trained without --energy."] if metered else []
             continue
         own = energy["energy"]
         words = f"{summary['rule'].upper()}: energy "
         if own["value"] is None:
             words += f"unavailable: {own['reason']}"
         else:
-            words += f"{own['status']} ({own['source']}), gross, of all seeds together, compilation and test excluded"
-            parts = [f"{part['name']} idle {_figure(part['idle'])} W" for part in energy["parts"]]
-            words += f"; {', '.join(parts)}"
+            words += f"{own['status']} ({own['source']})" + (f", {own['reason']}" if own["reason"] else "")
+            for part in energy["parts"]:
+                limit, busy = part["about"].get("power_limit_w"), part["utilisation"]
+                words += f"; {part['name']} idle {_figure(part['idle'])} W"
+                words += f", limit {limit:g} W" if limit is not None else ""
+                words += f", busy {100 * busy:.0f} %" if busy is not None else ""
+            words += "; under 30 s: not for a claim" if energy["seconds"]["value"] < 30 else ""
         for name, opinion in energy["opinions"].items():
             value = f"{opinion['value']:.4g} {opinion['unit']}" if opinion["value"] is not None else opinion["reason"]
             words += f"; {name} {opinion['status']} {value}"

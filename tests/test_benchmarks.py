@@ -38,7 +38,8 @@ def window(block, rule, joules, seconds, reason=None):
         "cell": [rule, "784-64", 32, 1],
         "per_image": {"energy": figure(joules), "net": figure(joules)},
         "seconds_per_step": figure(seconds),
-        "reading": {"energy": figure(joules), "mean_power": figure(None), "parts": [], "seconds": figure(30.0)},
+        "reading": {"energy": figure(joules), "mean_power": figure(None), "parts": [], "seconds": figure(30.0)}
+        | {"notes": [f"idle power was {block}.5 W"]},
         "memory": figure(1e6),
         "device_peak": figure(None),
         "finite": True,
@@ -73,6 +74,7 @@ def test_differences_are_paired_by_block_so_drift_common_to_both_rules_falls_out
     counts = [cost.macs(rule, nets.mlp([64]), (784,), num_classes=10, batch=1) for rule in ("mf", "bp")]
     assert rows[1][header.index("to BP")] == f"{counts[0] / counts[1]:.3f}"
     words = "\n".join(energy.remarks(content))
+    assert "8 windows, such as: idle power was 0.5 W" in words and words.count("such as") == 1
     assert "no energy percentage" in words and "a claim needs 10" in words and "no sensor" in words
 
 
@@ -99,16 +101,18 @@ def test_a_run_without_a_sensor_measures_time_memory_and_arithmetic_and_is_compl
     assert str(tmp_path) not in output.read_text()
     code, _, err = run(energy, monkeypatch, capsys, "--smoke", "--output", output)
     assert code == 2 and err.count("\n") == 1 and "--resume" in err
+    chunk = content["windows"][0]["chunk"]
+    assert chunk > 0 and {own["chunk"] for own in content["windows"]} == {chunk}  # as many steps for every rule
     content["windows"] = [*content["windows"][:3], {"block": 1, "cell": ["bp", "784-64", 32, 1], "error": "killed"}]
     output.write_text(json.dumps(content))
-    monkeypatch.setattr(energy, "_in_a_process", lambda cell, options: {"again": list(cell)})
+    monkeypatch.setattr(energy, "_in_a_process", lambda cell, options, chunk: {"again": [*cell, chunk]})
     monkeypatch.setattr(energy, "table", lambda content: (["a"], [["b"]]))
     monkeypatch.setattr(energy, "remarks", lambda content: [])
     monkeypatch.setattr(energy, "figure", lambda path, content: None)
     assert run(energy, monkeypatch, capsys, "--smoke", "--resume", "--output", output)[0] == 0
     windows = json.loads(output.read_text())["windows"]
     assert len(windows) == 4 and [own for own in windows if "again" in own] == [
-        {"block": 1, "cell": ["bp", "784-64", 32, 1], "again": ["bp", "784-64", 32, 1]}
+        {"block": 1, "cell": ["bp", "784-64", 32, 1], "again": ["bp", "784-64", 32, 1, chunk]}
     ]
 
 

@@ -127,7 +127,7 @@ def measure(scripted, curve, length, phase, period, **options):
 @pytest.mark.parametrize("period", PERIODS, ids="tick of {} s".format)
 @pytest.mark.parametrize("curve", CURVES)
 def test_energy_is_the_scripted_one_within_one_per_cent(scripted, curve, period, length):
-    for phase in PHASES if period == 0.1 and length == 5 else PHASES[::2]:
+    for phase in PHASES if length == 5 and period == 0.1 else PHASES[1::2] if length > 5 else PHASES[::2]:
         reading, truth, seconds = measure(scripted, curve, length, phase, period)
         found = reading.energy
         close(found, truth, 0.005)
@@ -140,7 +140,7 @@ def test_energy_is_the_scripted_one_within_one_per_cent(scripted, curve, period,
 @pytest.mark.parametrize("lag", LAGS)
 def test_a_power_sensor_that_lags_costs_a_tick_of_the_counter_at_most(scripted, lag):
     """Just after the work it still shows 300 W for 60 W (sheet, section 3); 0.1 s of 240 W are 24 J."""
-    for phase, length in itertools.product(PHASES, (5.0, 30.0)):
+    for phase, length in itertools.product(PHASES[::2], (5.0, 30.0)):
         load = Steps((0.0, IDLE))
         gpu = Gpu("GPU-a", load, shown=LAGS[lag](load))
         reading, edges = run(scripted(World(), gpu), length + phase * 0.1, load)
@@ -160,7 +160,7 @@ def test_without_a_counter_the_samples_find_the_energy(scripted, curve, length):
         within = 0.02
     elif curve == "noise":
         within = 3 * NOISE / 250 / math.sqrt(length / 0.1)
-    for phase in PHASES:
+    for phase in PHASES[::2]:
         reading, truth, _ = measure(scripted, curve, length, phase, None)
         close(reading.energy, truth, within)
         assert (reading.energy.source, reading.energy.status) == ("nvml_instant_trapz", "measured")

@@ -356,6 +356,10 @@ def test_every_bad_input_is_one_line_a_non_zero_exit_and_loses_nothing(script, t
         "nothing to resume": ([*digits, "--resume"], "nothing to resume"),
         "resume what": ([*digits[:4], "--resume"], "--output-dir"),
         "whose intensity": ([*digits, "--energy", "--carbon-intensity", "100"], "--carbon-source"),
+        "nobody's intensity": (
+            [*digits, "--energy", "--carbon-intensity", "100", "--carbon-source", " "],
+            "--carbon-source",
+        ),
         "intensity of nothing": ([*digits, "--carbon-intensity", "100", "--carbon-source", "us"], "--energy"),
         "negative intensity": (
             [*digits, "--energy", "--carbon-intensity", "-1", "--carbon-source", "us"],
