@@ -239,12 +239,23 @@ def overhead(options: Options) -> dict[str, Any]:
             print(f"block {block + 1}/{options.windows}, meter {metered}: {1e3 * seconds[metered]:.4f} ms", flush=True)
         found.append(seconds[True] / seconds[False])
         plain.append(seconds[False])
+    with meter.window():  # what the meter takes of a processor, samples asked for as often as it gives them
+        began, busy = time.perf_counter(), time.process_time()
+        for _ in range(math.ceil(5 * options.seconds / 0.05)):
+            time.sleep(0.05)
+            meter.sample()
+        share = (time.process_time() - busy) / (time.perf_counter() - began)
+    print(f"the meter itself takes {100 * share:.2f} % of one core")
     print(f"with the meter over without: {difference(np.array(found))} (%), step {1e3 * np.median(plain):.3f} ms")
     sensor = "a stand-in whose readings take 0.3 ms" if stand_in else ", ".join(own.name for own in meter.sensors)
     print(f"sensor: {sensor}")
-    return {"ratios": found, "step_ms": 1e3 * float(np.median(plain)), "batch": batch, "sensor": sensor} | {
-        "environment": report.environment()
-    }
+    return {
+        "ratios": found,
+        "share_of_a_core": share,
+        "step_ms": 1e3 * float(np.median(plain)),
+        "batch": batch,
+        "sensor": sensor,
+    } | {"environment": report.environment()}
 
 
 # ---------------------------------------------------------------------------------------------------------------------

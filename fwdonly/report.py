@@ -27,7 +27,7 @@ from .energy import Intensity, Reading
 from .train import Result
 
 METERED = (
-    "Energy: of all seeds together, gross; training, validation and the writing of checkpoints, without compilation and "
+    "Energy: of all seeds together, gross; training, validation and writing checkpoints, without compilation and "
     "test. Stopping as configured, one window per rule: no difference between rules may be claimed from it "
     "(benchmarks/energy.py measures differences at matched passes)."
 )
