@@ -14,6 +14,7 @@ import contextlib
 import dataclasses
 import itertools
 import math
+import random
 import statistics
 import threading
 import time
@@ -69,10 +70,12 @@ class Clock:
     def every(self, seconds: float, f: Callable[[], Any]) -> tuple[Callable[[], None], Callable[[], None]]:
         """Call ``f`` at this interval from a thread of its own; returns what ends that, and what calls it at once."""
         due, ended = threading.Event(), threading.Event()
+        # Not too regularly: power that repeats with the steps of a training would always be met at the same point.
+        uneven = random.Random(0)
 
         def loop() -> None:
             while not ended.is_set():
-                due.wait(seconds)
+                due.wait(seconds * uneven.uniform(0.7, 1.3))
                 due.clear()
                 if not ended.is_set():
                     f()
@@ -228,7 +231,7 @@ class Meter:
     Args:
         devices: JAX devices, or UUIDs of GPUs as ``nvidia-smi -L`` lists them. None: the device JAX computes on.
             Several are read together: the sum, and the parts.
-        interval: seconds between samples of the background thread; 0.05 or more.
+        interval: mean seconds between samples of the background thread; 0.05 or more.
         idle_seconds: how long idle power is measured before and after a window; 0 for not at all.
         opinions: other tools to run beside it, from `fwdonly.opinions`.
         powercap: where RAPL counters are looked for.

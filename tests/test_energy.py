@@ -1625,7 +1625,7 @@ def test_codecarbon_that_swallows_its_own_failure_is_unavailable(codecarbon, tmp
 
     monkeypatch.setattr(tool, "OfflineEmissionsTracker", Broken)
     found = opinion_of(opinions.CodeCarbon("POL"), tmp_path)
-    unmeasured(found["codecarbon"], "codecarbon")
+    unmeasured(found["codecarbon"], "CodeCarbon failed", "logged")
 
 
 def fake_zeus(monkeypatch, joules, calls, seconds=10.0):
