@@ -2,7 +2,8 @@
 
 MF: greedy, no M_0, prediction from the last layer, Adam without decay or schedule, patience per layer on the validation
 loss with min_delta 1e-4, last weights of each layer kept. BP: AdamW, patience on the validation loss, weights of the
-best validation accuracy kept. Both: batch 128, the incomplete last batch dropped.
+best validation accuracy kept. Both: batch 128, the incomplete last batch dropped. "*_2026": the authors' re-measurement
+under one stopping rule, MF with M_0.
 """
 
 from typing import Any
@@ -54,6 +55,27 @@ PUBLISHED = {
     "cifar100": _published(
         (1.7277890583771544e-4, 8, 4), (1.0362e-4, 9.1059e-6, 5), preset="cifar100", dataset="cifar100", **_CIFAR
     ),
+}
+
+
+def _remeasured(dataset: str, mf: tuple[float, float]) -> dict[str, dict[str, Any]]:
+    """Protocol A of the authors' re-measurement (2026): one stopping rule for the whole net or for each stage."""
+    published = PUBLISHED[dataset]
+    stopping = {"epochs": 100, "patience": 20, "min_delta": 0.0, "monitor": "loss", "keep": "best_loss"}
+    of_mf = {"learning_rate": mf[0], "weight_decay": mf[1], "input_readout": True, "preset": f"{dataset}_2026"}
+    return {
+        "mf": published["mf"] | of_mf | stopping,
+        "bp": published["bp"] | stopping | {"preset": f"{dataset}_2026"},
+        "bp_only": published["bp_only"] | stopping,
+    }
+
+
+# BP's re-tuned values of these four networks are not known; its published ones stand in for them.
+PUBLISHED |= {
+    "mnist_2026": _remeasured("mnist", (4.6569899460719333e-4, 2.8156e-5)),
+    "fashion_mnist_2026": _remeasured("fashion_mnist", (4.173533352347702e-4, 3.9678e-4)),
+    "cifar10_2026": _remeasured("cifar10", (2.1536491821693216e-4, 1.6064e-6)),
+    "cifar100_2026": _remeasured("cifar100", (2.7089684419387227e-4, 7.2047e-5)),
 }
 
 

@@ -17,8 +17,9 @@ class Options(_common.MLPOptions):
     Prints a table of every seed and writes a result folder. Ctrl-C leaves a folder that --resume continues.
     """
 
-    preset: Literal["mnist", "fashion_mnist", "cifar10", "cifar100"] | None = None
-    """Start from the settings published for this data set (arXiv 2509.19063); other options override them."""
+    preset: Literal[tuple(PUBLISHED)] | None = None  # ty: ignore[invalid-type-form]
+    """Start from the settings published for this data set (arXiv 2509.19063), or those of its authors' re-measurement
+    under one stopping rule (2026); other options override them."""
 
 
 def arms(options: Options) -> list[_common.Arm]:

@@ -473,7 +473,8 @@ def test_energy_that_cannot_be_measured_is_said_to_be_unavailable_and_changes_no
 def test_ctrl_c_leaves_a_folder_that_resumes_to_the_numbers_of_an_uninterrupted_run(script, tmp_path):
     arguments = [*TINY[:-4], "--epochs", "40", "--batch-size", "16"]
     command = [sys.executable, str(EXPERIMENTS / "mf_mlp.py"), *arguments, "--output-dir", str(tmp_path / "a")]
-    environment = os.environ | {"JAX_DISABLE_MOST_OPTIMIZATIONS": "1"}  # as quick_compilation: the last bits depend on it
+    # As quick_compilation does in this process: the last bits depend on it.
+    environment = os.environ | {"JAX_DISABLE_MOST_OPTIMIZATIONS": "1"}
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment)
     assert process.stdout is not None
     for line in process.stdout:
