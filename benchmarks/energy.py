@@ -102,7 +102,7 @@ def window(cell: Cell, options: Options, chunk: int) -> dict[str, Any]:
     import jax
     import jax.numpy as jnp
 
-    from fwdonly import Batch, cost, report
+    from fwdonly import Batch, cost, results
     from fwdonly.energy import Meter
 
     shape, _ = NETS[cell.net]
@@ -161,7 +161,7 @@ def window(cell: Cell, options: Options, chunk: int) -> dict[str, Any]:
         "device_peak": cost.device_peak().as_json(),
         "compile_seconds": {"step": step.seconds.as_json()["value"], "chunk": seconds},
         "finite": bool(np.isfinite(loss).all()),
-        "environment": report.environment(),
+        "environment": results.environment(),
     }
 
 
@@ -191,7 +191,7 @@ def overhead(options: Options) -> dict[str, Any]:
     """Seconds of equal loops of 1 ms steps with the meter and without it, in turns."""
     import jax
 
-    from fwdonly import Batch, cost, report
+    from fwdonly import Batch, cost, results
     from fwdonly.energy import Meter
 
     meter = Meter(idle_seconds=0)
@@ -255,7 +255,7 @@ def overhead(options: Options) -> dict[str, Any]:
         "step_ms": 1e3 * float(np.median(plain)),
         "batch": batch,
         "sensor": sensor,
-    } | {"environment": report.environment()}
+    } | {"environment": results.environment()}
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -280,7 +280,7 @@ def settings(options: Options) -> dict[str, Any]:
 
 def measure(options: Options) -> dict[str, Any]:
     """Every window that is not there yet; the file is written after each of them."""
-    from fwdonly import UsageError, report
+    from fwdonly import UsageError, results
 
     content: dict[str, Any] = {"configuration": settings(options), "windows": []}
     if options.output.exists():
@@ -297,7 +297,7 @@ def measure(options: Options) -> dict[str, Any]:
         content["windows"] = [own for own in content["windows"] if "error" not in own]
     else:
         done = set()
-        report.write_json(options.output, content)  # fails now rather than after half an hour
+        results.write_json(options.output, content)  # fails now rather than after half an hour
     missing = [own for own in order(options) if own not in done]
     began = time.monotonic()
     for number, (block, cell) in enumerate(missing):
@@ -315,7 +315,7 @@ def measure(options: Options) -> dict[str, Any]:
             raise UsageError(f"{options.output} was measured on another machine or with other versions; give another")
         content["windows"].append({"block": block, "cell": list(cell), **found})
         content["finished"] = number == len(missing) - 1 and not any("error" in own for own in content["windows"])
-        report.write_json(options.output, content)
+        results.write_json(options.output, content)
     return content
 
 
@@ -510,7 +510,7 @@ def main() -> int:
         options = dataclasses.replace(
             options, nets=("784-64",), batches=(32,), windows=2, seconds=0.2, warm_up=0.1, idle_seconds=0, cool_down=0
         )
-    from fwdonly import UsageError, report
+    from fwdonly import UsageError, report, results
 
     try:
         for name in ("windows", "batches", "sweeps"):
@@ -523,7 +523,7 @@ def main() -> int:
         if options.overhead:
             if options.output.exists():
                 raise UsageError(f"{options.output} exists; give another --output")
-            report.write_json(options.output, {"configuration": settings(options), "overhead": overhead(options)})
+            results.write_json(options.output, {"configuration": settings(options), "overhead": overhead(options)})
             return 0
         content = measure(options)
     except UsageError as error:

@@ -19,7 +19,7 @@ import optax
 import throughput
 import tyro
 
-from fwdonly import LearningRule, UsageError, bp, feedback, foton, nets, pepita, report
+from fwdonly import LearningRule, UsageError, bp, feedback, foton, nets, pepita, report, results
 from fwdonly.base import descend
 
 SHAPE, CLASSES, TX = (28, 28, 1), throughput.CLASSES, optax.sgd(1e-3)
@@ -137,9 +137,9 @@ def main() -> int:
     print(report.markdown(header, lines))
     if options.output:
         settings = {name: value for name, value in dataclasses.asdict(options).items() if name != "output"}
-        content = {"options": settings, "environment": report.environment(), "steps": rows}
+        content = {"options": settings, "environment": results.environment(), "steps": rows}
         try:
-            report.write_json(options.output, content)
+            results.write_json(options.output, content)
         except UsageError as error:
             print(f"error: {error}", file=sys.stderr)
             return 2

@@ -25,7 +25,7 @@ import numpy as np
 import optax
 import tyro
 
-from fwdonly import RULES, Batch, cafo, cost, ff, nets, report
+from fwdonly import RULES, Batch, cafo, cost, ff, nets, report, results
 from fwdonly.base import LearningRule
 
 NETS = {
@@ -532,10 +532,10 @@ def main() -> int:
         settings = {name: value for name, value in dataclasses.asdict(options).items() if name != "output"}
         content: dict[str, Any] = {
             "options": settings,
-            "environment": report.environment() | {"torch": getattr(_torch(), "__version__", None)},
+            "environment": results.environment() | {"torch": getattr(_torch(), "__version__", None)},
         }
         content |= {"torch_ceiling_gflops": rate, "throughput": rows, "cached_heads": heads, "memory": memories}
-        report.write_json(options.output, content)
+        results.write_json(options.output, content)
     return 0
 
 

@@ -23,7 +23,22 @@ import rich.progress
 import tyro
 from rich.console import Console
 
-from fwdonly import LearningRule, Plan, Progress, UsageError, bp, data, ff, foton, nets, opinions, report, sweep
+from fwdonly import (
+    LearningRule,
+    Plan,
+    Progress,
+    UsageError,
+    bp,
+    data,
+    ff,
+    figures,
+    foton,
+    nets,
+    opinions,
+    report,
+    results,
+    sweep,
+)
 from fwdonly.base import one_line
 from fwdonly.energy import Intensity, Meter
 from fwdonly.train import check_classes, steps_per_epoch
@@ -294,11 +309,11 @@ def run(script: str, options: Options, arms: Sequence[Arm]) -> int:
                     meter=metering,
                 )
             summaries = [s for s in summaries if s["rule"] != arm.name]
-            summaries.append(report.summarise(arm.name, seeds, result, intensity))
+            summaries.append(results.summarise(arm.name, seeds, result, intensity))
             rows = [row for row in rows if row["rule"] != arm.name]
-            rows += report.metric_rows(arm.name, seeds, result)
+            rows += results.metric_rows(arm.name, seeds, result)
             powers = [row for row in powers if row["rule"] != arm.name]
-            powers += report.power_rows(arm.name, result)
+            powers += results.power_rows(arm.name, result)
             finished = result.finished and len(summaries) == len(arms)
             write(folder, config, summaries, rows, powers, heading, finished)
             if not result.finished:
@@ -491,7 +506,7 @@ def open_folder(script: str, options: Options, dataset: data.Dataset, config: di
     except OSError as error:
         raise UsageError(f"cannot make the folder {folder}: {error.strerror}; give a writable --output-dir") from error
     opened = {"configuration": config, "command": shlex.join([sys.executable, *sys.argv])}
-    report.write_json(folder / "config.json", opened | {"data_source": dataset.source})
+    results.write_json(folder / "config.json", opened | {"data_source": dataset.source})
     return folder
 
 
@@ -506,15 +521,15 @@ def first_difference(found: Any, wanted: Any, where: str = "") -> str:
     return "" if found == wanted else f"{where} is {found} there and {wanted} here"
 
 
-def earlier(folder: Path) -> tuple[list[report.Summary], list[dict[str, Any]], list[dict[str, Any]]]:
+def earlier(folder: Path) -> tuple[list[results.Summary], list[dict[str, Any]], list[dict[str, Any]]]:
     """What an interrupted run has left of finished rules: summaries, rows of metrics.csv and of power.csv."""
     if not (folder / "summary.json").exists():
         return [], [], []
     try:
         summaries = json.loads((folder / "summary.json").read_text(encoding="utf-8"))["rules"]
-        report.table_rows(summaries)  # fails on records that are not what `report.summarise` writes
-        powers = report.read_power(folder / "power.csv") if (folder / "power.csv").exists() else []
-        return summaries, report.read_metrics(folder / "metrics.csv"), powers
+        report.table_rows(summaries)  # fails on records that are not what `results.summarise` writes
+        powers = results.read_power(folder / "power.csv") if (folder / "power.csv").exists() else []
+        return summaries, results.read_metrics(folder / "metrics.csv"), powers
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise UsageError(f"the results in {folder} are damaged ({error}); give another --output-dir") from error
 
@@ -522,7 +537,7 @@ def earlier(folder: Path) -> tuple[list[report.Summary], list[dict[str, Any]], l
 def write(
     folder: Path,
     config: dict[str, Any],
-    summaries: list[report.Summary],
+    summaries: list[results.Summary],
     rows: list[dict[str, Any]],
     powers: list[dict[str, Any]],
     heading: str,
@@ -530,22 +545,22 @@ def write(
 ) -> None:
     """Write the result files of what there is so far."""
     content = {"finished": finished, "title": heading, "data": config["data"], "rules": summaries}
-    content["statistics"] = {summary["rule"]: report.statistics_of(summary) for summary in summaries}
-    report.write_metrics(folder / "metrics.csv", rows)
+    content["statistics"] = {summary["rule"]: results.statistics_of(summary) for summary in summaries}
+    results.write_metrics(folder / "metrics.csv", rows)
     partial = "" if finished else "\nPartial: the run was interrupted.\n"
-    report.write_text(
+    results.write_text(
         folder / "table.md",
         "\n".join([heading, "", report.markdown(*report.table_rows(summaries)), *report.footnotes(summaries), partial]),
     )
     if rows:
-        report.learning_curves(folder / "learning_curves.png", rows, heading)
+        figures.learning_curves(folder / "learning_curves.png", rows, heading)
         if any(row.get("cosine") for row in rows):
-            report.alignment_curves(folder / "alignment.png", rows, heading)
+            figures.alignment_curves(folder / "alignment.png", rows, heading)
     if powers:
-        report.write_rows(folder / "power.csv", report.POWER_COLUMNS, powers)
-        report.power_figure(folder / "power.png", powers, heading)
+        results.write_rows(folder / "power.csv", results.POWER_COLUMNS, powers)
+        figures.power_figure(folder / "power.png", powers, heading)
     # Last: a rule that this file calls finished has its other files.
-    report.write_json(folder / "summary.json", content | {"environment": report.environment()})
+    results.write_json(folder / "summary.json", content | {"environment": results.environment()})
 
 
 def title(arms: Sequence[Arm], dataset: data.Dataset, rules: Sequence[Callable[..., Any]]) -> str:

@@ -2,7 +2,24 @@
 
 from types import ModuleType
 
-from . import bp, cafo, cost, cwc, data, energy, feedback, ff, foton, mf, nets, opinions, pepita, report
+from . import (
+    bp,
+    cafo,
+    cost,
+    cwc,
+    data,
+    energy,
+    feedback,
+    ff,
+    figures,
+    foton,
+    mf,
+    nets,
+    opinions,
+    pepita,
+    report,
+    results,
+)
 from .alignment import alignment
 from .base import Batch, LearningRule, UsageError
 from .energy import Meter
@@ -43,6 +60,7 @@ __all__ = [
     "energy",
     "feedback",
     "ff",
+    "figures",
     "fit",
     "foton",
     "mf",
@@ -50,5 +68,6 @@ __all__ = [
     "opinions",
     "pepita",
     "report",
+    "results",
     "sweep",
 ]

@@ -6,7 +6,7 @@ import math
 import numpy as np
 import pytest
 
-from fwdonly import Result, UsageError, report
+from fwdonly import Result, UsageError, figures, report, results
 
 
 @pytest.fixture
@@ -40,12 +40,12 @@ def result() -> Result:
 
 
 def test_the_summary_is_json_without_nan_and_shares_seconds_by_epochs(result):
-    summary = report.summarise("mf", [4, 5, 6], result)
+    summary = results.summarise("mf", [4, 5, 6], result)
     text = json.dumps(summary, allow_nan=False)
     runs = json.loads(text)["runs"]
     assert [run["train_seconds_share"] for run in runs] == [6.0, 4.0, 2.0]
     assert runs[2]["test_accuracy"] is None and runs[2]["diverged"]
-    statistics = report.statistics_of(summary)
+    statistics = results.statistics_of(summary)
     assert (statistics["n"], statistics["diverged"]) == (2, 1)
     np.testing.assert_allclose(statistics["test_accuracy"]["mean"], 0.795)
     np.testing.assert_allclose(statistics["test_accuracy"]["sd"], 0.17 / math.sqrt(2))  # n - 1
@@ -53,7 +53,7 @@ def test_the_summary_is_json_without_nan_and_shares_seconds_by_epochs(result):
 
 
 def test_the_table_has_every_seed_and_says_how_many_the_mean_covers(result):
-    header, rows = report.table_rows([report.summarise("mf", [4, 5, 6], result)])
+    header, rows = report.table_rows([results.summarise("mf", [4, 5, 6], result)])
     assert [row[1] for row in rows] == ["4", "5", "6 diverged", "mean of 2"]
     assert rows[0][header.index("test %")] == "88.00" and rows[2][header.index("test %")] == "-"
     assert rows[3][header.index("test %")] == "79.50 ± 12.02"
@@ -62,46 +62,46 @@ def test_the_table_has_every_seed_and_says_how_many_the_mean_covers(result):
 
 
 def test_metrics_leave_out_epochs_that_were_not_trained_and_survive_the_file(result, tmp_path):
-    rows = report.metric_rows("mf", [4, 5, 6], result)
+    rows = results.metric_rows("mf", [4, 5, 6], result)
     assert [(row["seed"], row["epoch"]) for row in rows] == [(4, 1), (5, 1), (6, 1), (4, 2), (5, 2), (4, 3)]
-    report.write_metrics(tmp_path / "metrics.csv", rows)
-    back = report.read_metrics(tmp_path / "metrics.csv")
+    results.write_metrics(tmp_path / "metrics.csv", rows)
+    back = results.read_metrics(tmp_path / "metrics.csv")
     accuracies = [row["val_accuracy"] if row["val_accuracy"] == row["val_accuracy"] else None for row in back]
     assert accuracies == [row["val_accuracy"] for row in rows]
     assert math.isnan(back[2]["train_loss"]) and rows[2]["train_loss"] is None
 
 
 def test_the_figure_is_drawn_also_for_one_epoch_one_seed_and_stages(result, tmp_path):
-    rows = report.metric_rows("mf", [4, 5, 6], result)
+    rows = results.metric_rows("mf", [4, 5, 6], result)
     staged = [row | {"rule": "bp", "stage": stage} for row in rows for stage in (0, 1)]
     for name, some in (("a.png", rows), ("b.png", rows[:1]), ("c.png", rows + staged)):
-        report.learning_curves(tmp_path / name, some, "title")
+        figures.learning_curves(tmp_path / name, some, "title")
         assert (tmp_path / name).read_bytes().startswith(b"\x89PNG")
 
 
 def test_alignment_is_cut_to_the_epochs_that_all_seeds_trained(result, tmp_path):
     result.history["cosine"] = [np.array([[0.1, 0.3, 1.0]] * 3) + 0.1 * at for at in range(3)]
     result.history["norm_ratio"] = [np.ones((3, 3))] * 3
-    rows = report.metric_rows("fa", [4, 5, 6], result)
-    assert report._by_run(rows, "cosine").tolist() == [[[0.1, 0.3, 1.0]]] * 3  # seed 6 diverged in the first epoch
-    assert report._by_run(rows[:1] + rows[3:4] + rows[5:], "cosine").shape == (1, 3, 3)
-    report.alignment_curves(tmp_path / "alignment.png", [*rows, {"rule": "mf", "seed": 4}], "title")
+    rows = results.metric_rows("fa", [4, 5, 6], result)
+    assert figures._by_run(rows, "cosine").tolist() == [[[0.1, 0.3, 1.0]]] * 3  # seed 6 diverged in the first epoch
+    assert figures._by_run(rows[:1] + rows[3:4] + rows[5:], "cosine").shape == (1, 3, 3)
+    figures.alignment_curves(tmp_path / "alignment.png", [*rows, {"rule": "mf", "seed": 4}], "title")
     assert (tmp_path / "alignment.png").read_bytes().startswith(b"\x89PNG")
 
 
 def test_a_file_that_cannot_be_written_is_one_clear_line_and_leaves_the_old_one(tmp_path):
     path = tmp_path / "summary.json"
-    report.write_json(path, {"a": 1})
+    results.write_json(path, {"a": 1})
     with pytest.raises(ValueError, match="not JSON compliant"):
-        report.write_json(path, {"a": math.nan})
+        results.write_json(path, {"a": math.nan})
     assert json.loads(path.read_text()) == {"a": 1}
     with pytest.raises(UsageError, match="writable folder"):
-        report.write_json(tmp_path / "no" / "summary.json", {})
+        results.write_json(tmp_path / "no" / "summary.json", {})
     with pytest.raises(UsageError, match="writable folder"):
-        report.write_metrics(tmp_path / "no" / "metrics.csv", [])
+        results.write_metrics(tmp_path / "no" / "metrics.csv", [])
 
 
 def test_the_environment_names_software_and_hardware():
-    found = report.environment()
+    found = results.environment()
     assert found["packages"]["jax"] and found["cores"] >= 1 and found["backend"] == "cpu"
     json.dumps(found, allow_nan=False)

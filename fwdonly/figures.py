@@ -1,0 +1,198 @@
+"""Figures from the rows of result files (extra ``experiments``)."""
+
+import math
+import textwrap
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from .base import UsageError
+
+
+def learning_curves(path: Path, rows: Sequence[dict[str, Any]], title: str) -> None:
+    """Draw validation accuracy and training loss over epochs, every seed thin and the mean of each rule thick.
+
+    The mean of a further readout is dashed.
+
+    Stages follow one another on the epoch axis, their borders dotted. The losses are each rule's own objective and
+    not comparable between rules. The mean covers the seeds still training at that epoch.
+
+    Args:
+        path: the PNG to write (extra ``experiments``).
+        rows: as from `metric_rows` or `read_metrics`.
+        title: a line above the figure, such as network and data.
+    """
+    import matplotlib
+
+    matplotlib.use("Agg", force=False)
+    import matplotlib.pyplot as plt
+
+    figure, (left, right) = plt.subplots(1, 2, figsize=(11, 4.2), constrained_layout=True)
+    for colour, rule in enumerate(dict.fromkeys(row["rule"] for row in rows)):
+        own = [row for row in rows if row["rule"] == rule]
+        offsets, end = {}, 0
+        for stage in sorted({row["stage"] for row in own}):
+            offsets[stage] = end
+            end += max(row["epoch"] for row in own if row["stage"] == stage)
+            if stage > 0:
+                for axis in (left, right):
+                    axis.axvline(offsets[stage] + 0.5, color=f"C{colour}", linestyle=":", linewidth=1)
+        for axis, name, factor in ((left, "val_accuracy", 100.0), (right, "train_loss", 1.0)):
+            # A point without a value between two stages breaks the lines there.
+            at: dict[float, list[float]] = {offset + 0.5: [math.nan] for stage, offset in offsets.items() if stage}
+            breaks = [(epoch, math.nan) for epoch in at]
+            for seed in dict.fromkeys(row["seed"] for row in own):
+                curve = [(offsets[r["stage"]] + r["epoch"], _float(r[name]) * factor) for r in own if r["seed"] == seed]
+                axis.plot(*zip(*sorted(curve + breaks), strict=True), color=f"C{colour}", alpha=0.35, linewidth=0.8)
+                for epoch, value in curve:
+                    at.setdefault(epoch, []).append(value)
+            epochs = sorted(at)
+            means = [np.nanmean(at[e]) if np.isfinite(at[e]).any() else np.nan for e in epochs]
+            seeds = len({row["seed"] for row in own})
+            axis.plot(
+                epochs,
+                means,
+                color=f"C{colour}",
+                linewidth=2,
+                marker="o" if len(epochs) < 10 else None,
+                label=f"{rule.upper()}, {f'mean of {seeds} seeds' if seeds > 1 else '1 seed'}",
+            )
+        for name in sorted({name for row in own for name in row if name.startswith("val_accuracy_") and row[name]}):
+            of_epoch: dict[int, list[float]] = {}
+            for row in own:
+                of_epoch.setdefault(offsets[row["stage"]] + row["epoch"], []).append(100 * float(row[name] or "nan"))
+            epochs = sorted(of_epoch)
+            other = f"{rule.upper()}, {name.removeprefix('val_accuracy_')} readout"
+            means = [np.nanmean(of_epoch[e]) for e in epochs]
+            left.plot(epochs, means, color=f"C{colour}", linestyle="--", linewidth=1.5, label=other)
+    figure.suptitle(textwrap.fill(title, 110))
+    left.set(ylabel="validation accuracy, %")
+    figure.supxlabel("epoch; the means cover the seeds still training", fontsize="small")
+    right.set(ylabel="training loss, nats", title="the rule's own loss, not comparable between rules")
+    right.set_yscale("log")
+    for axis in (left, right):
+        axis.grid(alpha=0.3)
+        axis.legend()
+        axis.xaxis.get_major_locator().set_params(integer=True)
+    _save(figure, path)
+
+
+def alignment_curves(path: Path, rows: Sequence[dict[str, Any]], title: str) -> None:
+    """Draw the cosine with backpropagation's gradient over training and over depth, and the ratio of norms over depth.
+
+    Left: mean over hidden layers, every seed thin and the mean of each rule thick; an epoch's value is the mean over
+    its steps. Middle and right: every layer, the output layer last, of the first epoch (dashed) and the last one.
+
+    Args:
+        path: the PNG to write (extra ``experiments``).
+        rows: as from `metric_rows` or `read_metrics`, with the columns ``cosine`` and ``norm_ratio``; others are left
+            out.
+        title: a line above the figure, such as network and data.
+    """
+    import matplotlib
+
+    matplotlib.use("Agg", force=False)
+    import matplotlib.pyplot as plt
+
+    figure, (left, middle, right) = plt.subplots(1, 3, figsize=(14, 4.2), constrained_layout=True)
+    rows = [row for row in rows if row.get("cosine")]
+    for colour, rule in enumerate(dict.fromkeys(row["rule"] for row in rows)):
+        own = [row for row in rows if row["rule"] == rule]
+        values = {name: _by_run(own, name) for name in ("cosine", "norm_ratio")}  # (seeds, epochs, layers)
+        look: dict[str, Any] = {"color": f"C{colour}"}
+        hidden = values["cosine"][..., :-1].mean(-1)
+        epochs = 1 + np.arange(hidden.shape[1])
+        for seed in hidden:
+            left.plot(epochs, seed, alpha=0.35, linewidth=0.8, **look)
+        left.plot(epochs, hidden.mean(0), linewidth=2, marker="o", markersize=3, label=rule.upper(), **look)
+        for axis, name in ((middle, "cosine"), (right, "norm_ratio")):
+            mean = values[name].mean(0)
+            layers = 1 + np.arange(mean.shape[1])
+            axis.plot(layers, mean[0], linestyle="--", linewidth=1, **look)
+            axis.plot(layers, mean[-1], marker="o", markersize=3, label=rule.upper(), **look)
+    figure.suptitle(textwrap.fill(title, 130))
+    left.set(xlabel="epoch", ylabel="cosine with BP's gradient", title="mean over hidden layers")
+    middle.set(xlabel="layer", ylabel="cosine", title="first epoch (dashed) and last one")
+    right.set(xlabel="layer", ylabel="norm over that of BP's gradient", yscale="log", title="the same, ratio of norms")
+    for axis in (left, middle, right):
+        axis.grid(alpha=0.3)
+        axis.legend(fontsize="small")
+        axis.xaxis.get_major_locator().set_params(integer=True)
+    for axis in (left, middle):
+        axis.set_ylim(-1.05, 1.05)
+    _save(figure, path)
+
+
+def power_figure(path: Path, rows: Sequence[dict[str, Any]], title: str) -> None:
+    """Draw every rule's power over its training, one panel a rule, on one scale; epochs dotted, idle power dashed.
+
+    Args:
+        path: the PNG to write (extra ``experiments``).
+        rows: as from `power_rows` or `read_power`.
+        title: a line above the figure, such as network and data.
+    """
+    import matplotlib
+
+    matplotlib.use("Agg", force=False)
+    import matplotlib.pyplot as plt
+
+    rules = list(dict.fromkeys(row["rule"] for row in rows))
+    figure, axes = plt.subplots(
+        len(rules),
+        1,
+        figsize=(11, 1.2 + 2.4 * len(rules)),
+        sharex=True,
+        sharey=True,
+        squeeze=False,
+        layout="constrained",
+    )
+    for axis, rule in zip(axes[:, 0], rules, strict=True):
+        own = [row for row in rows if row["rule"] == rule]
+        axis.set_ymargin(0.25)  # room for the marks' names
+        marks = [row for row in own if row["seconds"] is not None and row["mark"]]
+        for row in marks:
+            axis.axvline(row["seconds"], color="0.6", linestyle=":", linewidth=0.8)
+        for row in marks[:: -(-len(marks) // 12) or 1]:  # a dozen labels at most
+            axis.annotate(
+                row["mark"], (row["seconds"], 1), xycoords=("data", "axes fraction"), rotation=90, fontsize="xx-small",
+                ha="right", va="top", color="0.4",
+            )  # fmt: skip
+        for colour, device in enumerate(dict.fromkeys(row["device"] for row in own if row["device"])):
+            trace = [(row["seconds"], row["watts"]) for row in own if row["device"] == device and not row["mark"]]
+            axis.plot(*zip(*trace, strict=True), color=f"C{colour}", linewidth=1.2, label=device)
+            for row in own:
+                if row["device"] == device and row["mark"] == "idle":
+                    axis.axhline(row["watts"], color=f"C{colour}", linestyle="--", linewidth=1, label=f"{device}, idle")
+        axis.set(ylabel="power, W", title=rule.upper())
+        axis.grid(alpha=0.3)
+        axis.legend(fontsize="small", loc="lower right")
+        axis.set_ylim(bottom=0)
+    axes[-1, 0].set_xlabel("seconds since the training began; dotted: ends of epochs")
+    figure.suptitle(textwrap.fill(title, 110))
+    _save(figure, path)
+
+
+def _by_run(rows: Sequence[dict[str, Any]], name: str) -> np.ndarray:
+    """A column of one rule as numbers (seeds, epochs, ...), cut to the epochs that every seed trained."""
+    by_seed: dict[int, list[list[float]]] = {}
+    for row in rows:
+        by_seed.setdefault(row["seed"], []).append([float(value) for value in row[name].split()])
+    shortest = min(map(len, by_seed.values()))
+    return np.array([curve[:shortest] for curve in by_seed.values()])
+
+
+def _save(figure: Any, path: Path) -> None:
+    import matplotlib.pyplot as plt
+
+    try:
+        figure.savefig(path, dpi=130)
+    except OSError as error:
+        raise UsageError(f"cannot write {path}: {error.strerror}; choose a writable folder") from error
+    finally:
+        plt.close(figure)
+
+
+def _float(value: float | None) -> float:
+    return math.nan if value is None else value

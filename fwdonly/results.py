@@ -1,0 +1,266 @@
+"""Result files: what trainings gave as plain JSON and CSV, written whole or not at all, and read back.
+
+A result folder holds ``config.json``, ``summary.json``, ``metrics.csv``, ``table.md`` and ``learning_curves.png``, and
+where power was measured ``power.csv`` and ``power.png``. Missing numbers are null or empty cells, never 0.
+"""
+
+import csv
+import json
+import math
+import os
+import platform
+import statistics
+import subprocess
+import sys
+from collections.abc import Iterable, Sequence
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+
+from .base import UsageError
+from .energy import Intensity, Reading
+from .train import Result
+
+Summary = dict[str, Any]
+"""One rule's results as JSON: ``rule``, ``runs`` (one record per seed), seconds, and whether it finished."""
+
+METRIC_COLUMNS = ["rule", "seed", "stage", "epoch", "train_loss", "val_loss", "val_accuracy", "layer_loss"]
+
+POWER_COLUMNS = ["rule", "seconds", "device", "watts", "mark"]
+
+
+def summarise(rule: str, seeds: Sequence[int], result: Result, intensity: Intensity | None = None) -> Summary:
+    """A rule's `Result` over several seeds as plain JSON types: one record per seed, in the order of ``seeds``.
+
+    ``train_seconds`` of a run is its share of the sweep's wall clock in proportion to its epochs, since runs of a
+    sweep are not timed one by one. Its energy is not shared out: it is that of the sweep. ``intensity`` adds CO2e.
+    """
+    total = max(int(result.epochs.sum()), 1)
+    runs = []
+    for i, seed in enumerate(seeds):
+        trained = int(result.epochs[i])
+        runs.append(
+            {
+                "seed": int(seed),
+                "val_accuracy": _number(result.val_accuracy[i]),
+                "val_loss": _number(result.val_loss[i]),
+                "test_accuracy": _number(result.test_accuracy[i]),
+                "test_loss": _number(result.test_loss[i]),
+                "epochs": trained,
+                "kept_epoch": int(result.kept_epoch[i]),
+                "train_seconds_share": result.train_seconds * trained / total,
+                "diverged": bool(result.diverged[i]),
+                "readouts": {
+                    name: {metric: _number(values[i]) for metric, values in found.items()}
+                    for name, found in result.readouts.items()
+                },
+            }
+        )
+    return {
+        "rule": rule,
+        "finished": result.finished,
+        "compile_seconds": result.compile_seconds,
+        "train_seconds": result.train_seconds,
+        "energy": None if result.energy is None else _energy(result.energy, intensity),
+        "runs": runs,
+    }
+
+
+def _energy(reading: Reading, intensity: Intensity | None) -> dict[str, Any]:
+    more = {} if intensity is None else {"co2e": reading.carbon(intensity).as_json()}
+    return json.loads(json.dumps(reading.as_json() | more))  # as it comes back from the file: lists for tuples
+
+
+def metric_rows(rule: str, seeds: Sequence[int], result: Result) -> list[dict[str, Any]]:
+    """The history as one row per epoch and seed, for ``metrics.csv``; epochs a stopped run did not train are left out.
+
+    A value per layer becomes one cell, joined with spaces; what a rule measures besides gets columns of its own.
+    """
+    history, rows = result.history, []
+    plain = {*METRIC_COLUMNS[:-1], "trained"}
+    for at in range(len(history.get("epoch", ()))):
+        for i, seed in enumerate(seeds):
+            if not history["trained"][at][i]:
+                continue
+            own = {name: np.ravel(column[at][i]) for name, column in history.items() if name not in plain}
+            rows.append(
+                {
+                    "rule": rule,
+                    "seed": int(seed),
+                    "stage": int(history["stage"][at]),
+                    "epoch": int(history["epoch"][at]),
+                    **{name: _number(history[name][at][i]) for name in ("train_loss", "val_loss", "val_accuracy")},
+                    "layer_loss": "",
+                    **{name: " ".join(f"{value:.6g}" for value in values) for name, values in own.items()},
+                }
+            )
+    return rows
+
+
+def environment() -> dict[str, Any]:
+    """The software and hardware of this process, as far as it can be read; unknown entries are None."""
+    device = jax.devices()[0]
+    names = ("fwdonly", "jax", "jaxlib", "flax", "optax", "numpy")
+    return {
+        "python": platform.python_version(),
+        "packages": {name: _version(name) for name in names},
+        "git_commit": _git_commit(),
+        "platform": platform.platform(),
+        "cpu": _cpu(),
+        "cores": os.cpu_count(),
+        "backend": jax.default_backend(),
+        "device": device.device_kind,
+        "devices": len(jax.devices()),
+        "xla_flags": os.environ.get("XLA_FLAGS"),
+        "matmul_precision": str(getattr(jax.config, "jax_default_matmul_precision", None)),
+    }
+
+
+def write_json(path: Path, content: Any) -> None:
+    """Write JSON whole or not at all; NaN is refused.
+
+    Raises:
+        UsageError: the file cannot be written.
+    """
+    _write(path, json.dumps(content, indent=2, allow_nan=False) + "\n")
+
+
+def write_metrics(path: Path, rows: Iterable[dict[str, Any]]) -> None:
+    """Write ``metrics.csv``; a missing number is an empty cell.
+
+    Raises:
+        UsageError: the file cannot be written.
+    """
+    write_rows(path, METRIC_COLUMNS, rows)
+
+
+def write_rows(path: Path, columns: Sequence[str], rows: Iterable[dict[str, Any]]) -> None:
+    """Write a CSV whole or not at all; columns that only rows have come last, a missing number is an empty cell.
+
+    Raises:
+        UsageError: the file cannot be written.
+    """
+    temporary = path.with_name(path.name + ".part")
+    rows = list(rows)
+    columns = list(dict.fromkeys([*columns, *(name for row in rows for name in row)]))
+    try:
+        with open(temporary, "w", newline="", encoding="utf-8") as file:
+            writer = csv.DictWriter(file, columns, restval="")
+            writer.writeheader()
+            writer.writerows(rows)
+        os.replace(temporary, path)
+    except OSError as error:
+        raise UsageError(f"cannot write {path}: {error.strerror}; choose a writable folder") from error
+
+
+def read_metrics(path: Path) -> list[dict[str, Any]]:
+    """The rows of a ``metrics.csv``; of `METRIC_COLUMNS` numbers as numbers, missing ones as NaN; others as text."""
+    with open(path, newline="", encoding="utf-8") as file:
+        return [
+            {
+                name: value
+                if name in ("rule", "layer_loss") or name not in METRIC_COLUMNS
+                else int(value)
+                if name in ("seed", "stage", "epoch")
+                else float(value or "nan")
+                for name, value in row.items()
+            }
+            for row in csv.DictReader(file)
+        ]
+
+
+def power_rows(rule: str, result: Result) -> list[dict[str, Any]]:
+    """The power trace as rows for ``power.csv``: W of every device over seconds, idle power (no seconds), and marks."""
+    reading = result.energy
+    if reading is None or not any(part.trace for part in reading.parts):
+        return []
+    rows: list[dict[str, Any]] = []
+    for part in reading.parts:
+        own = {"rule": rule, "device": part.name}
+        rows += [own | {"seconds": round(at, 4), "watts": round(watts, 3), "mark": ""} for at, watts in part.trace]
+        if part.idle.value is not None:
+            rows.append(own | {"seconds": None, "watts": round(part.idle.value, 3), "mark": "idle"})
+    return rows + [
+        {"rule": rule, "device": "", "seconds": round(at, 4), "watts": None, "mark": name} for at, name in reading.marks
+    ]
+
+
+def read_power(path: Path) -> list[dict[str, Any]]:
+    """The rows of a ``power.csv``; missing numbers as None."""
+    with open(path, newline="", encoding="utf-8") as file:
+        return [
+            row | {name: float(row[name]) if row[name] else None for name in ("seconds", "watts")}
+            for row in csv.DictReader(file)
+        ]
+
+
+def statistics_of(summary: Summary) -> dict[str, Any]:
+    """Mean and sample sd (n - 1; None for one run) over the runs that finished and did not diverge."""
+    counted = [run for run in summary["runs"] if run["test_accuracy"] is not None]
+    out: dict[str, Any] = {"n": len(counted), "diverged": sum(run["diverged"] for run in summary["runs"])}
+    columns = {name: [run[name] for run in counted] for name in ("val_accuracy", "test_accuracy", "epochs")}
+    for name in {name: None for run in counted for name in run.get("readouts", {})}:
+        columns[f"{name}_test_accuracy"] = [run["readouts"][name]["test_accuracy"] for run in counted]
+    for name, values in columns.items():
+        out[name] = {
+            "mean": statistics.fmean(values) if values else None,
+            "sd": statistics.stdev(values) if len(values) > 1 else None,
+        }
+    return out
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a text file whole or not at all.
+
+    Raises:
+        UsageError: the file cannot be written.
+    """
+    _write(path, text)
+
+
+def _write(path: Path, text: str) -> None:
+    temporary = path.with_name(path.name + ".part")
+    try:
+        temporary.write_text(text, encoding="utf-8")
+        os.replace(temporary, path)
+    except OSError as error:
+        raise UsageError(f"cannot write {path}: {error.strerror}; choose a writable folder") from error
+
+
+def _number(value: Any) -> float | None:
+    return float(value) if math.isfinite(value) else None
+
+
+def _version(name: str) -> str | None:
+    try:
+        return metadata.version(name)
+    except metadata.PackageNotFoundError:
+        return None
+
+
+def _git_commit() -> str | None:
+    here = Path(__file__).parents[1]
+    if not (here / ".git").exists():  # an installed wheel; the repository around it, if any, is somebody else's
+        return None
+    try:
+        out = subprocess.run(
+            ["git", "describe", "--always", "--dirty", "--abbrev=12"],
+            cwd=here,
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+    except (OSError, subprocess.CalledProcessError):
+        return None
+    return out.stdout.strip()
+
+
+def _cpu() -> str | None:
+    if sys.platform == "linux":
+        for line in Path("/proc/cpuinfo").read_text().splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    return platform.processor() or None
