@@ -11,8 +11,9 @@ import signal
 import sys
 import time
 import warnings
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, Literal, NamedTuple
 
 import jax
@@ -27,8 +28,10 @@ from fwdonly import (
     LearningRule,
     Plan,
     Progress,
+    Result,
     UsageError,
     bp,
+    cost,
     data,
     ff,
     figures,
@@ -41,6 +44,7 @@ from fwdonly import (
 )
 from fwdonly.base import one_line
 from fwdonly.energy import Intensity, Meter
+from fwdonly.quantity import total
 from fwdonly.train import check_classes, steps_per_epoch
 
 Optimizer = Literal["adam", "adamw", "sgd", "momentum"]
@@ -49,15 +53,16 @@ Keep = Literal["best_loss", "best_accuracy", "last"]
 
 
 @dataclasses.dataclass(frozen=True)
-class Options:
-    """Options of every experiment."""
+class Shared:
+    """Options that all rules of an experiment have in common: data, length of training, measuring and results."""
 
-    preset: str | None = None
-    """Start from published settings; other options override them."""
     seeds: int = 10
-    """Number of seeds, trained together as one compiled program."""
+    """Number of seeds."""
     first_seed: int = 0
     """The seeds are first-seed, first-seed + 1, ..."""
+    alone: bool = False
+    """Train every seed by itself, the rules taking turns, so that every run has its own seconds and energy. Otherwise
+    the seeds of a rule are trained together as one compiled program."""
     dataset: str = "auto"
     """mnist, fashion_mnist, cifar10, cifar100, mnist5k, digits, tfds:NAME, or NAME for NAME.npz in the data
     directory. auto: full MNIST where it can be had, otherwise 5,000 embedded MNIST images."""
@@ -74,23 +79,14 @@ class Options:
     """Images per step; the incomplete last batch of an epoch is dropped. None: all, one step per epoch."""
     epochs: int = 16
     """Cap on the epochs; of every stage, where a rule trains in stages."""
-    learning_rate: float = 1.2e-3
-    """Learning rate, at its peak."""
-    lr_schedule: LRSchedule = "cosine"
-    """constant; cosine: from the peak to 0 at the epoch cap; half_linear: constant for half of it, then down to 1/E;
-    drops: a tenth of it after each of the epochs of --lr-drops."""
-    lr_drops: tuple[int, ...] = (60, 90)
-    """Epochs after which the learning rate falls to a tenth, for the schedule drops."""
-    optimizer: Optimizer = "adam"
-    """momentum is sgd with momentum 0.9. All but adamw add weight decay to the gradient; adamw decouples it."""
-    weight_decay: float = 0.0
-    """Weight decay."""
     monitor: Literal["loss", "accuracy"] = "loss"
     """What patience watches on the validation images."""
     patience: int | None = None
     """Stop after this many epochs without a better validation loss (or accuracy). None: train to the cap."""
     min_delta: float = 0.0
     """It is better if it is better by more than this (accuracies lie in 0..1)."""
+    target: float | None = None
+    """Validation accuracy (0..1) at which a run ends, at the second of two validations in a row that reach it."""
     keep: Keep = "best_accuracy"
     """The state that is kept and tested: of the epoch with the best validation loss or accuracy, or the last one."""
     validate_every: int = 1
@@ -118,6 +114,30 @@ class Options:
     """Continue the interrupted run in --output-dir; all other options as they were."""
     quiet: bool = False
     """No progress, only the table."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Optimisation:
+    """Options of a rule's own optimisation."""
+
+    preset: str | None = None
+    """Start from published settings; other options override them."""
+    learning_rate: float = 1.2e-3
+    """Learning rate, at its peak."""
+    lr_schedule: LRSchedule = "cosine"
+    """constant; cosine: from the peak to 0 at the epoch cap; half_linear: constant for half of it, then down to 1/E;
+    drops: a tenth of it after each of the epochs of --lr-drops."""
+    lr_drops: tuple[int, ...] = (60, 90)
+    """Epochs after which the learning rate falls to a tenth, for the schedule drops."""
+    optimizer: Optimizer = "adam"
+    """momentum is sgd with momentum 0.9. All but adamw add weight decay to the gradient; adamw decouples it."""
+    weight_decay: float = 0.0
+    """Weight decay."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Options(Shared, Optimisation):
+    """Options of every experiment that trains one rule, and others beside it."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -199,6 +219,8 @@ class Arm(NamedTuple):
     """In words, for tables and figures."""
     stages: tuple[dict[str, Any], ...] = ()
     """Where the plans of single stages differ from the options."""
+    about: Mapping[str, Any] = MappingProxyType({})
+    """What else the summary says of this rule: ``label``, ``published``."""
 
 
 def bp_arm(options: Options, bp_options: BPOptions, net: Any, network: str, **start: Any) -> Arm:
@@ -222,7 +244,7 @@ def mlp_name(widths: Sequence[int]) -> str:
 
 SIZES = ("learning_rate", "weight_decay", "min_delta", "head_learning_rate", "head_weight_decay", "block_learning_rate")
 SIZES += ("block_weight_decay", "ridge", "eps", "peer", "alpha", "feedback_scale", "mirror_rate", "mirror_decay")
-SIZES += ("mirror_noise", "decay")
+SIZES += ("mirror_noise", "decay", "auxiliary_weight")
 """Options that are numbers of 0 or more, wherever a script has them."""
 
 METERING = ("energy", "idle_seconds", "carbon_intensity", "carbon_source", "codecarbon")
@@ -238,7 +260,17 @@ def parse(kind: type[Options], presets: dict[str, dict[str, Any]]) -> Any:
 
 
 def main(script: str, kind: type[Options], presets: dict[str, dict[str, Any]], arms: Callable[[Any], list[Arm]]) -> int:
-    """Parse, run, report; the exit code: 0 done, 2 bad input, 3 a seed diverged, 130 interrupted."""
+    """The whole of a script that trains one rule, and others beside it; the exit code."""
+
+    def work() -> int:
+        options = parse(kind, presets)
+        return run(script, options, arms(options))
+
+    return well_behaved(work)
+
+
+def well_behaved(work: Callable[[], int]) -> int:
+    """Call ``work``; the exit code: its own (0 done, 3 a seed diverged), 2 bad input, 130 interrupted."""
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="replace")  # a terminal without "±" must not end a training
@@ -251,9 +283,8 @@ def main(script: str, kind: type[Options], presets: dict[str, dict[str, Any]], a
         return f"warning: {message}\n" if ours else usual(message, category, filename, lineno, line)
 
     warnings.formatwarning = one_line_for_ours  # ty: ignore[invalid-assignment]
-    options = parse(kind, presets)
     try:
-        return run(script, options, arms(options))
+        return work()
     except UsageError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
@@ -265,62 +296,96 @@ def main(script: str, kind: type[Options], presets: dict[str, dict[str, Any]], a
         return 130
 
 
-def run(script: str, options: Options, arms: Sequence[Arm]) -> int:
-    """Train every arm over the same seeds, split and data order, and write the result folder."""
+def run(
+    script: str,
+    options: Shared,
+    arms: Sequence[Arm],
+    *,
+    protocol: dict[str, Any] | None = None,
+    finish: Callable[[Path], None] | None = None,
+) -> int:
+    """Train every arm over the same seeds, split and data order, and write the result folder.
+
+    ``protocol`` is what `fwdonly.report` needs to know of a comparison; ``finish`` is called with the folder when all
+    is trained.
+    """
     check(options)
     metering, intensity = meter(options)
     plans = [plan(arm.options) for arm in arms]
-    of_stages = [[dataclasses.replace(p, **own) for own in arm.stages] for arm, p in zip(arms, plans, strict=True)]
     dataset = data.load(options.dataset, options.data_dir)
     print(
         f"data: {dataset.name}, {len(dataset.x_train):,} + {len(dataset.x_test):,} images, {dataset.source}", flush=True
     )
     seeds = range(options.first_seed, options.first_seed + options.seeds)
-    if options.split == "paper":
-        parts = [data.paper_split(dataset, seed=seed) for seed in seeds]
-        split = np.stack([train for train, _ in parts]), np.stack([val for _, val in parts])
-    else:
-        split = data.split(dataset)
-    check_classes(dataset, split[0])
+    split = split_of(options, dataset, seeds)
     rules = [rule_maker(arm, arm_plan, dataset, split) for arm, arm_plan in zip(arms, plans, strict=True)]
-    config = configuration(script, arms, dataset, split)
+    config = configuration(script, arms, dataset, split) | ({"protocol": protocol} if protocol else {})
     heading = title(arms, dataset, rules)
     folder = open_folder(script, options, dataset, config)
-    summaries, rows, powers = earlier(folder)
+    found = Found(folder, config, heading, protocol, [arm.name for arm in arms], list(seeds))
+    abouts = [{**arm.about, "network": arm.network} for arm in arms]
+    if options.alone:
+        costs = [
+            stage_costs(make(arm.options.learning_rate), p, dataset)
+            for arm, p, make in zip(arms, plans, rules, strict=True)
+        ]
+        abouts = [about | {"memory": memory} for about, (memory, _) in zip(abouts, costs, strict=True)]
+
+    def train(at: int, numbers: range, **more: Any) -> Result:
+        return sweep(
+            rules[at],
+            dataset,
+            [dataclasses.replace(plans[at], **changes) for changes in arms[at].stages] or plans[at],
+            seeds=[seeds[i] for i in numbers],
+            hyper={"learning_rate": arms[at].options.learning_rate},
+            split=split if split[0].ndim == 1 else (split[0][list(numbers)], split[1][list(numbers)]),
+            how=options.how,
+            **more,
+        )
+
     with interruptible() as interrupted:
         if metering is not None:
             metering.hurry = interrupted
-        for arm, arm_plan, stage_plans, make_rule in zip(arms, plans, of_stages, rules, strict=True):
-            if any(summary["rule"] == arm.name and summary["finished"] for summary in summaries):
-                continue
-            checkpoint = folder / f"{arm.name}.checkpoint.npz"
-            with Reporter(arm.name, quiet=options.quiet, stop=interrupted) as reporter:
-                result = sweep(
-                    make_rule,
-                    dataset,
-                    stage_plans or arm_plan,
-                    seeds=seeds,
-                    hyper={"learning_rate": arm.options.learning_rate},
-                    split=split,
-                    how=options.how,
+        todo = [
+            turn
+            for turn in turns(len(arms), len(seeds), options.alone)
+            if not found.has(arms[turn[0]].name, [seeds[i] for i in turn[1]])
+        ]
+        for number, (at, numbers) in enumerate(todo, start=1):
+            arm, own = arms[at], [seeds[i] for i in numbers]
+            checkpoint = folder / (f"{arm.name}-{own[0]}" if options.alone else arm.name)
+            checkpoint = checkpoint.with_name(checkpoint.name + ".checkpoint.npz")
+            name = arm.name.upper()
+            if options.alone:
+                name += f" seed {own[0]} (run {number} of {len(todo)})"
+                if number <= len(arms):  # compiles, and executes once: what comes first would be slower
+                    train(at, numbers, callback=lambda _: True)
+            with Reporter(name, quiet=options.quiet, stop=interrupted) as reporter:
+                result = train(
+                    at,
+                    numbers,
                     callback=reporter,
                     checkpoint=checkpoint,
-                    resume=True,
+                    # A training in two parts has no energy as a whole: where that is asked for, it begins anew.
+                    resume=not (options.alone and options.energy),
                     meter=metering,
                 )
-            summaries = [s for s in summaries if s["rule"] != arm.name]
-            summaries.append(results.summarise(arm.name, seeds, result, intensity))
-            rows = [row for row in rows if row["rule"] != arm.name]
-            rows += results.metric_rows(arm.name, seeds, result)
-            powers = [row for row in powers if row["rule"] != arm.name]
-            powers += results.power_rows(arm.name, result)
-            finished = result.finished and len(summaries) == len(arms)
-            write(folder, config, summaries, rows, powers, heading, finished)
+            summary: results.Summary = results.summarise(arm.name, own, result, intensity) | abouts[at]
+            if options.alone:
+                images = steps_per_epoch(plans[at], split[0].shape[-1]) * (plans[at].batch_size or split[0].shape[-1])
+                record: dict[str, Any]
+                for record in summary["runs"]:
+                    parts = zip(costs[at][1], record["stage_epochs"], strict=False)
+                    spent = [flop.times(images * epochs, "FLOP") for flop, epochs in parts]
+                    record |= {"images": images * record["epochs"], "arithmetic": total(spent, "FLOP").as_json()}
+            if result.finished or not options.alone:
+                found.add(summary, results.metric_rows(arm.name, own, result), results.power_rows(arm.name, result))
+                found.write()
             if not result.finished:
                 break
             checkpoint.unlink(missing_ok=True)
-    table = report.table_rows(summaries)
-    report.print_table(heading, *table)
+    summaries = found.summaries
+    report.print_table(heading, *report.table_rows(summaries))
     print("\n".join(report.footnotes(summaries)))
     diverged = False
     for summary in summaries:
@@ -330,16 +395,54 @@ def run(script: str, options: Options, arms: Sequence[Arm]) -> int:
             which = f"{summary['rule'].upper()} with seed {', '.join(gone)}"
             mend = "try a lower learning rate (in a closed form, a larger ridge)"
             print(f"warning: the loss of {which} became NaN or infinite; {mend}", file=sys.stderr)
-    if len(summaries) < len(arms) or not all(summary["finished"] for summary in summaries):
+    if not found.finished:
         print(f"interrupted; the table is partial. Continue with:\n  {resume_command(folder)}")
         return 130
-    more = [name for name in ("alignment.png", "power.csv", "power.png") if (folder / name).exists()]
-    names = ["config.json", "summary.json", "metrics.csv", "table.md", "learning_curves.png", *more]
-    print(f"results: {folder}/ ({', '.join(names)})")
+    if finish is not None:
+        finish(folder)
+    names = ["config.json", "summary.json", "metrics.csv", "table.md", "learning_curves.png"]
+    more = [name for name in ("alignment.png", "power.csv", "power.png", "report.html") if (folder / name).exists()]
+    print(f"results: {folder}/ ({', '.join([*names, *more])})")
     return 3 if diverged else 0
 
 
-def check(options: Options) -> None:
+def split_of(options: Shared, dataset: data.Dataset, seeds: Sequence[int]) -> tuple[np.ndarray, np.ndarray]:
+    """Training and validation indices: the same for all seeds, or a row for each."""
+    split = data.split(dataset)
+    if options.split == "paper":
+        parts = [data.paper_split(dataset, seed=seed) for seed in seeds]
+        split = np.stack([train for train, _ in parts]), np.stack([val for _, val in parts])
+    check_classes(dataset, split[0])
+    return split
+
+
+def turns(arms: int, seeds: int, alone: bool) -> list[tuple[int, range]]:
+    """(arm, seeds by position), in the order of training: alone in the order A B, B A, A B, ..., so that no rule always
+    comes first and a slow drift of the machine meets all alike."""
+    if not alone:
+        return [(arm, range(seeds)) for arm in range(arms)]
+    orders = [range(arms) if seed % 2 == 0 else range(arms - 1, -1, -1) for seed in range(seeds)]
+    return [(arm, range(seed, seed + 1)) for seed, order in enumerate(orders) for arm in order]
+
+
+def stage_costs(
+    made: LearningRule | Sequence[LearningRule], plan: Plan, dataset: data.Dataset
+) -> tuple[Any, list[Any]]:
+    """What a training step takes by the compiler's account: its memory (of the largest stage), and FLOP per image of
+    every stage."""
+    memories, flops = [], []
+    for rule in (made,) if isinstance(made, LearningRule) else made:
+        batch = plan.batch_size or len(dataset.y_train)
+        kept = rule.frozen is not None and not plan.augment and plan.cache_gb != 0
+        step = cost.compile_step(rule, dataset.x_train.shape[1:], batch, kept=kept)
+        memories.append(cost.memory(step.compiled))
+        flops.append(cost.flops(step.compiled).times(1 / batch, "FLOP"))
+    missing = next((memory for memory in memories if memory.value is None), None)
+    largest = max(memories, key=lambda memory: memory.value or 0) if missing is None else missing
+    return largest.as_json(), flops
+
+
+def check(options: Shared) -> None:
     """Refuse numbers that no training can use, before anything is loaded or written."""
     for name, low in (
         ("seeds", 1),
@@ -353,8 +456,6 @@ def check(options: Options) -> None:
         value = getattr(options, name, None)
         if value is not None and value < low:
             raise UsageError(f"--{name.replace('_', '-')} must be at least {low}; got {value}")
-    if min(options.lr_drops, default=1) < 1:
-        raise UsageError(f"--lr-drops are epochs, counted from 1; got {options.lr_drops}")
     if options.first_seed + options.seeds > 2**32:
         raise UsageError(
             f"seeds lie below 2**32; --first-seed {options.first_seed} with --seeds {options.seeds} do not"
@@ -371,7 +472,7 @@ def check(options: Options) -> None:
         raise UsageError("--resume needs --output-dir, the folder to continue in")
 
 
-def meter(options: Options) -> tuple[Meter | None, Intensity | None]:
+def meter(options: Shared) -> tuple[Meter | None, Intensity | None]:
     """What --energy asks for; says on the way what cannot be measured here, and how long it takes."""
     if not options.energy:
         return None, None
@@ -389,6 +490,8 @@ def meter(options: Options) -> tuple[Meter | None, Intensity | None]:
 
 def plan(options: Options) -> Plan:
     """The training plan of one arm."""
+    if min(options.lr_drops, default=1) < 1:
+        raise UsageError(f"--lr-drops are epochs, counted from 1; got {options.lr_drops}")
     for name in SIZES:
         if not 0 <= getattr(options, name, 0.0) < float("inf"):
             raise UsageError(f"--{name.replace('_', '-')} must be 0 or more; got {getattr(options, name)}")
@@ -398,6 +501,7 @@ def plan(options: Options) -> Plan:
         monitor=options.monitor,
         patience=options.patience,
         min_delta=options.min_delta,
+        target=options.target,
         keep=options.keep,
         normalise=options.normalise,
         augment=options.augment,
@@ -444,8 +548,9 @@ def optimizer(options: Any, learning_rate: Any, steps: int, steps_per_epoch: int
     }
     if options.optimizer not in known:
         raise UsageError(f"--optimizer {options.optimizer} belongs to another rule; choose adamw, {', '.join(known)}")
-    tx = known[options.optimizer]
-    return optax.chain(optax.add_decayed_weights(options.weight_decay), tx) if options.weight_decay > 0 else tx
+    tx, decay = known[options.optimizer], options.weight_decay
+    # A search hands in a traced decay, which is neither 0 nor not.
+    return tx if isinstance(decay, float | int) and decay == 0 else optax.chain(optax.add_decayed_weights(decay), tx)
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -470,7 +575,7 @@ def configuration(
     return json.loads(json.dumps({"script": script, "rules": settings, "data": described}))
 
 
-def open_folder(script: str, options: Options, dataset: data.Dataset, config: dict[str, Any]) -> Path:
+def open_folder(script: str, options: Shared, dataset: data.Dataset, config: dict[str, Any]) -> Path:
     """The result folder, made if need be and never one that holds something else."""
     stamp = time.strftime("%Y%m%d-%H%M%S")
     folder = (
@@ -521,46 +626,75 @@ def first_difference(found: Any, wanted: Any, where: str = "") -> str:
     return "" if found == wanted else f"{where} is {found} there and {wanted} here"
 
 
-def earlier(folder: Path) -> tuple[list[results.Summary], list[dict[str, Any]], list[dict[str, Any]]]:
-    """What an interrupted run has left of finished rules: summaries, rows of metrics.csv and of power.csv."""
-    if not (folder / "summary.json").exists():
-        return [], [], []
-    try:
-        summaries = json.loads((folder / "summary.json").read_text(encoding="utf-8"))["rules"]
-        report.table_rows(summaries)  # fails on records that are not what `results.summarise` writes
-        powers = results.read_power(folder / "power.csv") if (folder / "power.csv").exists() else []
-        return summaries, results.read_metrics(folder / "metrics.csv"), powers
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise UsageError(f"the results in {folder} are damaged ({error}); give another --output-dir") from error
+class Found:
+    """What a result folder holds of an experiment, read back where it was interrupted, and added to."""
 
+    def __init__(
+        self,
+        folder: Path,
+        config: dict[str, Any],
+        heading: str,
+        protocol: dict[str, Any] | None,
+        rules: Sequence[str],
+        seeds: Sequence[int],
+    ) -> None:
+        self.folder, self.config, self.heading, self.protocol = folder, config, heading, protocol
+        self.rules, self.seeds = list(rules), list(seeds)
+        self.summaries: list[results.Summary] = []
+        self.rows: list[dict[str, Any]] = []
+        self.powers: list[dict[str, Any]] = []
+        if not (folder / "summary.json").exists():
+            return
+        try:
+            self.summaries = json.loads((folder / "summary.json").read_text(encoding="utf-8"))["rules"]
+            report.table_rows(self.summaries)  # fails on records that are not what `results.summarise` writes
+            self.powers = results.read_power(folder / "power.csv") if (folder / "power.csv").exists() else []
+            self.rows = results.read_metrics(folder / "metrics.csv")
+        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+            raise UsageError(f"the results in {folder} are damaged ({error}); give another --output-dir") from error
 
-def write(
-    folder: Path,
-    config: dict[str, Any],
-    summaries: list[results.Summary],
-    rows: list[dict[str, Any]],
-    powers: list[dict[str, Any]],
-    heading: str,
-    finished: bool,
-) -> None:
-    """Write the result files of what there is so far."""
-    content = {"finished": finished, "title": heading, "data": config["data"], "rules": summaries}
-    content["statistics"] = {summary["rule"]: results.statistics_of(summary) for summary in summaries}
-    results.write_metrics(folder / "metrics.csv", rows)
-    partial = "" if finished else "\nPartial: the run was interrupted.\n"
-    results.write_text(
-        folder / "table.md",
-        "\n".join([heading, "", report.markdown(*report.table_rows(summaries)), *report.footnotes(summaries), partial]),
-    )
-    if rows:
-        figures.learning_curves(folder / "learning_curves.png", rows, heading)
-        if any(row.get("cosine") for row in rows):
-            figures.alignment_curves(folder / "alignment.png", rows, heading)
-    if powers:
-        results.write_rows(folder / "power.csv", results.POWER_COLUMNS, powers)
-        figures.power_figure(folder / "power.png", powers, heading)
-    # Last: a rule that this file calls finished has its other files.
-    results.write_json(folder / "summary.json", content | {"environment": results.environment()})
+    def has(self, rule: str, seeds: Sequence[int]) -> bool:
+        """Whether these runs of the rule are finished."""
+        done = [run["seed"] for s in self.summaries if s["rule"] == rule and s["finished"] for run in s["runs"]]
+        return set(seeds) <= set(done)
+
+    def add(self, summary: results.Summary, rows: list[dict[str, Any]], powers: list[dict[str, Any]]) -> None:
+        """Take in runs, in the place of unfinished ones of the same rule."""
+        rule, new = summary["rule"], {run["seed"] for run in summary["runs"]}
+        before = [s for s in self.summaries if s["rule"] == rule and s["finished"]]
+        others = [s for s in self.summaries if s["rule"] != rule]
+        self.summaries = sorted([*others, results.join([*before, summary])], key=lambda s: self.rules.index(s["rule"]))
+        self.rows = [row for row in self.rows if row["rule"] != rule or row["seed"] not in new] + rows
+        self.rows.sort(key=lambda row: self.rules.index(row["rule"]))
+        if not before:
+            self.powers = [row for row in self.powers if row["rule"] != rule]
+        self.powers += powers
+
+    @property
+    def finished(self) -> bool:
+        """Whether every rule has every seed."""
+        return all(self.has(rule, self.seeds) for rule in self.rules)
+
+    def write(self) -> None:
+        """Write the result files of what there is so far."""
+        content: dict[str, Any] = {"finished": self.finished, "title": self.heading, "data": self.config["data"]}
+        content |= {"protocol": self.protocol} if self.protocol else {}
+        content |= {"rules": self.summaries}
+        content["statistics"] = {summary["rule"]: results.statistics_of(summary) for summary in self.summaries}
+        results.write_metrics(self.folder / "metrics.csv", self.rows)
+        partial = "" if self.finished else "\nPartial: the run was interrupted.\n"
+        table = report.markdown(*report.table_rows(self.summaries))
+        lines = [self.heading, "", table, *report.footnotes(self.summaries), partial]
+        results.write_text(self.folder / "table.md", "\n".join(lines))
+        if self.rows:
+            figures.learning_curves(self.folder / "learning_curves.png", self.rows, self.heading)
+            if any(row.get("cosine") for row in self.rows):
+                figures.alignment_curves(self.folder / "alignment.png", self.rows, self.heading)
+        if self.powers:
+            results.write_rows(self.folder / "power.csv", results.POWER_COLUMNS, self.powers)
+            figures.power_figure(self.folder / "power.png", self.powers, self.heading)
+        # Last: a rule that this file calls finished has its other files.
+        results.write_json(self.folder / "summary.json", content | {"environment": results.environment()})
 
 
 def title(arms: Sequence[Arm], dataset: data.Dataset, rules: Sequence[Callable[..., Any]]) -> str:
@@ -614,7 +748,7 @@ class Reporter:
     """
 
     def __init__(self, name: str, *, quiet: bool, stop: Callable[[], bool]) -> None:
-        self.name, self.stop, self.console = name.upper(), stop, Console()
+        self.name, self.stop, self.console = name, stop, Console()
         self.quiet, self.lines = quiet, not self.console.is_terminal
         self.bar = rich.progress.Progress(
             rich.progress.TextColumn("{task.description}"),

@@ -58,24 +58,31 @@ PUBLISHED = {
 }
 
 
-def _remeasured(dataset: str, mf: tuple[float, float]) -> dict[str, dict[str, Any]]:
+def _remeasured(
+    dataset: str, mf: tuple[float, float], bp: tuple[float, float] | None = None
+) -> dict[str, dict[str, Any]]:
     """Protocol A of the authors' re-measurement (2026): one stopping rule for the whole net or for each stage."""
     published = PUBLISHED[dataset]
     stopping = {"epochs": 100, "patience": 20, "min_delta": 0.0, "monitor": "loss", "keep": "best_loss"}
     of_mf = {"learning_rate": mf[0], "weight_decay": mf[1], "input_readout": True, "preset": f"{dataset}_2026"}
+    of_bp = {} if bp is None else {"learning_rate": bp[0], "weight_decay": bp[1]}
     return {
         "mf": published["mf"] | of_mf | stopping,
-        "bp": published["bp"] | stopping | {"preset": f"{dataset}_2026"},
-        "bp_only": published["bp_only"] | stopping,
+        "bp": published["bp"] | of_bp | stopping | {"preset": f"{dataset}_2026"},
+        "bp_only": published["bp_only"] | of_bp | stopping,
     }
 
 
-# BP's re-tuned values of these four networks are not known; its published ones stand in for them.
+# BP's new values were found in the authors' configurations for two of the four; its published ones stand in elsewhere.
 PUBLISHED |= {
-    "mnist_2026": _remeasured("mnist", (4.6569899460719333e-4, 2.8156e-5)),
+    "mnist_2026": _remeasured(
+        "mnist", (4.6569899460719333e-4, 2.8156e-5), (2.1980598088929354e-4, 3.378989803913246e-4)
+    ),
     "fashion_mnist_2026": _remeasured("fashion_mnist", (4.173533352347702e-4, 3.9678e-4)),
     "cifar10_2026": _remeasured("cifar10", (2.1536491821693216e-4, 1.6064e-6)),
-    "cifar100_2026": _remeasured("cifar100", (2.7089684419387227e-4, 7.2047e-5)),
+    "cifar100_2026": _remeasured(
+        "cifar100", (2.7089684419387227e-4, 7.2047e-5), (6.681923669912236e-5, 2.9979680868782076e-6)
+    ),
 }
 
 

@@ -71,7 +71,7 @@ def arms(options: Options) -> list[_common.Arm]:
 
     def build_bp(setting: _common.Setting) -> foton.LearningRule:
         retraction = foton.retraction(options.retract_every, options.retract_iterations, output=options.retract_output)
-        start = {"readout_init": nets.orthogonal, "readout_bias": False}
+        start: dict[str, Any] = {"readout_init": nets.orthogonal, "readout_bias": False}
         return bp.rule(net, optax.chain(setting.tx, retraction), num_classes=setting.num_classes, **start)
 
     twin = _common.bp_arm(options, options.bp, net, network)._replace(build=build_bp)

@@ -28,6 +28,11 @@ class Options(_common.MLPOptions):
     """Predict from the last layer's goodness, or from the sum of all layers'."""
     sum_includes_input: bool = False
     """Let M_0's scores enter the sum."""
+    gradient: mf.Gradient = "local"
+    """local: no gradient crosses a layer. joint: the control MF-Joint, whose losses of all layers are one loss that is
+    back-propagated through everything; simultaneous schedule only."""
+    auxiliary_weight: float = 1.0
+    """With --gradient joint: factor on the losses of all layers but the last one."""
     compare: bool = True
     """Train BP beside MF, with the same blocks, start values, split and data order."""
     bp: _common.BPOptions = dataclasses.field(default_factory=_common.BPOptions)
@@ -46,6 +51,8 @@ def arms(options: Options) -> list[_common.Arm]:
             input_readout=options.input_readout,
             prediction=options.prediction,
             sum_includes_input=options.sum_includes_input,
+            gradient=options.gradient,
+            auxiliary_weight=options.auxiliary_weight,
         )
 
     both = [_common.Arm("mf", build, options, network), _common.bp_arm(options, options.bp, net, network)]

@@ -19,6 +19,8 @@ from . import (
     pepita,
     report,
     results,
+    stats,
+    tune,
 )
 from .alignment import alignment
 from .base import Batch, LearningRule, UsageError
@@ -69,5 +71,7 @@ __all__ = [
     "pepita",
     "report",
     "results",
+    "stats",
     "sweep",
+    "tune",
 ]

@@ -1,30 +1,35 @@
 r"""Backpropagation (BP), the baseline: the same blocks, one output layer, one global loss.
 
 Rumelhart, Hinton, Williams, *Learning representations by back-propagating errors*, Nature 323, 1986. Start values of
-the output layer as in the BP twin of arXiv 2509.19063.
+the output layer as in the BP twin of arXiv 2509.19063. ``readouts`` adds the class readouts of Mono-Forward, for the
+controls between the two rules: "deep" is deep supervision (BP-DS; Lee et al., *Deeply-supervised nets*, AISTATS 2015),
+"sum" one loss of all readouts together.
 """
 
 from functools import partial
-from typing import Any, NamedTuple, cast
+from typing import Any, Literal, NamedTuple, cast, get_args
 
 import jax
 import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Float
 
-from . import nets
-from .base import Batch, LearningRule, Metrics, Net, UsageError, cross_entropy, descend
+from . import mf, nets
+from .base import Batch, LearningRule, Metrics, Net, UsageError, check_word, cross_entropy, descend
+
+Readouts = Literal["output", "deep", "sum"]
 
 
 class Params(NamedTuple):
     """``blocks`` holds W_l and b_l of the hidden layers; ``W`` (n_L, classes) and ``b`` (classes,) the output layer.
 
-    ``b`` is None where the output layer has no bias.
+    ``b`` is None where the output layer has no bias, ``M`` where there are no readouts M_l (classes, n_l) beside it.
     """
 
     blocks: tuple[Any, ...]
     W: Float[Array, "n classes"]
     b: Float[Array, " classes"] | None
+    M: tuple[Float[Array, "classes _"], ...] | None = None
 
 
 class State(NamedTuple):
@@ -43,18 +48,28 @@ def init(
     num_classes: int,
     readout_init: nets.Initializer = nets.small_normal,
     readout_bias: bool = True,
+    readouts: Readouts = "output",
 ) -> State:
     """Start values: blocks as the network draws them (equal to MF's for one key), output W ~ N(0, 0.01^2), b = 0.
 
+    The readouts M_l of "deep" and "sum" are MF's for one key, too, and change no other start value.
+
     Raises:
-        UsageError: fewer than two classes, or inputs the network cannot take.
+        UsageError: fewer than two classes, inputs the network cannot take, or unknown readouts.
     """
-    params = draw(key, x, net, num_classes, readout_init, readout_bias)
+    check_word("readouts", readouts, get_args(Readouts))
+    params = draw(key, x, net, num_classes, readout_init, readout_bias, with_M=readouts != "output")
     return State(params, tx.init(cast(Any, params)))
 
 
 def draw(
-    key: Array, x: Array, net: Net, num_classes: int, readout_init: nets.Initializer, readout_bias: bool
+    key: Array,
+    x: Array,
+    net: Net,
+    num_classes: int,
+    readout_init: nets.Initializer,
+    readout_bias: bool,
+    with_M: bool = False,
 ) -> Params:
     """Parameters of the blocks and of an output layer, for BP and the rules that send its output error elsewhere."""
     if num_classes < 2:
@@ -63,10 +78,19 @@ def draw(
     blocks, activations = nets.init(block_key, x, net)
     a = activations[-1]
     W = readout_init(readout_key, (a[0].size, num_classes), a.dtype)
-    return Params(blocks, W, jnp.zeros(num_classes, a.dtype) if readout_bias else None)
+    b = jnp.zeros(num_classes, a.dtype) if readout_bias else None
+    return Params(blocks, W, b, mf.draw(readout_key, activations, num_classes) if with_M else None)
 
 
-def grads(params: Params, batch: Batch, key: Array, *, net: Net) -> tuple[Params, Metrics]:
+def grads(
+    params: Params,
+    batch: Batch,
+    key: Array,
+    *,
+    net: Net,
+    readouts: Readouts = "output",
+    auxiliary_weight: float | Array = 1.0,
+) -> tuple[Params, Metrics]:
     r"""The gradient of one global loss with respect to every parameter.
 
     For l = 1..L, with a_0 = x (row vectors, B samples, C classes)::
@@ -76,16 +100,30 @@ def grads(params: Params, batch: Batch, key: Array, *, net: Net) -> tuple[Params
     and, with D = (softmax(s) - onehot(y)) / B, dW = a_L^T D, db = sum_b D, the errors travel back as
     ``D_L = (D W^T) * [z_L > 0]``, ``D_{l-1} = (D_l W_l^T) * [z_{l-1} > 0]``, ``dW_l = a_{l-1}^T D_l``.
 
+    With readouts G_l = a_l M_l^T of every hidden layer, and lambda for ``auxiliary_weight``::
+
+        "deep"  loss = CE(s) + lambda sum_l CE(G_l)     D_l = (D_{l+1} W_{l+1}^T + lambda E_l M_l) * [z_l > 0]
+        "sum"   loss = CE(s + sum_l G_l)                D_l = (D_{l+1} W_{l+1}^T + D M_l) * [z_l > 0]
+
+    where CE is the loss above of other scores, E_l = (softmax(G_l) - onehot(y)) / B, W_{L+1} is W, and dM_l is
+    lambda E_l^T a_l or D^T a_l. "deep" predicts from s, "sum" from its sum.
+
     Held constant: nothing but the data. Taken by reverse-mode automatic differentiation of the loss.
 
     Args:
-        params: from `init`.
+        params: from `init`, with the same ``readouts``.
         batch: inputs (B, *features) and labels (B,).
         key: unused, BP is deterministic.
         net: the hidden layers.
+        readouts: "output" for BP, "deep" for BP-DS, "sum" for BP with all readouts.
+        auxiliary_weight: lambda, for "deep" alone; it may be traced.
 
     Returns:
-        Gradients shaped like ``params`` and the metric ``loss`` in nats, taken before any update.
+        Gradients shaped like ``params`` and the metric ``loss``, and for "deep" ``layer_loss`` (L + 1,), never
+        weighted, that of the output layer last; in nats, taken before any update.
+
+    Raises:
+        UsageError: unknown readouts, some that ``params`` have not, or a weight for others than "deep".
 
     Example:
         >>> import jax, optax, fwdonly
@@ -95,19 +133,49 @@ def grads(params: Params, batch: Batch, key: Array, *, net: Net) -> tuple[Params
         >>> grads.W.shape
         (8, 3)
 
-    Deviations: none.
+    Deviations:
+        * "output" has none.
+        * BP-DS follows the re-measurement of 2026 (GitHub Przemyslaw11/BeyondBackpropagation, ``bp_ds.py``): every
+          hidden layer has a loss, the last one too, and lambda is 1 unless tuned (between 0.01 and 10). It also trains
+          M_0 on the raw input, which no other parameter feels under an element-wise optimizer; here there is none.
+        * "sum" is this library's reading of "BP with all of MF's readouts": one loss of their sum, as MF predicts with
+          ``prediction="sum"``, and the output layer among them. No publication has it.
+        * lambda scales the step of M_l, too, which Adam undoes.
     """
+    _check(readouts, auxiliary_weight)
     del key
-    loss, gradients = jax.value_and_grad(lambda p: cross_entropy(scores(p, batch.x, net), batch.y))(params)
-    return gradients, {"loss": loss}
+
+    def objective(params: Params) -> tuple[Array, Metrics]:
+        s, G = outputs(params, batch.x, net, readouts)
+        loss = cross_entropy(s, batch.y)
+        if readouts != "deep":
+            return loss, {}
+        local = [cross_entropy(G_l, batch.y) for G_l in G]
+        return loss + auxiliary_weight * sum(local), {"layer_loss": jnp.stack([*local, loss])}
+
+    (loss, more), gradients = jax.value_and_grad(objective, has_aux=True)(params)
+    return gradients, {"loss": loss} | more
 
 
 def scores(params: Params, x: Float[Array, "batch *features"], net: Net) -> Float[Array, "batch classes"]:
     """The output s of the whole network."""
-    a = x
-    for block, own in zip(net, params.blocks, strict=True):
+    return outputs(params, x, net)[0]
+
+
+def outputs(
+    params: Params, x: Float[Array, "batch *features"], net: Net, readouts: Readouts = "output"
+) -> tuple[Float[Array, "batch classes"], list[Array]]:
+    """The scores that are predicted from, and G_1..G_L unless ``readouts`` are the "output" alone."""
+    M = () if readouts == "output" else params.M
+    if M is None:
+        raise UsageError(f"there are no readouts M_l in these parameters; give init readouts={readouts!r}, too")
+    a, G = x, []
+    for block, own, M_l in zip(net, params.blocks, M or [None] * len(net), strict=True):
         a = block.apply(own, a)
-    return read(params, a)
+        if M_l is not None:
+            G.append(a.reshape(a.shape[0], -1) @ M_l.T)
+    s = read(params, a)
+    return (s + sum(G) if readouts == "sum" else s), G
 
 
 def read(params: Params, a: Float[Array, "batch *features"]) -> Float[Array, "batch classes"]:
@@ -117,22 +185,50 @@ def read(params: Params, a: Float[Array, "batch *features"]) -> Float[Array, "ba
 
 
 def update(
-    state: State, batch: Batch, key: Array, *, net: Net, tx: optax.GradientTransformation
+    state: State,
+    batch: Batch,
+    key: Array,
+    *,
+    net: Net,
+    tx: optax.GradientTransformation,
+    readouts: Readouts = "output",
+    auxiliary_weight: float | Array = 1.0,
 ) -> tuple[State, Metrics]:
     """One step: `grads`, then one optax step over all parameters together."""
-    gradients, metrics = grads(state.params, batch, key, net=net)
+    gradients, metrics = grads(state.params, batch, key, net=net, readouts=readouts, auxiliary_weight=auxiliary_weight)
     return State(*descend(tx, gradients, state.opt_state, state.params)), metrics
 
 
-def predict(state: State, x: Float[Array, "batch *features"], *, net: Net) -> Float[Array, "batch classes"]:
-    """Class scores s = a_L W + b of shape (batch, classes)."""
-    return scores(state.params, x, net)
+def predict(
+    state: State, x: Float[Array, "batch *features"], *, net: Net, readouts: Readouts = "output"
+) -> Float[Array, "batch classes"]:
+    """Class scores of shape (batch, classes): s = a_L W + b, for the readouts "sum" with G_1..G_L added."""
+    return outputs(state.params, x, net, "sum" if readouts == "sum" else "output")[0]
 
 
-def rule(net: Net, tx: optax.GradientTransformation, *, num_classes: int, **start: Any) -> LearningRule:
-    """BP with its options bound; further keywords are those of `init`."""
+def rule(
+    net: Net,
+    tx: optax.GradientTransformation,
+    *,
+    num_classes: int,
+    readouts: Readouts = "output",
+    auxiliary_weight: float | Array = 1.0,
+    **start: Any,
+) -> LearningRule:
+    """BP with its options bound; further keywords are those of `init`.
+
+    Raises:
+        UsageError: unknown readouts, or a weight for others than "deep".
+    """
+    _check(readouts, auxiliary_weight)
     return LearningRule(
-        init=partial(init, net=net, tx=tx, num_classes=num_classes, **start),
-        update=partial(update, net=net, tx=tx),
-        predict=partial(predict, net=net),
+        init=partial(init, net=net, tx=tx, num_classes=num_classes, readouts=readouts, **start),
+        update=partial(update, net=net, tx=tx, readouts=readouts, auxiliary_weight=auxiliary_weight),
+        predict=partial(predict, net=net, readouts=readouts),
     )
+
+
+def _check(readouts: str, auxiliary_weight: float | Array) -> None:
+    check_word("readouts", readouts, get_args(Readouts))
+    if readouts != "deep" and not (isinstance(auxiliary_weight, int | float) and auxiliary_weight == 1):
+        raise UsageError("auxiliary_weight needs readouts='deep'; no other loss has parts to weigh")

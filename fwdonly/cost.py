@@ -14,7 +14,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from . import cafo, feedback, foton, nets
+from . import bp, cafo, feedback, foton, mf, nets
 from .base import Batch, LearningRule, Net, State, UsageError, check_word, one_line
 from .quantity import Quantity, unavailable
 
@@ -47,7 +47,9 @@ def work(
     Per sample, with F_l for the product of layer l (n_{l-1} n_l where it is dense) and C classes:
 
     * bp: F_l forward, F_l for the weights, F_l for the input but in layer 1; three products of the output layer.
+      ``readouts`` "deep" and "sum": three more with every M_l.
     * mf: F_l forward, F_l for the weights, three products with M_l. ``layer=i``: layers below i forward only.
+      ``gradient="joint"``: F_l for the input but in layer 1 besides.
     * ff: three passes forward and two for the weights; two products with U_l from layer ``first`` on.
     * pepita, foton: two passes, of which the second takes C rows, once per batch, through layer 1; F_l for the weights.
       FOTON adds, per step and not per sample, the retraction, the product of the weights and the probe of
@@ -65,10 +67,10 @@ def work(
         shape: of one input.
         num_classes: C.
         batch: samples per step.
-        **options: of the rule that change its products: ``layer`` (mf), ``first`` (ff), ``presynaptic`` and
-            ``output_error`` (pepita), ``presynaptic``, ``feedback_every``, ``retract_every`` and ``retract_iterations``
-            (foton; means over steps), ``mode`` (feedback), ``part`` and ``loss`` (cafo). ``kept=True`` (cafo): the
-            heads' features were kept by the loop (`fwdonly.base.Frozen`), and no block runs.
+        **options: of the rule that change its products: ``readouts`` (bp), ``layer`` and ``gradient`` (mf), ``first``
+            (ff), ``presynaptic`` and ``output_error`` (pepita), ``presynaptic``, ``feedback_every``, ``retract_every``
+            and ``retract_iterations`` (foton; means over steps), ``mode`` (feedback), ``part`` and ``loss`` (cafo).
+            ``kept=True`` (cafo): the heads' features were kept by the loop (`fwdonly.base.Frozen`), and no block runs.
 
     Raises:
         UsageError: a rule that does not exist, or a word that is none of its options'.
@@ -92,21 +94,27 @@ def macs(rule: str, net: Net, shape: tuple[int, ...], **options: Any) -> float |
     return sum(each.macs for each in work(rule, net, shape, **options))
 
 
-def _bp(layers: list[_Layer], inputs: int, C: int, B: int) -> _Counted:
+def _bp(layers: list[_Layer], inputs: int, C: int, B: int, *, readouts: str = "output") -> _Counted:
+    check_word("readouts", readouts, get_args(bp.Readouts))
     found: _Counted = []
     for i, own in enumerate(layers, start=1):
         found += [(i, "forward", B * own.macs), (i, "weight gradient", B * own.macs)]
         found += [(i, "input gradient", B * own.macs)] if i > 1 else []
+        found += [(i, "readout", 3 * B * C * own.n)] if readouts != "output" else []
     L, out = len(layers), B * C * layers[-1].n
     return [*found, (L, "output layer", 3 * out)]
 
 
-def _mf(layers: list[_Layer], inputs: int, C: int, B: int, *, layer: int | None = None) -> _Counted:
+def _mf(
+    layers: list[_Layer], inputs: int, C: int, B: int, *, layer: int | None = None, gradient: str = "local"
+) -> _Counted:
+    mf._check_gradient(gradient, 1.0, layer)
     found: _Counted = []
     for i, own in enumerate(layers[:layer], start=1):
         found.append((i, "forward", B * own.macs))
         if layer in (None, i):
             found += [(i, "weight gradient", B * own.macs), (i, "readout", 3 * B * C * own.n)]
+        found += [(i, "input gradient", B * own.macs)] if gradient == "joint" and i > 1 else []
     return found
 
 

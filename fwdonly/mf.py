@@ -2,11 +2,11 @@ r"""Mono-Forward (MF): every layer has its own bias-free class readout and learn
 
 Gong, Li, Abdulla, *Mono-Forward*, arXiv 2501.09238 (per-batch simultaneous schedule); Spyra, arXiv 2509.19063,
 equations 2.7-2.11, and arXiv 2511.01061 (greedy layer-by-layer schedule). `rule` is the simultaneous schedule,
-`stages` the greedy one.
+`stages` the greedy one. ``gradient="joint"`` is the control MF-Joint, which detaches nothing and is not local.
 """
 
 from functools import partial
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, get_args
 
 import jax
 import jax.numpy as jnp
@@ -14,7 +14,9 @@ import optax
 from jaxtyping import Array, Float
 
 from . import nets
-from .base import Batch, LearningRule, Metrics, Net, UsageError, after, cross_entropy, descend
+from .base import Batch, LearningRule, Metrics, Net, UsageError, after, check_word, cross_entropy, descend
+
+Gradient = Literal["local", "joint"]
 
 
 class Layer(NamedTuple):
@@ -63,17 +65,33 @@ def init(
     blocks, activations = nets.init(block_key, x, net)
     if input_readout:
         blocks, activations = (nets.Identity().init(block_key, x), *blocks), (x, *activations)
-    params = []
-    for i, (block, a) in enumerate(zip(blocks, activations, strict=True), start=1 - input_readout):
+    readouts = draw(readout_key, activations, num_classes, first=1 - input_readout)
+    params = tuple(Layer(*each) for each in zip(blocks, readouts, strict=True))
+    return State(params, tuple(tx.init(layer) for layer in params))
+
+
+def draw(readout_key: Array, activations: tuple[Array, ...], num_classes: int, first: int = 1) -> tuple[Array, ...]:
+    """M_first, M_first+1, ... for example activations; BP with readouts draws its own here, equal to MF's."""
+    found = []
+    for i, a in enumerate(activations, start=first):
         bound = _flat(a).shape[1] ** -0.5
         M = jax.random.uniform(
             jax.random.fold_in(readout_key, i), (num_classes, _flat(a).shape[1]), a.dtype, -bound, bound
         )
-        params.append(Layer(block, M))
-    return State(tuple(params), tuple(tx.init(layer) for layer in params))
+        found.append(M)
+    return tuple(found)
 
 
-def grads(params: Params, batch: Batch, key: Array, *, net: Net, layer: int | None = None) -> tuple[Params, Metrics]:
+def grads(
+    params: Params,
+    batch: Batch,
+    key: Array,
+    *,
+    net: Net,
+    layer: int | None = None,
+    gradient: Gradient = "local",
+    auxiliary_weight: float | Array = 1.0,
+) -> tuple[Params, Metrics]:
     r"""The gradient of each layer's own loss with respect to that layer's own parameters.
 
     For i = 1..L, with a_0 = x (arXiv 2509.19063, eqs 2.7-2.11; row vectors, B samples, C classes)::
@@ -89,16 +107,31 @@ def grads(params: Params, batch: Batch, key: Array, *, net: Net, layer: int | No
     a layer; within one, the two products above are taken by automatic differentiation, so that a block may be any
     differentiable map (a convolution's readout M_i reads the flattened pooled map).
 
+    MF-Joint (``gradient="joint"``), the control that has MF's losses and prediction but back-propagates, is the
+    gradient of ``loss_L + auxiliary_weight * (loss_1 + ... + loss_{L-1})`` with respect to all parameters at once,
+    nothing held constant but the data. With lambda for the weight, c_L = 1, c_i = lambda below, and E_i as E above::
+
+        dM_i = c_i E_i^T a_i     dZ_L = (E_L M_L) * [z_L > 0]
+                                 dZ_i = (c_i E_i M_i + dZ_{i+1} W_{i+1}^T) * [z_i > 0]     dW_i, db_i from dZ_i as above
+
+    M_0, where it is trained, enters with lambda; no layer lies below it. With lambda = 1 the sum is MF's, and the
+    gradients differ by the detached hand-overs alone: those of layer L and of every M_i are MF's own.
+
     Args:
         params: from `init`; one entry more than ``net`` means that M_0 is trained too.
         batch: inputs (B, *features) and labels (B,).
         key: unused, MF is deterministic.
         net: the hidden layers.
         layer: train this layer alone (1..L, or 0 for M_0); None trains all. Entries of the others are None.
+        gradient: "local" for MF, "joint" for MF-Joint.
+        auxiliary_weight: lambda, for "joint" alone; it may be traced.
 
     Returns:
-        Gradients shaped like ``params`` and the metrics ``loss`` (sum of the trained layers' losses) and
-        ``layer_loss`` (trained layers,), both in nats and taken before any update.
+        Gradients shaped like ``params`` and the metrics ``loss`` (sum of the trained layers' losses; "joint": weighted)
+        and ``layer_loss`` (trained layers,), never weighted, both in nats and taken before any update.
+
+    Raises:
+        UsageError: an unknown gradient, a single layer for "joint", or a weight for "local".
 
     Example:
         >>> import jax, optax, fwdonly
@@ -119,8 +152,17 @@ def grads(params: Params, batch: Batch, key: Array, *, net: Net, layer: int | No
           +-sqrt(6/n_{i-1}) (PyTorch ignores ``a`` for "relu"), not on +-1/sqrt(n_{i-1}) as restatements have it. The
           published training curves of Fashion-MNIST are met with the former and missed by 2-4 % with the latter.
         * Published runs train no M_0, the public code does; here an option, off by default.
+        * MF-Joint follows the re-measurement of 2026 (GitHub Przemyslaw11/BeyondBackpropagation, ``bp_ds.py``), whose
+          lambda is 1 unless tuned (between 0.01 and 10). It trains M_0 and has one Adam over everything; here there is
+          a state per layer as in MF, which is the same for element-wise optimizers and not for clipping by global norm.
+        * lambda scales the step of M_i (i < L), too, which Adam undoes.
     """
+    _check_gradient(gradient, auxiliary_weight, layer)
     del key
+    if gradient == "joint":
+        joint = jax.value_and_grad(_joint_loss, has_aux=True)
+        (total, each), everything = joint(params, batch, net, auxiliary_weight)
+        return everything, {"loss": total, "layer_loss": each}
     a, gradients, losses = batch.x, [], []
     for i, block, own in _layers(net, params):
         if layer is None or i == layer:
@@ -143,14 +185,32 @@ def _local_loss(own: Layer, block: Any, a: Array, y: Array) -> tuple[Array, Arra
     return cross_entropy(G, y), a
 
 
+def _joint_loss(params: Params, batch: Batch, net: Net, auxiliary_weight: float | Array) -> tuple[Array, Array]:
+    """loss_L and the weighted others, with nothing detached, and every loss_i."""
+    a, found = batch.x, []
+    for _, block, own in _layers(net, params):
+        loss, a = _local_loss(own, block, a, batch.y)
+        found.append(loss)
+    return found[-1] + auxiliary_weight * sum(found[:-1]), jnp.stack(found)
+
+
 def update(
-    state: State, batch: Batch, key: Array, *, net: Net, tx: optax.GradientTransformation, layer: int | None = None
+    state: State,
+    batch: Batch,
+    key: Array,
+    *,
+    net: Net,
+    tx: optax.GradientTransformation,
+    layer: int | None = None,
+    gradient: Gradient = "local",
+    auxiliary_weight: float | Array = 1.0,
 ) -> tuple[State, Metrics]:
     """One step: `grads` at the old parameters, then one optax step in every trained layer.
 
     Args and metrics as for `grads`. With ``layer`` given, every other layer keeps its parameters and optimizer state.
     """
-    gradients, metrics = grads(state.params, batch, key, net=net, layer=layer)
+    how = {"layer": layer, "gradient": gradient, "auxiliary_weight": auxiliary_weight}
+    gradients, metrics = grads(state.params, batch, key, net=net, **how)
     stepped = [
         (own, opt) if g is None else descend(tx, g, opt, own)
         for g, opt, own in zip(gradients, state.opt_state, state.params, strict=True)
@@ -202,19 +262,25 @@ def rule(
     prediction: Literal["last", "sum"] = "last",
     sum_includes_input: bool = False,
     layer: int | None = None,
+    gradient: Gradient = "local",
+    auxiliary_weight: float | Array = 1.0,
 ) -> LearningRule:
     """MF with the simultaneous schedule: every batch updates all layers (or ``layer`` alone, one greedy stage).
 
+    ``gradient="joint"`` is MF-Joint, which back-propagates (see `grads`).
+
     Raises:
-        UsageError: an unknown prediction mode, or a sum over an input readout that is not there.
+        UsageError: an unknown prediction mode, a sum over an input readout that is not there, or options of `grads`
+            that do not fit.
     """
     _check(prediction, sum_includes_input, input_readout)
+    _check_gradient(gradient, auxiliary_weight, layer)
     first = 1 - input_readout
     if layer is not None and not first <= layer <= len(net):
         raise UsageError(f"layer is one of {first}..{len(net)} for this network; got {layer}")
     return LearningRule(
         init=partial(init, net=net, tx=tx, num_classes=num_classes, input_readout=input_readout),
-        update=partial(update, net=net, tx=tx, layer=layer),
+        update=partial(update, net=net, tx=tx, layer=layer, gradient=gradient, auxiliary_weight=auxiliary_weight),
         predict=partial(predict, net=net, prediction=prediction, sum_includes_input=sum_includes_input, layer=layer),
     )
 
@@ -234,6 +300,14 @@ def _check(prediction: str, sum_includes_input: bool, input_readout: bool) -> No
         raise UsageError(f"prediction is 'last' or 'sum'; got {prediction!r}")
     if sum_includes_input and not (input_readout and prediction == "sum"):
         raise UsageError("sum_includes_input needs input_readout=True and prediction='sum'")
+
+
+def _check_gradient(gradient: str, auxiliary_weight: float | Array, layer: int | None) -> None:
+    check_word("gradient", gradient, get_args(Gradient))
+    if gradient == "joint" and layer is not None:
+        raise UsageError(f"gradient='joint' trains all layers at once; leave layer={layer} and greedy stages out")
+    if gradient == "local" and not (isinstance(auxiliary_weight, int | float) and auxiliary_weight == 1):
+        raise UsageError("auxiliary_weight needs gradient='joint'; local losses have no weight")
 
 
 def _layers(net: Net, params: Params) -> list[tuple[int, Any, Any]]:

@@ -35,13 +35,17 @@ POWER_COLUMNS = ["rule", "seconds", "device", "watts", "mark"]
 def summarise(rule: str, seeds: Sequence[int], result: Result, intensity: Intensity | None = None) -> Summary:
     """A rule's `Result` over several seeds as plain JSON types: one record per seed, in the order of ``seeds``.
 
-    ``train_seconds`` of a run is its share of the sweep's wall clock in proportion to its epochs, since runs of a
-    sweep are not timed one by one. Its energy is not shared out: it is that of the sweep. ``intensity`` adds CO2e.
+    A run that was trained alone has its own energy and seconds: ``train_seconds``, ``kept_seconds`` (until the state
+    that was kept) and ``target_seconds``. Runs of a sweep are not timed one by one: ``train_seconds_share`` is a run's
+    share of the wall clock in proportion to its epochs, and energy is not shared out. ``intensity`` adds CO2e.
     """
+    alone = len(seeds) == 1
+    energy = None if result.energy is None else _energy(result.energy, intensity)
     total = max(int(result.epochs.sum()), 1)
     runs = []
     for i, seed in enumerate(seeds):
-        trained = int(result.epochs[i])
+        trained, stages = int(result.epochs[i]), _stage_epochs(result, i)
+        kept = sum(stages[:-1]) + int(result.kept_epoch[i])
         runs.append(
             {
                 "seed": int(seed),
@@ -50,8 +54,14 @@ def summarise(rule: str, seeds: Sequence[int], result: Result, intensity: Intens
                 "test_accuracy": _number(result.test_accuracy[i]),
                 "test_loss": _number(result.test_loss[i]),
                 "epochs": trained,
+                "stage_epochs": stages,
                 "kept_epoch": int(result.kept_epoch[i]),
+                "target_epoch": int(result.target_epoch[i]) or None,
                 "train_seconds_share": result.train_seconds * trained / total,
+                "train_seconds": result.train_seconds if alone else None,
+                "kept_seconds": _seconds_at(result, kept) if alone and result.kept_epoch[i] else None,
+                "target_seconds": _seconds_at(result, int(result.target_epoch[i])) if alone else None,
+                "energy": energy if alone else None,
                 "diverged": bool(result.diverged[i]),
                 "readouts": {
                     name: {metric: _number(values[i]) for metric, values in found.items()}
@@ -64,9 +74,41 @@ def summarise(rule: str, seeds: Sequence[int], result: Result, intensity: Intens
         "finished": result.finished,
         "compile_seconds": result.compile_seconds,
         "train_seconds": result.train_seconds,
-        "energy": None if result.energy is None else _energy(result.energy, intensity),
+        "energy": energy,
         "runs": runs,
     }
+
+
+def join(summaries: Sequence[Summary]) -> Summary:
+    """One rule's summary from those of parts of its runs."""
+    last = summaries[-1]
+    runs = sorted((run for summary in summaries for run in summary["runs"]), key=lambda run: run["seed"])
+    seconds = {name: sum(summary[name] for summary in summaries) for name in ("compile_seconds", "train_seconds")}
+    finished = all(summary["finished"] for summary in summaries)
+    energy = last["energy"] if len(summaries) == 1 else None  # of the runs apart
+    return last | seconds | {"finished": finished, "energy": energy, "runs": runs}
+
+
+def _stage_epochs(result: Result, run: int) -> list[int]:
+    """Epochs that a run trained, of every stage."""
+    found: dict[int, int] = {}
+    for at in range(len(result.history.get("epoch", ()))):
+        stage = int(result.history["stage"][at])
+        found.setdefault(stage, 0)
+        if np.ravel(result.history["trained"][at])[run]:
+            found[stage] = int(result.history["epoch"][at])
+    return list(found.values())
+
+
+def _seconds_at(result: Result, epoch: int) -> float | None:
+    """The clock of a single run's training at the validation after this epoch, of all stages."""
+    ends = np.cumsum([0, *_stage_epochs(result, 0)])
+    for stage, of_stage, seconds in zip(
+        *(result.history.get(n, ()) for n in ("stage", "epoch", "seconds")), strict=True
+    ):
+        if epoch and ends[stage] + of_stage == epoch:
+            return float(seconds)
+    return None
 
 
 def _energy(reading: Reading, intensity: Intensity | None) -> dict[str, Any]:
@@ -77,15 +119,17 @@ def _energy(reading: Reading, intensity: Intensity | None) -> dict[str, Any]:
 def metric_rows(rule: str, seeds: Sequence[int], result: Result) -> list[dict[str, Any]]:
     """The history as one row per epoch and seed, for ``metrics.csv``; epochs a stopped run did not train are left out.
 
-    A value per layer becomes one cell, joined with spaces; what a rule measures besides gets columns of its own.
+    A value per layer becomes one cell, joined with spaces; what a rule measures besides gets columns of its own. A run
+    trained alone has the seconds of its training clock.
     """
     history, rows = result.history, []
-    plain = {*METRIC_COLUMNS[:-1], "trained"}
+    plain = {*METRIC_COLUMNS[:-1], "trained", "seconds"}
     for at in range(len(history.get("epoch", ()))):
         for i, seed in enumerate(seeds):
             if not history["trained"][at][i]:
                 continue
             own = {name: np.ravel(column[at][i]) for name, column in history.items() if name not in plain}
+            clock = {"seconds": round(float(history["seconds"][at]), 3)} if len(seeds) == 1 else {}
             rows.append(
                 {
                     "rule": rule,
@@ -95,6 +139,7 @@ def metric_rows(rule: str, seeds: Sequence[int], result: Result) -> list[dict[st
                     **{name: _number(history[name][at][i]) for name in ("train_loss", "val_loss", "val_accuracy")},
                     "layer_loss": "",
                     **{name: " ".join(f"{value:.6g}" for value in values) for name, values in own.items()},
+                    **clock,
                 }
             )
     return rows

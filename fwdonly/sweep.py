@@ -11,7 +11,7 @@ from jaxtyping import Array
 from . import data as datasets
 from .base import LearningRule, UsageError
 from .energy import Meter
-from .train import Plan, Progress, Result, train
+from .train import Callback, Plan, Result, train
 
 
 def sweep(
@@ -23,10 +23,11 @@ def sweep(
     hyper: Mapping[str, float | Sequence[float] | np.ndarray | Array] | None = None,
     split: tuple[np.ndarray, np.ndarray] | None = None,
     how: Literal["auto", "vmap", "map"] = "auto",
-    callback: Callable[[Progress], bool | None] | None = None,
+    callback: Callback | None = None,
     checkpoint: str | Path | None = None,
     resume: bool = False,
     meter: Meter | None = None,
+    test: bool = True,
 ) -> Result:
     """Train one run per entry of ``seeds``, each with its own numeric hyperparameters.
 
@@ -49,6 +50,7 @@ def sweep(
         checkpoint: as for `fwdonly.fit`.
         resume: as for `fwdonly.fit`.
         meter: as for `fwdonly.fit`; its reading is of all runs together.
+        test: as for `fwdonly.fit`.
 
     Returns:
         A `Result` whose arrays have a leading axis over runs.
@@ -94,4 +96,5 @@ def sweep(
         checkpoint=checkpoint,
         resume=resume,
         meter=meter,
+        test=test,
     )

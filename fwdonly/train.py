@@ -48,6 +48,8 @@ class Plan:
         patience: stop after this many epochs in a row without improvement; None trains to the cap.
         min_delta: an improvement is a decrease of the monitored loss (an increase of the accuracy) by more than this.
         monitor: what ``patience`` watches: validation "loss" (mean cross-entropy of the prediction) or "accuracy".
+        target: validation accuracy (0..1) at which a run ends, in whatever stage: at the second of two validations in a
+            row that reach it. None: none.
         keep: the state that is kept and tested: of the epoch with the best validation loss ("best_loss") or accuracy
             ("best_accuracy"; the first such epoch), or of the "last" one.
         normalise: pixel constants, see `fwdonly.data.statistics`.
@@ -66,6 +68,7 @@ class Plan:
     patience: int | None = None
     min_delta: float = 0.0
     monitor: Monitor = "loss"
+    target: float | None = None
     keep: Keep = "best_accuracy"
     normalise: Normalise = "pixel"
     augment: bool = False
@@ -80,6 +83,8 @@ class Plan:
                 raise UsageError(f"{name} must be at least 1; got {value}")
         if not self.min_delta >= 0:
             raise UsageError(f"min_delta must be 0 or more; got {self.min_delta}")
+        if self.target is not None and not 0 < self.target <= 1:
+            raise UsageError(f"target is an accuracy, above 0 and at most 1; got {self.target}")
         if self.cache_gb is not None and not self.cache_gb >= 0:
             raise UsageError(f"cache_gb must be 0 or more; got {self.cache_gb}")
         if self.epochs % self.validate_every:
@@ -112,6 +117,10 @@ class Progress(NamedTuple):
     """After a validation its row of the history, otherwise None."""
 
 
+Callback = Callable[[Progress], bool | np.ndarray | None]
+"""Sees a training between two compiled chunks, and may end it, or single runs of a sweep."""
+
+
 @dataclasses.dataclass(frozen=True)
 class Result:
     """What training gave; arrays have a leading axis over runs in a sweep and none in a `fit`.
@@ -121,12 +130,16 @@ class Result:
         history: per validated epoch (first axis): ``stage``, ``epoch`` (within the stage, from 1), ``train_loss``,
             ``layer_loss`` (a list of arrays, one per epoch, where the rule has local losses), ``val_loss``,
             ``val_accuracy`` and ``trained``; False and NaN in the rows of a run that has already stopped. A rule with
-            further readouts adds ``val_accuracy_<name>``.
+            further readouts adds ``val_accuracy_<name>``. ``seconds`` is the clock of ``train_seconds`` at that
+            validation, of all runs together.
         epochs: epochs trained, all stages together.
         kept_epoch: the epoch of the last stage whose state was kept, from 1; 0 is the start state.
+        target_epoch: epochs trained, all stages together, at the first of the two validations in a row that reached
+            `Plan.target`; 0 where none did.
         val_loss, val_accuracy: of the kept state's prediction (that of the stage under way, where the training was
             stopped); NaN for a diverged run. Equal to its row of the history unless the rule steers by other scores.
-        test_loss, test_accuracy: of the kept state; NaN for a diverged run and where the training was stopped.
+        test_loss, test_accuracy: of the kept state; NaN for a diverged run, and where the training was stopped or the
+            test was not asked for.
         readouts: ``val_accuracy`` and ``test_accuracy`` by name of further readouts, where the rule has any.
         diverged: the loss became NaN or infinite; the run was frozen, the others went on.
         finished: False where the callback stopped the training.
@@ -141,6 +154,7 @@ class Result:
     history: dict[str, Any]
     epochs: np.ndarray
     kept_epoch: np.ndarray
+    target_epoch: np.ndarray
     val_loss: np.ndarray
     val_accuracy: np.ndarray
     test_loss: np.ndarray
@@ -160,10 +174,11 @@ def fit(
     *,
     seed: int = 0,
     split: tuple[np.ndarray, np.ndarray] | None = None,
-    callback: Callable[[Progress], bool | None] | None = None,
+    callback: Callback | None = None,
     checkpoint: str | Path | None = None,
     resume: bool = False,
     meter: Meter | None = None,
+    test: bool = True,
 ) -> Result:
     """Train one run: a rule, or stages one after another over the same state.
 
@@ -177,13 +192,16 @@ def fit(
             differ between stages.
         seed: of start values, data order and the rule's own randomness.
         split: (training indices, validation indices) into ``data.x_train``; default `fwdonly.data.split`.
-        callback: called after every compiled chunk and epoch; a true return value stops the training there.
+        callback: called after every compiled chunk and epoch; a true return value stops the training there. In a sweep
+            it may return one truth value per run: those runs end there, and the training goes on.
         checkpoint: file to write about once a minute and on a stop; a resumed run equals an uninterrupted one bit
             for bit, unless it is given another ``cache_gb``. It knows plan, data, split and seed, and the shapes of the
             state, but not the rule's own options.
         resume: continue from ``checkpoint`` if that file exists.
         meter: reads the energy of the training; everything is compiled before its window begins, and the test lies
             after it. Epochs are its marks. A meter that fails costs the reading, never the training.
+        test: False leaves the test set alone: a search for settings must not see it. It is not even copied to the
+            device then.
 
     Raises:
         UsageError: labels outside the classes, a batch larger than the training split, images the network cannot
@@ -205,6 +223,7 @@ def fit(
         checkpoint=checkpoint,
         resume=resume,
         meter=meter,
+        test=test,
     )
 
 
@@ -233,6 +252,9 @@ class _Tracker(NamedTuple):
     key: Array  # (2,) uint32, the seed's key as plain data: typed keys do not fit into checkpoints
     active: Array
     diverged: Array
+    ended: Array  # for good, in this stage and those that follow: it reached the target, or the callback ended it
+    hits: Array  # validations in a row that reached the target
+    target_epoch: Array
 
 
 class _Run(NamedTuple):
@@ -294,7 +316,7 @@ def _start(job: _Job, seed: Array, run: _Run, arrays: _Arrays) -> tuple[_Learner
     state = rule.init(_stream(key, _INIT, 0), _example(job, run, arrays).x)
     learner = _Learner(state, jnp.int32(0), {})
     false, zero, inf = jnp.bool_(False), jnp.int32(0), jnp.float32(jnp.inf)
-    tracker = _Tracker(state, zero, inf, inf, zero, zero, run.train, key, ~false, false)
+    tracker = _Tracker(state, zero, inf, inf, zero, zero, run.train, key, ~false, false, false, zero, zero)
     return _enter(job, learner, tracker, run, arrays)
 
 
@@ -318,7 +340,8 @@ def _enter(job: _Job, learner: _Learner, tracker: _Tracker, run: _Run, arrays: _
         waited=zero,
         epoch=zero,
         order=_order(job, learner, tracker, run),
-        active=~tracker.diverged,
+        active=~(tracker.diverged | tracker.ended),
+        hits=zero,
     )
 
 
@@ -411,6 +434,8 @@ def _end_epoch(
         keep = finite & ((keep_score < tracker.kept_score) | (plan.keep == "last"))
         epoch = tracker.epoch + plan.validate_every
         stop = (epoch >= plan.epochs) | (waited >= (plan.patience or plan.epochs + 1))
+        hits = jnp.where(row["val_accuracy"] >= (2.0 if plan.target is None else plan.target), tracker.hits + 1, 0)
+        trained = learner.step // job.steps * plan.validate_every
         tracker = tracker._replace(
             kept=jax.tree.map(lambda new, old: jnp.where(keep, new, old), learner.state, tracker.kept),
             kept_epoch=jnp.where(keep, epoch, tracker.kept_epoch),
@@ -419,8 +444,11 @@ def _end_epoch(
             waited=waited,
             epoch=epoch,
             order=_order(job, learner, tracker, run),
-            active=finite & ~stop,
+            active=finite & ~stop & (hits < 2),
             diverged=~finite,
+            ended=tracker.ended | (hits == 2),
+            hits=hits,
+            target_epoch=jnp.where(hits == 2, trained - plan.validate_every, tracker.target_epoch),
         )
         return learner._replace(metrics=jax.tree.map(jnp.zeros_like, learner.metrics)), tracker, row
 
@@ -537,18 +565,21 @@ def train(
     seeds: np.ndarray,
     hyper: Mapping[str, np.ndarray],
     split: tuple[np.ndarray, np.ndarray],
-    callback: Callable[[Progress], bool | None] | None,
+    callback: Callback | None,
     checkpoint: str | Path | None,
     resume: bool,
     meter: Meter | None,
+    test: bool,
 ) -> Result:
     """The loop behind `fit` and `fwdonly.sweep`; arguments as there, every array with its runs axis already on."""
-    if 0 in (split[0].shape[-1], split[1].shape[-1], len(data.y_test)):
+    if not test:
+        data = dataclasses.replace(data, x_test=data.x_test[:0], y_test=data.y_test[:0])
+    if 0 in (split[0].shape[-1], split[1].shape[-1], len(data.y_test) if test else 1):
         raise UsageError(
             f"{data.name} needs images to train on, to validate and to test; give a split and a data set that have some"
         )
     for name, y in (("training", data.y_train), ("test", data.y_test)):
-        if y.min() < 0 or y.max() >= data.num_classes:
+        if len(y) and (y.min() < 0 or y.max() >= data.num_classes):
             raise UsageError(
                 f"{name} labels of {data.name} must lie in 0..{data.num_classes - 1}; found {y.min()}..{y.max()}; "
                 "correct the labels or num_classes"
@@ -603,7 +634,11 @@ def train(
     stopped = stopped and (host.stage < count - 1 or bool(np.any(tracker.active)))
 
     diverged, kept_epoch = np.asarray(tracker.diverged), np.asarray(tracker.kept_epoch)
-    final = host.run(_final, jobs[host.stage], tracker.kept, run, arrays, static=(not stopped,))
+    tested, last = test and not stopped, _stages(source, jax.tree.map(lambda a: a.ravel()[0], run.hyper))[host.stage]
+    if tested or last.validate is not None or last.frozen is not None:
+        final = host.run(_final, jobs[host.stage], tracker.kept, run, arrays, static=(tested,))
+    else:
+        final = host.kept_rows(kept_epoch)
     untested = dict.fromkeys(("test_loss", "test_accuracy"), np.full(seeds.shape, np.nan))
     final = {name: untested | found for name, found in final.items()}
     measured = final.pop("")
@@ -619,6 +654,7 @@ def train(
         history=_history(host.rows),
         epochs=np.asarray(np.asarray(learner.step) // steps * plans[0].validate_every),
         kept_epoch=kept_epoch,
+        target_epoch=np.asarray(tracker.target_epoch),
         diverged=diverged,
         finished=not stopped,
         compile_seconds=host.compiled_before + host.run.compile_seconds,
@@ -649,6 +685,7 @@ def _loop(
                 )
                 # Waits for the chunk before this one only, so that the device always has the next chunk to work on.
                 stopped = host.tell_chunk(size, loss)
+                tracker = host.end_runs(tracker)
                 if stopped or host.checkpoint_due():
                     host.pause(learner, tracker)
                 if stopped:
@@ -656,6 +693,7 @@ def _loop(
             else:
                 learner, tracker, row = host.run(_end_epoch, job, learner, tracker, run, arrays, donate=(0, 1))
                 stopped = host.tell_epoch(tracker, row)
+                tracker = host.end_runs(tracker)
                 if stopped or host.checkpoint_due():
                     host.pause(learner, tracker)
         run = run._replace(cache=None)  # before the next one is made: there may be room for one of them only
@@ -707,7 +745,7 @@ class _Host:
 
     def __init__(
         self,
-        callback: Callable[[Progress], bool | None] | None,
+        callback: Callback | None,
         checkpoint: str | Path | None,
         fingerprint: dict[str, Any],
         plans: tuple[Plan, ...],
@@ -721,6 +759,7 @@ class _Host:
         self.features_kept: dict[int, bool] = {}  # by stage; a resumed run does as it did before
         self.rows: list[dict[str, np.ndarray]] = []
         self.active = np.asarray(True)
+        self.ending: np.ndarray | None = None  # runs that the callback has asked to end
         self.pending: tuple[int, Array] | None = None
         self.seconds = self.compiled_before = 0.0
         self.saved_at = time.perf_counter()
@@ -791,13 +830,11 @@ class _Host:
         """Wait for the end of an epoch, add its row to the history and report it; true if asked to stop."""
         _wait(tracker.active)
         self.epoch += self.job.plan.validate_every
-        self.rows.append(
-            {"stage": np.asarray(self.stage), "epoch": np.asarray(self.epoch)}
-            | {name: np.asarray(value) for name, value in row.items()}
-        )
+        self.stop_clock()
+        position = {"stage": self.stage, "epoch": self.epoch, "seconds": self.seconds}
+        self.rows.append({name: np.asarray(value) for name, value in (position | row).items()})
         self.active, self.pending = np.asarray(tracker.active), None
         self.step = 0
-        self.stop_clock()
         if self.window is not None:
             self.window.mark(
                 f"stage {self.stage + 1} epoch {self.epoch}" if len(self.plans) > 1 else f"epoch {self.epoch}"
@@ -805,12 +842,41 @@ class _Host:
         return self.tell(0, self.rows[-1]["train_loss"], self.rows[-1])
 
     def tell(self, step: int, loss: np.ndarray, row: dict[str, np.ndarray] | None = None) -> bool:
-        """Call the callback."""
+        """Call the callback; true if it asks to stop."""
         if self.callback is None:
             return False
         epoch, step = self.epoch + step // self.per_epoch, step % self.per_epoch
         position = (self.stage, tuple(plan.epochs for plan in self.plans), epoch, step, self.per_epoch)
-        return bool(self.callback(Progress(*position, self.seconds, loss, self.active, row)))
+        asked = self.callback(Progress(*position, self.seconds, loss, self.active, row))
+        if not isinstance(asked, np.ndarray):
+            return bool(asked)
+        self.ending = np.asarray(asked, bool)
+        if self.ending.shape != self.active.shape:
+            raise UsageError(
+                f"the callback may end single runs by {self.active.shape} truth values; it gave {self.ending.shape}"
+            )
+        return False
+
+    def end_runs(self, tracker: _Tracker) -> _Tracker:
+        """End the runs that the callback has asked to end."""
+        ending, self.ending = self.ending, None
+        if ending is None or not ending.any():
+            return tracker
+        self.active = self.active & ~ending
+        return tracker._replace(active=tracker.active & ~ending, ended=tracker.ended | ending)
+
+    def kept_rows(self, kept_epoch: np.ndarray) -> dict[str, dict[str, np.ndarray]]:
+        """What the history says of the kept state's validation, in the form of `_final`; NaN before the first one."""
+        of_stage = {int(row["epoch"]): row for row in self.rows if row["stage"] == self.stage}
+        names = dict.fromkeys(n for row in of_stage.values() for n in row if n.startswith("val_"))
+        found: dict[str, dict[str, np.ndarray]] = {"": {}}
+        for name in names or ("val_loss", "val_accuracy"):
+            value = np.full(kept_epoch.shape, np.nan)
+            for epoch, row in of_stage.items():
+                value = np.where(kept_epoch == epoch, row[name], value)
+            metric = name if name in ("val_loss", "val_accuracy") else "val_accuracy"
+            found.setdefault(name.removeprefix("val_accuracy_") if metric != name else "", {})[metric] = value
+        return found
 
     def start_clock(self) -> None:
         self.clock = time.perf_counter(), self.run.compile_seconds

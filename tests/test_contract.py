@@ -2,6 +2,7 @@
 
 import doctest
 import inspect
+import itertools
 from functools import partial
 from operator import itemgetter
 from typing import NamedTuple
@@ -25,10 +26,18 @@ CLASSES = 3
 NETS = {"mlp": lambda: nets.mlp([6, 9]), "cnn": lambda: nets.cnn([3, 6])}
 
 
+FORMS = {
+    "joint": {"gradient": "joint", "auxiliary_weight": 0.5},
+    "deep": {"readouts": "deep", "auxiliary_weight": 0.5},
+    "sum": {"readouts": "sum"},
+}
+"""Forms of a rule that compute something else throughout."""
+
+
 def make_rules(name, schedule, net, rate=0.01):
-    """The rule as a tuple of one, or its stages."""
-    build = fwdonly.RULES[name].rule if schedule == "rule" else fwdonly.RULES[name].stages
-    made = build(net, optax.adam(rate), num_classes=CLASSES)
+    """The rule, or a form of it, as a tuple of one, or its stages."""
+    build = fwdonly.RULES[name].stages if schedule == "stages" else fwdonly.RULES[name].rule
+    made = build(net, optax.adam(rate), num_classes=CLASSES, **FORMS.get(schedule, {}))
     return (made,) if isinstance(made, fwdonly.LearningRule) else tuple(made)
 
 
@@ -38,6 +47,7 @@ SCHEDULES = [
     for schedule in ("rule", "stages")
     if schedule == "rule" or hasattr(module, "stages")
 ]
+SCHEDULES += [("mf", "joint"), ("bp", "deep"), ("bp", "sum")]
 
 
 @pytest.fixture(scope="module", params=NETS)
@@ -112,7 +122,7 @@ def moved(old, new):
 def test_shapes_and_types_of_scores_metrics_and_state(name, schedule, net_name, batch, key):
     net = NETS[net_name]()
     rules = make_rules(name, schedule, net)
-    assert len(rules) == (1 if schedule == "rule" else len(net))
+    assert len(rules) == (len(net) if schedule == "stages" else 1)
     for rule in rules:
         state = jax.eval_shape(rule.init, key, batch.x)
         new, metrics = jax.eval_shape(rule.update, state, batch, key)
@@ -120,15 +130,18 @@ def test_shapes_and_types_of_scores_metrics_and_state(name, schedule, net_name, 
         assert (scores.shape, scores.dtype) == ((len(batch.y), CLASSES), jnp.float32)
         assert (metrics["loss"].shape, metrics["loss"].dtype) == ((), jnp.float32)
         if "layer_loss" in metrics:
-            assert metrics["layer_loss"].shape == (len(net) if schedule == "rule" else 1,)
+            layers = 1 if schedule == "stages" else len(net) + (schedule == "deep")  # and the output layer
+            assert metrics["layer_loss"].shape == (layers,)
         assert isinstance(state, tuple)
         assert state._fields[:2] == ("params", "opt_state")
         assert signature(new) == signature(state)
 
 
 def test_layer_losses_sum_to_the_loss(looped):
+    weight = getattr(looped.rule.update, "keywords", {}).get("auxiliary_weight", 1.0)
     if "layer_loss" in looped.metrics:
-        np.testing.assert_allclose(looped.metrics["layer_loss"].sum(), looped.metrics["loss"], rtol=1e-6)
+        *others, last = looped.metrics["layer_loss"]
+        np.testing.assert_allclose(last + weight * sum(others), looped.metrics["loss"], rtol=1e-6)
     assert looped.metrics["loss"] > 0
 
 
@@ -211,6 +224,22 @@ def test_vmap_over_seeds_equals_a_python_loop(looped):
     # PEPITA learns from small differences of activities, whose rounding Adam makes the size of a step.
     atol = 1e-4 if isinstance(starts, pepita.State) else 1e-6
     assert_close(ends, jax.tree.map(lambda *leaves: np.stack(leaves), *looped.ends), atol)
+
+
+@pytest.mark.parametrize(("module", "form"), [(mf, "joint"), (bp, "deep")], ids=["mf_joint", "bp_deep"])
+def test_the_auxiliary_weight_may_be_traced_and_vmapped(module, form, batch, key):
+    options, traces = {"net": nets.mlp([6, 9]), "tx": optax.sgd(0.1)}, []
+
+    def stepped(weight):
+        traces.append(weight)
+        rule = module.rule(num_classes=CLASSES, **options, **(FORMS[form] | {"auxiliary_weight": weight}))
+        return rule.update(rule.init(key, batch.x), batch, key)[0].params
+
+    weights, step = jnp.array([0.0, 0.5, 2.0]), jax.jit(stepped)
+    singles = [step(weight) for weight in weights]
+    assert len(traces) == 1
+    assert_close(jax.jit(jax.vmap(stepped))(weights), jax.tree.map(lambda *leaves: np.stack(leaves), *singles))
+    assert not any(equal(*pair) for pair in itertools.pairwise(singles))
 
 
 def test_donating_the_state_changes_nothing(looped):
@@ -339,6 +368,10 @@ def test_empty_layers_are_refused_in_one_line(make):
         {"layer": 3},
         {"layer": 0},
         {"layer": -1, "input_readout": True},
+        {"gradient": "global"},
+        {"gradient": "joint", "layer": 1},
+        {"auxiliary_weight": 0.5},
+        {"auxiliary_weight": jnp.ones(())},
     ],
     ids=str,
 )
@@ -347,6 +380,25 @@ def test_bad_mf_options_are_refused_in_one_line(options):
     assert_refused(lambda: unchecked(nets.mlp([4, 4]), TX, num_classes=CLASSES, **options))
     mf.rule(nets.mlp([4, 4]), TX, num_classes=CLASSES, prediction="sum", sum_includes_input=True, input_readout=True)
     mf.rule(nets.mlp([4, 4]), TX, num_classes=CLASSES, layer=0, input_readout=True)
+    mf.rule(nets.mlp([4, 4]), TX, num_classes=CLASSES, gradient="joint", auxiliary_weight=0.5)
+
+
+def test_options_of_the_ladder_that_do_not_fit_are_refused_in_one_line(batch, key):
+    options = {"net": nets.mlp([4, 4]), "tx": TX}
+    unchecked = inspect.unwrap(bp.rule)
+    for bad in ({"readouts": "all"}, {"auxiliary_weight": 0.5}, {"readouts": "sum", "auxiliary_weight": 0.0}):
+        assert_refused(lambda bad=bad: unchecked(num_classes=CLASSES, **options, **bad))
+    assert_refused(lambda: mf.stages(num_classes=CLASSES, gradient="joint", **options))
+    local, plain, deep = (
+        bp_or_mf.init(key, batch.x, num_classes=CLASSES, **options, **more)
+        for bp_or_mf, more in ((mf, {}), (bp, {}), (bp, {"readouts": "deep"}))
+    )
+    assert_refused(lambda: mf.update(local, batch, key, gradient="joint", layer=1, **options))
+    assert_refused(lambda: mf.update(local, batch, key, auxiliary_weight=0.5, **options))
+    assert_refused(lambda: bp.update(plain, batch, key, readouts="deep", **options))  # there are no M_l
+    assert_refused(lambda: bp.predict(plain, batch.x, net=options["net"], readouts="sum"))
+    bp.update(deep, batch, key, readouts="deep", auxiliary_weight=0.5, **options)  # the control
+    bp.predict(deep, batch.x, net=options["net"], readouts="sum")
 
 
 @pytest.mark.parametrize("name", ["ff", "cafo", "cwc"])

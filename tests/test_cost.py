@@ -26,6 +26,12 @@ SMALL, LARGE = ((784,), (1000, 1000), 10), ((3072,), (2000, 2000, 2000), 10)
         (LARGE, "mf", {}, 28_468_000),
         (LARGE, "mf", {"layer": 3}, 18_204_000),
         ((*LARGE[:2], 100), "mf", {}, 30_088_000),
+        # Own arithmetic: BP or MF as above, and the input gradients and 3 C n_l of each readout that they lack.
+        (SMALL, "mf", {"gradient": "joint"}, 3_628_000 + 1000 * 1000),
+        (LARGE, "mf", {"gradient": "joint"}, 28_468_000 + 2 * 2000 * 2000),
+        (SMALL, "bp", {"readouts": "deep"}, 4_598_000 + 2 * 30_000),
+        (SMALL, "bp", {"readouts": "sum"}, 4_598_000 + 2 * 30_000),
+        (LARGE, "bp", {"readouts": "deep"}, 36_348_000 + 3 * 60_000),
     ],
 )
 def test_counts_are_the_published_ones(case, rule, options, expected):
@@ -84,8 +90,18 @@ def test_every_rule_is_counted():
         assert sum(part.macs for part in found) > sum(forward.values()), rule
 
 
+REFUSED = [
+    ("monoforward", {}),
+    ("cafo", {"part": 3}),
+    ("cafo", {"loss": "l2"}),
+    ("bp", {"readouts": "all"}),
+    ("mf", {"gradient": "global"}),
+    ("mf", {"layer": 1, "gradient": "joint"}),
+]
+
+
 def test_a_rule_or_a_word_that_does_not_exist_is_refused_in_one_line():
-    for rule, options in (("monoforward", {}), ("cafo", {"part": 3}), ("cafo", {"loss": "l2"})):
+    for rule, options in REFUSED:
         with pytest.raises(UsageError) as refused:
             cost.work(rule, MLP, (784,), num_classes=10, batch=1, **options)
         assert "\n" not in str(refused.value)
@@ -101,9 +117,13 @@ GROUPED = (nets.Conv(40, kernel=5, pool="none"), nets.Conv(80, kernel=5, pool="m
 CASES = [
     ("bp", MLP, {}),
     ("bp", CNN, {}),
+    ("bp", MLP, {"readouts": "deep"}),
+    ("bp", CNN, {"readouts": "sum"}),
     ("mf", MLP, {}),
     ("mf", CNN, {}),
     ("mf", MLP, {"layer": 2}),
+    ("mf", MLP, {"gradient": "joint"}),
+    ("mf", CNN, {"gradient": "joint"}),
     ("ff", MLP, {}),
     ("cafo", MLP, {}),
     ("cafo", MAX, {"part": 1}),
@@ -153,7 +173,10 @@ def test_the_compiler_counts_the_same_within_3_percent(rule, net, options):
     ("rule", "options"),
     [
         ("bp", {}),
+        ("bp", {"readouts": "deep"}),
+        ("bp", {"readouts": "sum"}),
         ("mf", {}),
+        ("mf", {"gradient": "joint"}),
         ("feedback", {"mode": "dfa"}),
         ("cafo", {}),
         ("cafo", {"part": 1}),
@@ -184,6 +207,22 @@ def test_adam_on_14_million_weights_moves_0_4_gb():
     rule = fwdonly.bp.rule(nets.mlp([2000] * 3), optax.adam(1e-3), num_classes=10)
     state = jax.eval_shape(rule.init, jax.random.key(0), jax.ShapeDtypeStruct((1, 3072), jnp.float32))
     assert abs(cost.optimizer_bytes(optax.adam(1e-3), state.params) / 0.4e9 - 1) < 0.02  # methods/fairness.md 8.4
+
+
+def test_mf_joint_and_deep_supervision_hold_the_activations_that_mf_lets_go_of():
+    width, batch, depth = 512, 2048, 6
+
+    def held(module, **options):
+        rule = module.rule(nets.mlp([width] * depth), optax.sgd(0.1), num_classes=10, **options)
+        return cost.memory(cost.compile_step(rule, (width,), batch).compiled).value
+
+    local, enough = held(fwdonly.mf), (depth - 1) * batch * width * 4  # MF holds one at least, and others' errors none
+    for module, options in (
+        (fwdonly.bp, {}),
+        (fwdonly.bp, {"readouts": "deep"}),
+        (fwdonly.mf, {"gradient": "joint"}),
+    ):
+        assert held(module, **options) - local > enough
 
 
 def test_a_compiled_step_is_the_rules_update_and_takes_the_states_buffers(batch, key):

@@ -11,6 +11,7 @@ import numpy as np
 import optax
 import pytest
 import reference.bp
+import reference.ladder
 import reference.mf
 from comparing import differ, layers_of, near, weights
 
@@ -46,6 +47,8 @@ def restated(params):
     """Parameters, or gradients, of either rule as the references write them."""
     if isinstance(params, bp.Params):
         layers = layers_of(params)
+        for layer, M in zip(layers[:-1], params.M or (), strict=params.M is not None):
+            layer["M"] = M
     else:
         layers = [weights(layer.block) | {"M": layer.M} for layer in params]
     return [{name: np.asarray(a, np.float64) for name, a in layer.items()} for layer in layers]
@@ -259,6 +262,177 @@ def test_bp_gradients_equal_jax_grad_of_a_loss_written_anew(float64, key):
     expected_loss, expected = jax.value_and_grad(loss)(restated(params))
     np.testing.assert_allclose(metrics["loss"], expected_loss, rtol=1e-12)
     near(restated(gradient), [{k: np.asarray(a) for k, a in layer.items()} for layer in expected], 1e-12)
+
+
+# --- the ladder from BP to MF ----------------------------------------------------------------------------------------
+
+WEIGHT = 0.7  # of the auxiliary losses; not 1, so that where it is applied shows
+RUNGS = {
+    "mf_joint": (
+        mf,
+        {"gradient": "joint", "auxiliary_weight": WEIGHT},
+        partial(reference.ladder.mf_joint, weight=WEIGHT),
+    ),
+    "bp_ds": (bp, {"readouts": "deep", "auxiliary_weight": WEIGHT}, partial(reference.ladder.bp_ds, weight=WEIGHT)),
+    "bp_sum": (bp, {"readouts": "sum"}, reference.ladder.bp_sum),
+}
+
+
+def rung(name, net, shape, dtype=np.float64, tx=None, **start_options):
+    """A state for a rung, the options of its update and its restatement."""
+    module, options, restatement = RUNGS[name]
+    start_options |= {what: options[what] for what in ("readouts",) if what in options}
+    return start(module, net, shape, dtype, tx, **start_options), options, restatement
+
+
+@pytest.mark.parametrize("optimiser", OPTIMISERS)
+@pytest.mark.parametrize(
+    ("name", "dtype", "depth", "input_readout"),
+    [
+        ("mf_joint", np.float64, 1, False),
+        ("mf_joint", np.float64, 3, False),
+        ("mf_joint", np.float64, 3, True),
+        ("mf_joint", np.float32, 3, True),
+        ("bp_ds", np.float64, 1, False),
+        ("bp_ds", np.float64, 3, False),
+        ("bp_ds", np.float32, 3, False),
+        ("bp_sum", np.float64, 1, False),
+        ("bp_sum", np.float64, 3, False),
+    ],
+)
+def test_a_rung_equals_the_restatement(float64, name, dtype, depth, input_readout, optimiser):
+    tx, descend = OPTIMISERS[optimiser]
+    more = {"input_readout": True} if input_readout else {}
+    state, options, restatement = rung(name, nets.mlp(WIDTHS[:depth]), (INPUTS,), dtype, tx, **more)
+    layers = restated(state.params)
+    memories = [{} for _ in layers]
+    assert_follows(
+        update_of(RUNGS[name][0], WIDTHS[:depth], optimiser, **options),
+        lambda layers, x, y: reference.ladder.step(restatement, layers, x, y, descend, memories),
+        state,
+        layers,
+        [FLOAT64_TOLERANCE] * 3 if dtype is np.float64 else [1e-5, 1e-5, 1e-3],
+    )
+
+
+@pytest.mark.parametrize("name", RUNGS)
+def test_a_convolutional_step_of_a_rung_equals_the_restatement(float64, key, name):
+    (tx, descend), net, shape = OPTIMISERS["sgd"], nets.cnn([2, 3]), (6, 5, 2)
+    state, options, restatement = rung(name, net, shape, tx=tx)
+    (x,), (y,) = problem(shape, np.float64)
+    layers = restated(state.params)
+    expected, loss = reference.ladder.step(restatement, layers, x, y, descend, [{} for _ in layers])
+    update = jax.jit(partial(RUNGS[name][0].update, net=net, tx=tx, **options))
+    stepped, metrics = update(state, Batch(jnp.asarray(x), jnp.asarray(y)), key)
+    near(restated(stepped.params), expected, FLOAT64_TOLERANCE)
+    np.testing.assert_allclose(metrics.get("layer_loss", metrics["loss"]), loss, rtol=FLOAT64_TOLERANCE)
+
+
+@pytest.mark.parametrize("name", RUNGS)
+def test_a_rungs_gradient_equals_jax_grad_of_its_loss_written_anew(float64, key, name):
+    net = nets.mlp(WIDTHS)
+    state, options, _ = rung(name, net, (INPUTS,))
+    (x,), (y,) = problem((INPUTS,), np.float64)
+
+    def mean_loss(scores):
+        return (jnp.log(jnp.exp(scores).sum(1)) - scores[jnp.arange(len(y)), y]).sum() / len(y)
+
+    def loss(layers):
+        a, local = jnp.asarray(x), []
+        for layer in layers[: len(net)]:
+            a = jnp.maximum(jnp.einsum("bi,io->bo", a, layer["W"]) + layer["b"][None], 0)
+            local.append(jnp.einsum("bi,ci->bc", a, layer["M"]))
+        if name == "mf_joint":
+            *others, last = map(mean_loss, local)
+            return last + WEIGHT * (others[0] + others[1])
+        s = jnp.einsum("bi,ic->bc", a, layers[-1]["W"]) + layers[-1]["b"][None]
+        if name == "bp_sum":
+            return mean_loss(s + local[0] + local[1] + local[2])
+        return mean_loss(s) + WEIGHT * (mean_loss(local[0]) + mean_loss(local[1]) + mean_loss(local[2]))
+
+    module = RUNGS[name][0]
+    gradient, metrics = module.grads(state.params, Batch(jnp.asarray(x), jnp.asarray(y)), key, net=net, **options)
+    expected_loss, expected = jax.value_and_grad(loss)(restated(state.params))
+    np.testing.assert_allclose(metrics["loss"], expected_loss, rtol=1e-12)  # the weighted one
+    near(restated(gradient), [{k: np.asarray(a) for k, a in layer.items()} for layer in expected], 1e-12)
+
+
+def test_without_weight_deep_supervision_is_bp_and_its_readouts_rest(dense, key):
+    net, _, batch = dense
+    params = start(bp, net, (INPUTS,), np.float64, readouts="deep").params
+    plain, _ = bp.grads(params._replace(M=None), batch, key, net=net)
+    for weight, equal in [(0.0, True), (WEIGHT, False)]:
+        deep, _ = bp.grads(params, batch, key, net=net, readouts="deep", auxiliary_weight=weight)
+        jax.tree.map(partial(np.testing.assert_allclose, rtol=1e-13), (deep.W, deep.b), (plain.W, plain.b))
+        assert differ(deep.blocks, plain.blocks, by=1e-14) != equal
+        assert differ(deep.M, jax.tree.map(jnp.zeros_like, deep.M), by=0) != equal
+
+
+def test_without_weight_mf_joint_is_bp_with_the_last_readout_as_its_output_layer(dense, key):
+    net, state, batch = dense
+    twin = bp.Params(tuple(layer.block for layer in state.params), state.params[-1].M.T, None)
+    plain, metrics = bp.grads(twin, batch, key, net=net)
+    for weight, equal in [(0.0, True), (WEIGHT, False)]:
+        joint, found = mf.grads(state.params, batch, key, net=net, gradient="joint", auxiliary_weight=weight)
+        np.testing.assert_allclose(joint[-1].M.T, plain.W, atol=1e-14)
+        assert differ([layer.block for layer in joint], list(plain.blocks), by=1e-14) != equal
+        assert any(layer.M.any() for layer in joint[:-1]) != equal
+        assert (abs(found["loss"] - metrics["loss"]) < 1e-14) == equal
+
+
+def test_with_weight_one_the_detached_hand_over_alone_tells_mf_from_mf_joint(dense, key):
+    net, state, batch = dense
+    local, found = mf.grads(state.params, batch, key, net=net)
+    joint, metrics = mf.grads(state.params, batch, key, net=net, gradient="joint")
+    jax.tree.map(partial(np.testing.assert_allclose, rtol=1e-14), found, metrics)
+    near([layer.M for layer in joint], [layer.M for layer in local], 1e-13)
+    near(restated(joint)[-1], restated(local)[-1], 1e-13)
+    assert all(differ(*pair, by=1e-4) for pair in zip(joint[:-1], local[:-1], strict=True))
+    assert mf.predict(state, batch.x, net=net).shape == (BATCH, CLASSES)
+
+
+def test_one_layer_with_summed_readouts_is_bp_whose_output_weights_are_the_sum(float64, key):
+    net = nets.mlp(WIDTHS[:1])
+    params = start(bp, net, (INPUTS,), np.float64, readouts="sum").params
+    (x,), (y,) = problem((INPUTS,), np.float64)
+    batch = Batch(jnp.asarray(x), jnp.asarray(y))
+    merged = params._replace(W=params.W + params.M[0].T, M=None)
+    both, metrics = bp.grads(params, batch, key, net=net, readouts="sum")
+    one, expected = bp.grads(merged, batch, key, net=net)
+    np.testing.assert_allclose(metrics["loss"], expected["loss"], rtol=1e-13)
+    np.testing.assert_allclose(both.M[0].T, one.W, atol=1e-14)
+    near(both._replace(M=None), one, 1e-13)
+    assert differ(one, bp.grads(params._replace(M=None), batch, key, net=net)[0])
+
+
+def test_what_the_rungs_predict_with(float64):
+    net = nets.mlp(WIDTHS)
+    (x,), _ = problem((INPUTS,), np.float64)
+    state = start(bp, net, (INPUTS,), np.float64, readouts="sum")
+    scores = {
+        how: np.asarray(bp.predict(state, jnp.asarray(x), net=net, readouts=how)) for how in ("output", "deep", "sum")
+    }
+    plain = state._replace(params=state.params._replace(M=None))
+    np.testing.assert_array_equal(scores["output"], bp.predict(plain, jnp.asarray(x), net=net))
+    np.testing.assert_array_equal(scores["deep"], scores["output"])
+    np.testing.assert_allclose(scores["sum"], reference.ladder.summed_scores(restated(state.params), x), rtol=1e-12)
+    assert differ(scores["sum"], scores["output"])
+    for how, expected in scores.items():  # and as `rule` binds them
+        rule = bp.rule(net, optax.sgd(1), num_classes=CLASSES, readouts=how)
+        np.testing.assert_array_equal(rule.predict(state, jnp.asarray(x)), expected)
+
+
+@pytest.mark.parametrize("net", [nets.mlp(WIDTHS), nets.cnn([2, 3])], ids=["mlp", "cnn"])
+def test_rungs_start_where_bp_and_mf_start_with_the_same_key(key, net):
+    options = {"net": net, "tx": optax.sgd(1), "num_classes": CLASSES}
+    x = jnp.ones((1, 8, 9, 1))
+    plain, local = (module.init(key, x, **options).params for module in (bp, mf))
+    assert plain.M is None
+    for how in ("deep", "sum"):
+        params = bp.init(key, x, readouts=how, **options).params
+        jax.tree.map(np.testing.assert_array_equal, params._replace(M=None), plain)
+        jax.tree.map(np.testing.assert_array_equal, list(params.M), [layer.M for layer in local])
+        assert len(params.M) == len(net)
 
 
 # --- start values ----------------------------------------------------------------------------------------------------

@@ -22,10 +22,11 @@ def layers_of(params):
     """The parameters (or gradients, or updates) of a rule by layer, the output layer of BP last.
 
     Of Cascaded-Forward, where blocks are fixed, these are the heads; of Forward-Forward the blocks, since its head is
-    one softmax over all layers.
+    one softmax over all layers. A readout of BP belongs to its block.
     """
     if isinstance(params, bp.Params):
-        return [*params.blocks, (params.W, params.b)]
+        blocks = params.blocks if params.M is None else zip(params.blocks, params.M, strict=True)
+        return [*blocks, (params.W, params.b)]
     if isinstance(params, cafo.Params):
         return list(params.heads)
     return [own.block if isinstance(own, ff.Layer) else own for own in params]
@@ -33,6 +34,9 @@ def layers_of(params):
 
 def put_layers(params, layers):
     """The inverse: parameters with the given layers."""
+    if isinstance(params, bp.Params) and params.M is not None:
+        blocks, M = zip(*layers[:-1], strict=True)
+        return bp.Params(blocks, *layers[-1], M)
     if isinstance(params, bp.Params):
         return bp.Params(tuple(layers[:-1]), *layers[-1])
     if isinstance(params, cafo.Params):
@@ -52,6 +56,7 @@ LOCAL = [
     ("feedback", {"mode": "drtp"}),
 ]
 GLOBAL = [("bp", {}), ("pepita", {}), ("foton", {}), ("feedback", {"mode": "fa"})]  # all of them use the output's error
+GLOBAL += [("mf", {"gradient": "joint"}), ("bp", {"readouts": "deep"}), ("bp", {"readouts": "sum"})]
 CASES = [pytest.param(*case, id="_".join([case[0], *map(str, case[1].values())])) for case in LOCAL + GLOBAL]
 TX = optax.adam(0.01)
 FIXED = {"F": "pepita, foton", "B": "feedback"}
@@ -85,8 +90,8 @@ def start(module, net, batch, key, tx=TX, **options):
 def case(name, options, net, batch, key):
     """(state, f): a start state, and f(params, batch) = gradients and updates by layer, compiled once."""
     module = fwdonly.RULES[name]
-    state = start(module, net, batch, key, **options)
-    own = {"num_classes": CLASSES} if name == "cwc" else {} if name == "mf" else options
+    state = start(module, net, batch, key, **{k: v for k, v in options.items() if k != "gradient"})
+    own = {"num_classes": CLASSES} if name == "cwc" else {k: v for k, v in options.items() if k != "input_readout"}
 
     sent = {what: getattr(state, what) for what, rules in FIXED.items() if name in rules}
 

@@ -27,6 +27,7 @@ def result() -> Result:
         history=history,
         epochs=np.array([3, 2, 1]),
         kept_epoch=np.array([3, 1, 0]),
+        target_epoch=np.array([0, 0, 0]),
         val_loss=np.array([0.4, 0.7, nan]),
         val_accuracy=np.array([0.9, 0.7, nan]),
         test_loss=np.array([0.45, 0.72, nan]),
@@ -59,6 +60,42 @@ def test_the_table_has_every_seed_and_says_how_many_the_mean_covers(result):
     assert rows[3][header.index("test %")] == "79.50 ± 12.02"
     assert [row[header.index("softmax test %")] for row in rows] == ["70.00", "50.00", "-", "60.00 ± 14.14"]
     assert report.markdown(header, rows).count("\n") == 6
+
+
+def alone(value: float, seconds: float, note: str = "", status: str = "measured") -> dict:
+    """A reading of one run of a board that idles at 60 W."""
+    joules = {"value": value, "unit": "J", "status": status, "source": "nvml_counter", "reason": None, "derived": False}
+    part = {"name": "GPU-a", "idle": joules | {"value": 60.0}, "utilisation": 0.5, "about": {}, "notes": []}
+    own = {"energy": joules, "net": joules | {"value": value - 60 * seconds}, "seconds": joules | {"value": seconds}}
+    return own | {"mean_power": joules, "parts": [part], "opinions": {}, "notes": [note] if note else []}
+
+
+def test_runs_trained_alone_have_their_own_seconds_and_energy_in_the_table(result):
+    summary = results.summarise("mf", [4, 5, 6], result)
+    for run, seconds, energy in zip(summary["runs"], (40.0, 50.0, 20.0), (4000.0, 6000.0, 1000.0), strict=True):
+        run |= {"train_seconds": seconds, "energy": alone(energy, seconds, "other processes" if energy == 6000 else "")}
+    header, rows = report.table_rows([summary])
+    columns = {name: [row[header.index(name)] for row in rows] for name in ("train s", "energy J", "net J")}
+    assert columns["train s"] == ["40.0", "50.0", "20.0", "45.0 ± 7.1"]  # the seed that diverged is not counted
+    assert columns["energy J"] == ["4000", "6000", "1000", "5000 ± 1414"]
+    assert columns["net J"][:2] == ["1600", "3000"]
+    notes = "\n".join(report.footnotes([summary]))
+    assert report.ALONE in notes and report.FOOTNOTE not in notes
+    assert report.METERED_ALONE in notes and report.METERED not in notes
+    assert "MF: energy measured (nvml_counter); GPU-a idle 60 W, busy 50 %; 1 of 3 windows under 30 s" in notes
+    assert "other processes (1 of 3 runs)" in notes
+    summary["runs"][0]["energy"] = alone(1.0, 40.0, status="estimated")
+    assert "energy of 1 runs estimated (nvml_counter) and of 2 runs measured" in report.footnotes([summary])[-1]
+
+
+def test_rules_of_which_the_same_is_said_share_a_footnote(result):
+    first, second = (results.summarise(rule, [4, 5, 6], result) for rule in ("mf", "bp"))
+    for run in (*first["runs"], *second["runs"]):
+        run |= {"train_seconds": 40.0, "energy": alone(4000.0, 40.0)}
+    third = results.summarise("ff", [4, 5, 6], result) | {"label": "FF, greedy"}
+    lines = report.footnotes([first, second, third])
+    assert [line.split(":")[0] for line in lines[-2:]] == ["MF, BP", "FF, greedy"]
+    assert report.ALONE in lines and report.FOOTNOTE in lines
 
 
 def test_metrics_leave_out_epochs_that_were_not_trained_and_survive_the_file(result, tmp_path):

@@ -62,6 +62,7 @@ def same_result(a, b) -> bool:
                 equal_nan=True,
             )
             for name in a.history
+            if name != "seconds"
         )
     )
 
@@ -259,6 +260,69 @@ def test_best_accuracy_keeps_the_first_of_equals_and_accuracy_can_be_monitored(t
     plan = Plan(epochs=6, batch_size=20, patience=2, monitor="accuracy", keep="best_loss")
     by_accuracy = fit(scripted(right_below_ln2), zeros, plan, split=split)
     assert (by_accuracy.epochs, by_accuracy.kept_epoch) == (4, 4)
+
+
+def test_a_run_ends_at_the_second_validation_in_a_row_that_reaches_the_target(tiny):
+    zeros, split = all_zero_but_some_training_labels(tiny)
+    right_below_ln2 = [1.0, 0.6, 0.9, 0.5, 0.4, 0.4]  # accuracy 0 1 0 1 1 1: one alone does not do
+    plan = Plan(epochs=6, batch_size=20, target=1.0, keep="last")
+    result = fit(scripted(right_below_ln2), zeros, plan, split=split)
+    assert (result.epochs, result.target_epoch, result.kept_epoch) == (5, 4, 5)
+    never = fit(scripted([1.0, 0.6, 1.0, 0.6]), zeros, dataclasses.replace(plan, epochs=4), split=split)
+    assert (never.epochs, never.target_epoch) == (4, 0)
+    whole = fit(scripted(right_below_ln2), zeros, dataclasses.replace(plan, target=None), split=split)
+    assert (whole.epochs, whole.target_epoch) == (6, 0)
+    with pytest.raises(UsageError, match="target is an accuracy"):
+        Plan(target=95.0)
+
+
+def test_the_target_ends_a_run_in_whatever_stage_and_counts_the_epochs_of_all(tiny):
+    plan = Plan(epochs=4, batch_size=20, keep="last", target=0.3)  # four classes; the input's readout reaches it
+    make = functools.partial(sweep, mf_stages, tiny, plan, seeds=[0, 1], how="map")
+    result = make(hyper={"learning_rate": [0.05, 1e-7]})
+    alone = fit(mf_stages(0.05), tiny, plan)
+    assert 0 < result.target_epoch[0] == alone.target_epoch and result.epochs[0] == result.target_epoch[0] + 1
+    accuracy = result.history["val_accuracy"][:, 0]
+    first = next(i for i in range(len(accuracy) - 1) if (accuracy[i : i + 2] >= 0.3).all())
+    assert result.target_epoch[0] == first + 1
+    assert result.target_epoch[1] in (0, *range(1, 13)) and len(result.history["stage"]) >= 12
+
+
+@pytest.mark.parametrize("how", ["map", "vmap"])
+def test_a_callback_may_end_single_runs_for_good(tiny, how):
+    plan = Plan(epochs=3, batch_size=20, chunk_steps=3)
+
+    def ends_the_first_after_two_epochs(progress):
+        return np.array([progress.stage == 0 and progress.epoch >= 2, False])
+
+    make = functools.partial(sweep, mf_stages, tiny, plan, seeds=[0, 1], how=how, hyper={"learning_rate": 0.01})
+    result, whole = make(callback=ends_the_first_after_two_epochs), make()
+    assert list(result.epochs) == [2, 9] and list(whole.epochs) == [9, 9] and result.finished
+    assert identical(jax.tree.map(lambda a: a[1], result.state), jax.tree.map(lambda a: a[1], whole.state))
+    assert np.isnan(result.history["val_loss"][2:, 0]).all()
+    np.testing.assert_array_equal(result.history["val_loss"][:2, 0], whole.history["val_loss"][:2, 0])
+    with pytest.raises(UsageError, match="truth values"):
+        make(callback=lambda _: np.array([True, False, False]))
+
+
+def test_without_a_test_the_test_set_is_not_read_and_validation_numbers_are_those_of_the_history(tiny):
+    plan = Plan(epochs=3, batch_size=20)
+    poisoned = dataclasses.replace(tiny, x_test=255 - tiny.x_test, y_test=3 - tiny.y_test)
+    tested, untested = fit(MF, tiny, plan), fit(MF, poisoned, plan, test=False)
+    assert identical(tested.state, untested.state) and np.isnan([untested.test_accuracy, untested.test_loss]).all()
+    for name in ("val_loss", "val_accuracy"):
+        assert getattr(untested, name) == getattr(tested, name) == untested.history[name][untested.kept_epoch - 1]
+    none = dataclasses.replace(tiny, x_test=tiny.x_test[:0], y_test=tiny.y_test[:0])
+    assert identical(fit(MF, none, plan, test=False).state, tested.state)
+    assert fit(MF, poisoned, plan).test_accuracy != tested.test_accuracy  # control: with a test it is read
+
+
+def test_the_history_tells_the_seconds_of_every_validation(tiny):
+    seen = []
+    result = fit(MF, tiny, Plan(epochs=3, batch_size=20), callback=seen.append)
+    seconds = result.history["seconds"]
+    assert (np.diff(seconds) > 0).all() and seconds[-1] == pytest.approx(result.train_seconds)
+    np.testing.assert_allclose(seconds, [p.seconds for p in seen if p.record is not None])
 
 
 def test_a_stage_starts_from_the_kept_state_and_trains_its_layer_alone(tiny):

@@ -1,0 +1,176 @@
+"""Any rule against any other: the same blocks, data, seeds and stopping; paired statistics, verdicts and a report."""
+
+import dataclasses
+import json
+import shlex
+import sys
+from pathlib import Path
+from typing import Any, Literal
+
+import _common
+import tyro
+from _rules import RULES, TUNED, arm_of, options_of
+
+from fwdonly import LearningRule, UsageError, report, results
+
+Protocol = Literal["own-convergence", "matched-passes", "to-target"]
+
+
+@dataclasses.dataclass(frozen=True)
+class Options(_common.Shared):
+    """Compare learning rules under one protocol, paired by seed, and say what is decided.
+
+    Every run is trained by itself, the rules taking turns; settings that are not searched here come from a search on
+    the embedded images (tune.py). Ends in a table of verdicts and writes a result folder with report.html. Ctrl-C
+    leaves a folder that --resume continues; finished runs are not repeated.
+    """
+
+    rules: tuple[Literal[tuple(RULES)], ...] = ("mf", "bp")  # ty: ignore[invalid-type-form]
+    """Two or more, on one network: an MLP (bp, bp-deep, bp-sum, mf, mf-joint, mf-greedy, mf-greedy-m0, ff, pepita,
+    foton, fa, dfa, drtp), CaFo's CNN (cafo, cafo-dfa, bp-cafo) or CwC's (cwc, bp-cwc)."""
+    protocol: Protocol = "own-convergence"
+    """own-convergence: one stopping rule for all, per stage where a rule has stages; best state restored.
+    matched-passes: --passes over the data for every rule, all its stages together, and no early stopping; last state.
+    to-target: until two validations in a row reach --target; runs that miss it by the cap count as misses."""
+    passes: int = 30
+    """For matched-passes; stages share them, the first ones get one more where they do not divide."""
+    reference: Literal[(None, *RULES)] = None  # ty: ignore[invalid-type-form]
+    """The rule that the others are compared with. None: a bp among the rules, otherwise the last one."""
+    margin: float = 0.25
+    """Percentage points of accuracy that count as no difference."""
+    cost_margin: float = 5.0
+    """Percent of seconds, energy or passes that count as no difference."""
+    widths: tuple[int, ...] = (1000, 1000)
+    """Widths of the hidden layers of the MLP."""
+    channels: tuple[int, ...] = (32, 128, 512)
+    """Channels of the CNN's blocks."""
+    set: tuple[str, ...] = ()
+    """RULE='OPTIONS': options of the rule's own script, such as mf='--learning-rate 1e-3 --prediction sum'."""
+    tuned: tuple[Path, ...] = ()
+    """Result folders of tune.py, whose best settings to take."""
+    seeds: int = 5
+    """Number of seeds; claims need 10 or more."""
+    alone: bool = True
+    """Train every run by itself. --no-alone: a rule's seeds together, faster on a GPU, but then no run has seconds and
+    energy of its own, and only accuracies and passes are compared."""
+    epochs: int = 100
+    """Cap on the epochs; of every stage, where a rule trains in stages."""
+    patience: int | None = 10
+    """Stop after this many epochs without a better validation loss (or accuracy). None: train to the cap."""
+    keep: _common.Keep = "best_loss"
+    """The state that is kept and tested: of the epoch with the best validation loss or accuracy, or the last one."""
+
+
+def arms(options: Options) -> list[_common.Arm]:
+    """The rules, stopped as the protocol says."""
+    said = _said(options)
+    made = [arm_of(rule, options_of(rule, _shared(options), *said.get(rule, ()))) for rule in options.rules]
+    networks = {arm.network.removesuffix(" relu"): arm.name for arm in made}
+    if len(networks) > 1:
+        found = ", ".join(f"{name} trains {network}" for network, name in networks.items())
+        raise UsageError(f"rules are compared on one network; {found}")
+    return [_matched(arm, options.passes) for arm in made] if options.protocol == "matched-passes" else made
+
+
+def _shared(options: Options) -> Options:
+    if options.protocol == "matched-passes":
+        return dataclasses.replace(options, patience=None, keep="last", target=None, epochs=options.passes)
+    if options.protocol == "to-target":
+        return dataclasses.replace(options, patience=None, keep="last")
+    return options
+
+
+def _matched(arm: _common.Arm, passes: int) -> _common.Arm:
+    """The arm with its passes shared out among its stages."""
+    made = arm.build(_common.Setting(arm.options, 10, arm.options.learning_rate, 1))
+    count = 1 if isinstance(made, LearningRule) else len(made)
+    if passes < count:
+        raise UsageError(f"{arm.name} trains in {count} stages; give it at least as many --passes; got {passes}")
+    epochs = [passes // count + (stage < passes % count) for stage in range(count)]
+    stages = tuple({"epochs": own, "patience": None, "keep": "last"} for own in epochs)
+    return arm._replace(options=dataclasses.replace(arm.options, epochs=max(epochs)), stages=stages)
+
+
+def _said(options: Options) -> dict[str, list[str]]:
+    """What is said of single rules: the defaults, over them the searches, over them --set."""
+    said = {rule: shlex.split(TUNED.get(rule, "")) for rule in options.rules}
+    for folder in options.tuned:
+        try:
+            found = json.loads((folder / "best.json").read_text(encoding="utf-8"))
+            rule, words = found["rule"], found["options"]
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise UsageError(f"{folder} is not a result folder of tune.py ({error}); give one that is") from error
+        if rule not in options.rules:
+            raise UsageError(f"{folder} holds settings of {rule}, which is not among --rules {' '.join(options.rules)}")
+        said[rule] += words
+    for text in options.set:
+        rule, equals, words = text.partition("=")
+        if not equals or rule not in options.rules:
+            raise UsageError(f"--set is RULE='OPTIONS' with a rule among {', '.join(options.rules)}; got {text!r}")
+        said[rule] += shlex.split(words)
+    return said
+
+
+def protocol(options: Options) -> dict[str, Any]:
+    """What the report must know."""
+    reference = options.reference or next((rule for rule in options.rules if rule.startswith("bp")), options.rules[-1])
+    if reference not in options.rules:
+        raise UsageError(f"--reference {reference} is not among --rules {' '.join(options.rules)}")
+    cap = f"at most {options.epochs} epochs, of every stage where it has stages"
+    waits = (
+        f"{options.patience} epochs without a better validation {options.monitor}" if options.patience else "the cap"
+    )
+    words = {
+        "own-convergence": f"Every rule trains until {waits} (minimum improvement {options.min_delta:g}; {cap}); the "
+        f"state with the {options.keep.replace('_', ' ')} is tested.",
+        "matched-passes": f"Every rule uses each training image {options.passes} times, all its stages together, "
+        "without early stopping; the last state is tested. Rules in stages update each layer less often.",
+        "to-target": "Every rule trains until two validations in a row reach "
+        f"{100 * (options.target or 0):g} % accuracy ({cap}); its cost is that until the first of the two.",
+    }[options.protocol]
+    return {
+        "name": options.protocol,
+        "reference": reference,
+        "words": words,
+        "target": options.target if options.protocol == "to-target" else None,
+        "passes": options.passes if options.protocol == "matched-passes" else None,
+        "margin_points": options.margin,
+        "margin_percent": options.cost_margin,
+    }
+
+
+def check(options: Options) -> None:
+    """Refuse what no comparison can use."""
+    if len(options.rules) < 2 or len(set(options.rules)) < len(options.rules):
+        raise UsageError(f"--rules needs two or more different rules; got {' '.join(options.rules)}")
+    if options.protocol == "to-target" and options.target is None:
+        raise UsageError("--protocol to-target needs --target, a validation accuracy such as 0.95, fixed beforehand")
+    if options.protocol != "to-target" and options.target is not None:
+        raise UsageError(f"--target belongs to --protocol to-target; leave it out of {options.protocol}")
+    if options.passes < 1:
+        raise UsageError(f"--passes must be at least 1; got {options.passes}")
+    for name in ("margin", "cost_margin"):
+        if not 0 < getattr(options, name) < float("inf"):
+            raise UsageError(f"--{name.replace('_', '-')} must be above 0; got {getattr(options, name)}")
+
+
+def finish(folder: Path) -> None:
+    """Say what is decided, and write the report."""
+    results.write_text(folder / "report.html", report.html([folder]))
+    results.write_text(folder / "report.md", report.markdown_report([folder]))
+    for questions in report.answers([report.load(folder)]):
+        rows = [[question.rule, question.quantity, question.sentence] for question in questions]
+        report.print_table(
+            "Verdicts, paired by seed, corrected for their number (Holm)", ["rule", "of", "verdict"], rows
+        )
+
+
+def main() -> int:
+    """Parse, train, compare."""
+    options = tyro.cli(Options)
+    check(options)
+    return _common.run("compare", options, arms(options), protocol=protocol(options), finish=finish)
+
+
+if __name__ == "__main__":
+    sys.exit(_common.well_behaved(main))

@@ -1,0 +1,513 @@
+"""Two rules compared over seeds: what the runs decide, what they do not, and one sentence that says which.
+
+The pair is two runs of one seed. Differences of accuracies are in points, those of costs relative, from log ratios.
+"No difference" is a test of its own (equivalence, at a margin stated beforehand); a large p is not equality.
+A missing value is None or NaN, and what is left out is named. Needs SciPy: ``pip install 'fwdonly[stats]'``.
+"""
+
+import dataclasses
+import importlib
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal, NamedTuple, TypeVar
+
+import numpy as np
+
+from .base import UsageError
+
+CLAIM = 10
+"""Pairs that a claim takes at least: with 5, no two-sided sign-flip test can fall below 0.06."""
+
+Value = float | int | None
+Interval = tuple[float, float]
+
+
+class Mean(NamedTuple):
+    """``n`` values; ``mean`` is None without any, ``sd`` (n - 1) and ``interval`` (Student's t) below two."""
+
+    n: int
+    mean: float | None
+    sd: float | None
+    interval: Interval | None
+    left_out: int
+
+
+@dataclasses.dataclass(frozen=True)
+class Paired:
+    """Rule ``ours`` against rule ``theirs``, paired by seed.
+
+    Attributes:
+        quantity: such as "accuracy", "time", "energy", "memory", "passes", or "energy per pass".
+        unit: of the numbers.
+        seeds: of the pairs.
+        left_out: the seeds that make no pair, and why.
+    """
+
+    quantity: str
+    unit: str
+    ours: str
+    theirs: str
+    seeds: tuple[int, ...]
+    left_out: tuple[str, ...]
+
+    @property
+    def n(self) -> int:
+        """Pairs."""
+        return len(self.seeds)
+
+    def as_json(self) -> dict[str, Any]:
+        """Plain JSON types."""
+        return {**dataclasses.asdict(self), "n": self.n}
+
+
+@dataclasses.dataclass(frozen=True)
+class Difference(Paired):
+    """A difference in points, or a relative change in %, 100 (exp(mean log ratio) - 1). None is what cannot be had.
+
+    Attributes:
+        relative: from log ratios; ``sd`` is then theirs.
+        margin: the largest difference that does not matter, in ``unit``, stated beforehand. Of relative changes it is
+            log(1 + margin / 100) either way, so that exchanging the rules changes nothing.
+        confidence: of ``interval`` and ``bootstrap``.
+        each: one difference per pair.
+        sd: of the paired differences (n - 1).
+        interval: Student's t, from two pairs on. Without spread it is the mean twice.
+        equivalence_interval: the same at 90 %: inside the margin if and only if ``equivalence_p`` < 0.05.
+        bootstrap: see `bootstrap_t`.
+        p: two-sided paired t test of "no difference".
+        sign_flip_p: of the same by flipping signs, free of the normal law; exact up to 13 pairs, then 10,000 flips.
+        equivalence_p: the larger of two one-sided t tests of "the difference is at least the margin".
+        p_holm: corrected for the other questions by `holm`, as is ``equivalence_p_holm``.
+        reason: why there is no pair.
+    """
+
+    relative: bool
+    margin: float | int
+    confidence: float
+    each: tuple[float, ...] = ()
+    mean: float | None = None
+    sd: float | None = None
+    interval: Interval | None = None
+    equivalence_interval: Interval | None = None
+    bootstrap: Interval | None = None
+    p: float | None = None
+    sign_flip_p: float | None = None
+    equivalence_p: float | None = None
+    p_holm: float | None = None
+    equivalence_p_holm: float | None = None
+    reason: str | None = None
+
+
+@dataclasses.dataclass(frozen=True)
+class Reach(Paired):
+    """Cost to a target, where a run that never reached it costs more than any that did.
+
+    Attributes:
+        reached: runs that reached the target, ours and theirs, of n each.
+        medians: ours and theirs, with misses at infinity; None is infinity.
+        wins: pairs in which ours costs less; in ``losses`` it costs more. The rest are ties, such as both missed.
+        p: exact two-sided sign test of wins against losses; None without a pair. ``p_holm``: see `holm`.
+    """
+
+    reached: tuple[int, int]
+    medians: tuple[float | None, float | None]
+    wins: int
+    losses: int
+    p: float | None
+    p_holm: float | None = None
+
+
+@dataclasses.dataclass(frozen=True)
+class Reproduction:
+    """Measured runs against a published mean, in one unit.
+
+    Attributes:
+        margin: the largest difference that does not matter.
+        difference: measured minus published; None without a value.
+        interval: of the difference, at 90 %; None below two values or without spread.
+        method: "welch", or "one-sample": the published sd or n is not known, and its mean was taken as exact.
+        equivalence_p: two one-sided tests at the margin.
+        outcome: "reproduced" if and only if the interval lies inside the margin.
+        why: not reproduced. "differs": the interval lies outside the margin; else "not decided".
+    """
+
+    measured: Mean
+    published: float | int
+    margin: float | int
+    difference: float | None
+    interval: Interval | None
+    method: Literal["welch", "one-sample"]
+    equivalence_p: float | None
+    outcome: Literal["reproduced", "not reproduced"]
+    why: Literal["differs", "not decided"] | None
+
+    def as_json(self) -> dict[str, Any]:
+        """Plain JSON types."""
+        return {**dataclasses.asdict(self), "measured": self.measured._asdict()}
+
+
+def mean_interval(values: Sequence[Value], *, confidence: float = 0.95) -> Mean:
+    """Mean, standard deviation (n - 1) and Student's t interval; None and NaN are left out and counted.
+
+    Raises:
+        UsageError: an infinite value, a confidence that is none, or no SciPy.
+    """
+    _check(confidence=confidence)
+    x = np.array([_finite(value) for value in values if not _missing(value)])
+    n, left_out = len(x), len(values) - len(x)
+    if n < 2:
+        return Mean(n, float(x[0]) if n else None, None, None, left_out)
+    mean, sd = float(x.mean()), 0.0 if np.ptp(x) == 0 else float(x.std(ddof=1))
+    return Mean(n, mean, sd, _t_interval(mean, sd / math.sqrt(n), n - 1, confidence), left_out)
+
+
+def paired(
+    quantity: str,
+    ours: Mapping[int, Value],
+    theirs: Mapping[int, Value],
+    *,
+    relative: bool,
+    margin: float | int,
+    names: tuple[str, str] = ("ours", "theirs"),
+    unit: str = "points",
+    confidence: float = 0.95,
+    resamples: int = 10_000,
+    reason: str | None = None,
+) -> Difference:
+    """The difference of two rules, paired by seed.
+
+    Student's t takes the differences (or log ratios) to be normal and the pairs independent: one window, one pair.
+    Where all differences are the same there is no spread for it: the interval is the mean twice, and p values are
+    those of flipping signs, 2 / 2^n (1 if the mean is 0) and 1 / 2^n for equivalence (1 outside the margin).
+
+    Args:
+        quantity: what is compared.
+        ours: value by seed; accuracies in percent. None and NaN are missing, as of a run that diverged.
+        theirs: likewise.
+        relative: compare by ratios (time, energy, memory, passes), not differences (accuracy).
+        margin: the largest difference that does not matter, in points or %.
+        names: of the two rules.
+        unit: of a difference that is not relative.
+        confidence: of the intervals.
+        resamples: of the bootstrap.
+        reason: why values are missing, if the caller knows better, such as "no power sensor".
+
+    Raises:
+        UsageError: no seed in common, a ratio of values that are not positive, an infinite value, accuracies that
+            look like fractions, a margin or confidence that is none, or no SciPy.
+    """
+    _check(margin=margin, confidence=confidence)
+    seeds, a, b, left_out = _pairs(ours, theirs, names)
+    start = Difference(quantity, "%" if relative else unit, *names, seeds, left_out, relative, margin, confidence)
+    n = len(seeds)
+    if n == 0:
+        return dataclasses.replace(start, reason=reason or "no seed has a value of both rules")
+    if relative and min(a.min(), b.min()) <= 0:
+        at = seeds[int(np.argmax((a <= 0) | (b <= 0)))]
+        raise UsageError(f"a relative change of {quantity} needs values above 0; mend or drop seed {at}")
+    if start.unit == "points":
+        _check_percent(quantity, [*a, *b])
+    x, y = (np.log(a), np.log(b)) if relative else (a, b)
+    d = x - y
+    noise = 1e-12 * max(1.0, float(np.abs([x, y]).max()))  # 98.3 - 98.1 is not 97.5 - 97.3 in binary
+    if np.ptp(d) <= noise:
+        d = np.full(n, 0.0 if abs(d.mean()) <= noise else d[0])
+    shown = lambda value: float(100 * np.expm1(value) if relative else value)
+    pair = lambda interval: interval and (shown(interval[0]), shown(interval[1]))
+    start = dataclasses.replace(start, each=tuple(map(shown, d)), mean=shown(d.mean()))
+    if n < 2:
+        return start
+    flips = _stats().permutation_test(  # of one sample: flips signs
+        (d,),
+        lambda sample, axis: np.mean(sample, axis=axis),
+        permutation_type="samples",
+        vectorized=True,
+        n_resamples=10_000,
+        rng=np.random.default_rng(0),
+    )
+    sign_flip_p = float(flips.pvalue)
+    bound = math.log1p(margin / 100) if relative else float(margin)
+    found = mean_interval(d.tolist(), confidence=confidence)
+    mean, sd = float(d.mean()), found.sd or 0.0
+    p, equivalence_p = _p_values(mean, sd / math.sqrt(n), n - 1, bound)
+    if sd == 0:
+        p, equivalence_p = sign_flip_p, 0.5**n if abs(mean) < bound else 1.0
+    return dataclasses.replace(
+        start,
+        sd=sd,
+        interval=pair(found.interval),
+        equivalence_interval=pair(_t_interval(mean, sd / math.sqrt(n), n - 1, 0.9)),
+        bootstrap=pair(bootstrap_t(d.tolist(), confidence=confidence, resamples=resamples)),
+        p=float(p),
+        sign_flip_p=sign_flip_p,
+        equivalence_p=float(equivalence_p),
+    )
+
+
+def bootstrap_t(
+    values: Sequence[float | int], *, confidence: float = 0.95, resamples: int = 10_000, seed: int = 0
+) -> Interval | None:
+    """Studentised bootstrap interval of a mean: the t of resamples takes the place of Student's table.
+
+    SciPy has percentile, basic and BCa, all of which are too narrow for ten values. None below five values, and where
+    so many resamples are without spread that a bound is infinite.
+    """
+    x, n = np.array(values, dtype=float), len(values)
+    if n < 5 or np.ptp(x) == 0:
+        return None
+    drawn = x[np.random.default_rng(seed).integers(n, size=(resamples, n))]
+    shift, sd = drawn.mean(axis=1) - x.mean(), drawn.std(axis=1, ddof=1)
+    sd[np.ptp(drawn, axis=1) == 0] = 0.0
+    with np.errstate(divide="ignore", invalid="ignore"):
+        t = np.sort(np.nan_to_num(shift / sd, nan=0.0, posinf=np.inf, neginf=-np.inf))
+    tail = max(round(resamples * (1 - confidence) / 2), 1)
+    low, high = (float(x.mean() - t[at] * x.std(ddof=1)) for at in (-tail, tail - 1))
+    return (low, high) if math.isfinite(low) and math.isfinite(high) else None
+
+
+def to_target(
+    quantity: str,
+    ours: Mapping[int, Value],
+    theirs: Mapping[int, Value],
+    *,
+    names: tuple[str, str] = ("ours", "theirs"),
+    unit: str = "",
+) -> Reach:
+    """Cost to a target, paired by seed; None is a run that never reached it, and NaN a cost that is not known.
+
+    Assumes one target and one cap for both rules. Misses count as infinite and are never dropped: the successes alone
+    are the easy seeds, and the rule that misses more would keep the fewest of them.
+
+    Raises:
+        UsageError: no seed in common, a negative cost, or no SciPy.
+    """
+    costs = [{seed: math.inf if cost is None else cost for seed, cost in side.items()} for side in (ours, theirs)]
+    seeds, a, b, left_out = _pairs(costs[0], costs[1], names, infinite=True)
+    if seeds and min(a.min(), b.min()) < 0:
+        raise UsageError(f"a cost to a target is not negative; mend {quantity} of {names[0]} and {names[1]}")
+    wins, losses = int((a < b).sum()), int((a > b).sum())
+    reached = (int(np.isfinite(a).sum()), int(np.isfinite(b).sum()))
+    p = None if not seeds else 1.0 if wins == losses else float(_stats().binomtest(wins, wins + losses).pvalue)
+    return Reach(quantity, unit, *names, seeds, left_out, reached, (_median(a), _median(b)), wins, losses, p)
+
+
+def against_published(
+    values: Sequence[Value],
+    mean: float | int,
+    sd: Value,
+    n: int | None,
+    *,
+    margin: float | int,
+    unit: str = "points",
+) -> Reproduction:
+    """Whether measured runs reproduce a published ``mean`` ± ``sd`` (n - 1) over ``n`` runs, within a margin.
+
+    By Welch's interval of the difference, unpaired. Without ``sd`` or with ``n`` below two the published mean is taken
+    as exact, which makes the interval too narrow. A published mean of few runs may be too vague for any outcome but
+    "not decided", however many runs are measured.
+
+    Raises:
+        UsageError: numbers that are not finite, a margin or sd that is none, accuracies that look like fractions, or
+            no SciPy.
+    """
+    _check(margin=margin)
+    if sd is not None and not (math.isfinite(sd) and sd >= 0):
+        raise UsageError(f"a standard deviation is not negative; got {sd}; give None if none was published")
+    ours, mean = mean_interval(values), _finite(mean)
+    if unit == "points":
+        _check_percent("accuracy", [mean, *(value for value in values if not _missing(value))])
+    welch = sd is not None and n is not None and n > 1
+    theirs = sd**2 / n if welch else 0.0
+    difference = None if ours.mean is None else ours.mean - mean
+    interval = p = None
+    if difference is not None and ours.sd is not None and (variance := ours.sd**2 / ours.n + theirs) > 0:
+        df = variance**2 / ((ours.sd**2 / ours.n) ** 2 / (ours.n - 1) + (theirs**2 / (n - 1) if welch else 0.0))
+        interval = _t_interval(difference, math.sqrt(variance), df, 0.9)
+        p = float(_p_values(difference, math.sqrt(variance), df, margin)[1])
+    inside = interval is not None and -margin < interval[0] and interval[1] < margin
+    outside = interval is not None and (interval[1] < -margin or interval[0] > margin)
+    why = None if inside else "differs" if outside else "not decided"
+    outcome, method = "reproduced" if inside else "not reproduced", "welch" if welch else "one-sample"
+    return Reproduction(ours, mean, margin, difference, interval, method, p, outcome, why)
+
+
+_Question = TypeVar("_Question", Difference, Reach, Difference | Reach)
+
+
+def holm(questions: Sequence[_Question]) -> tuple[_Question, ...]:
+    """The questions of one family, declared beforehand, with corrected p values.
+
+    The chance that any of the sentences is wrong, of a difference or of equivalence, is then at most the level it is
+    tested at. Holm's procedure with Shaffer's count (1986): p values from small to large, each times the number of
+    questions that still have a test to come. A question without p values counts: it was asked.
+
+    Why: a difference cannot be 0 and at least the margin, so each question has at most one true null hypothesis. When
+    the first of the true ones is rejected, wrongly, each of the k true ones is still to come and each in a question of
+    its own; so the smallest of their p values was times at least k and is below level / k with at most that
+    probability. Two families, one of differences and one of equivalences, would be wrong up to twice as often: some
+    questions err in the one, some in the other. One family of all tests would keep the level, but counts the null
+    hypotheses twice.
+    """
+    fields = ("p", "equivalence_p")
+    tests = [(getattr(question, name, None), i, name) for i, question in enumerate(questions) for name in fields]
+    tests = [(p, i, name) for p, i, name in tests if p is not None]
+    to_come = [max(1, sum(i == at for _, at, _ in tests)) for i in range(len(questions))]
+    corrected: list[dict[str, float]] = [{} for _ in questions]
+    level = 0.0
+    for p, i, name in sorted(tests):
+        level = max(level, min(1.0, p * sum(count > 0 for count in to_come)))
+        corrected[i][f"{name}_holm"] = level
+        to_come[i] -= 1
+    return tuple(dataclasses.replace(question, **found) for question, found in zip(questions, corrected, strict=True))
+
+
+_VERBS = {
+    **dict.fromkeys(("time", "memory"), ("takes", "less", "more")),
+    "energy": ("uses", "less", "more"),
+    **dict.fromkeys(("passes", "epochs", "steps"), ("needs", "fewer", "more")),
+}
+
+
+def verdict(question: Difference | Reach, alpha: float = 0.05) -> str:
+    """One sentence that says what is decided, at the corrected p values where `holm` gave some.
+
+    It ends with "no claim" where something is decided from fewer than `CLAIM` seeds.
+    """
+    n, out, p = question.n, len(question.left_out), _corrected(question, "p")
+    equivalence = _corrected(question, "equivalence_p")
+    notes = f"; {out} seed{'s' * (out > 1)} left out" if out else ""
+    decided = notes + (f"; fewer than {CLAIM} seeds: no claim" if n < CLAIM else "")
+    undecided = f"{question.quantity}: not decided with {n} seed{'s' * (n > 1)}"
+    if min(question.p or 1, getattr(question, "equivalence_p", None) or 1) <= alpha:
+        notes = f"; not after correction for the other questions{notes}"  # of use where nothing is decided
+    words = next((_VERBS[word] for word in question.quantity.split() if word in _VERBS), ("has", "lower", "higher"))
+    if isinstance(question, Reach):
+        if p is None:
+            return f"{question.quantity} unavailable: no seed has a cost of both rules{notes}"
+        medians = ["never" if m is None else f"{m:.4g} {question.unit}".strip() for m in question.medians]
+        facts = f"reached {question.reached[0]} of {n} against {question.reached[1]} of {n}, "
+        facts += f"median {medians[0]} against {medians[1]}, sign test p {p:.2g}"
+        if p > alpha:
+            won = f"{question.ours} {words[1]} in {question.wins} of {n}, {words[2]} in {question.losses}"
+            return f"{undecided} ({won}; {facts}){notes}"
+        word, count = (words[1], question.wins) if question.wins > question.losses else (words[2], question.losses)
+        said = f"{words[0]} {word} {question.quantity} to the target than {question.theirs} in {count} of {n} seeds"
+        return f"{question.ours} {said} ({facts}){decided}"
+
+    mean, interval, unit = question.mean, question.interval, question.unit
+    if mean is None:
+        return f"{question.quantity} unavailable: {question.reason}{notes}"
+    if p is None or interval is None:
+        return f"{undecided} ({_show(mean, 2)} {unit}){notes}"
+    equivalent = equivalence is not None and equivalence <= alpha
+    if p > alpha:
+        size = f"{_show(mean, _places(interval))} {unit}"
+        around = f"{100 * question.confidence:g} % interval {_span(interval)}"
+        if not equivalent or question.sd == 0:
+            around = f"{size}, {'the same in every pair' if question.sd == 0 else around}"
+        if not equivalent:
+            return f"{undecided} ({around}){notes}"
+        if max(-interval[0], interval[1]) >= question.margin and question.equivalence_interval:
+            around += f", 90 % {_span(question.equivalence_interval)}"  # the one that this test goes by
+        what = "" if question.quantity == "accuracy" else f" in {question.quantity}"
+        said = f"no difference{what} larger than {question.margin:g} {unit} from {question.theirs}"
+        return f"{question.ours}: {said} ({around}){decided}"
+    sign, size = math.copysign(1, mean), f"{_show(abs(mean), _places(interval))} {unit}"
+    around = f"{100 * question.confidence:g} % interval {_span(interval, sign)}"
+    around = "the same in every pair" if question.sd == 0 else around
+    smaller = f": smaller than the margin of {question.margin:g} {unit}" if equivalent else ""
+    if question.quantity.endswith("accuracy"):
+        kind = question.quantity.removesuffix("accuracy").strip()
+        said = f"is {size} {'more' if sign > 0 else 'less'} accurate than {question.theirs}{f' in {kind}' * bool(kind)}"
+    else:
+        said = f"{words[0]} {size} {words[2 if sign > 0 else 1]} {question.quantity} than {question.theirs}"
+    return f"{question.ours} {said}, {around}{smaller}{decided}"
+
+
+def _stats() -> Any:
+    try:
+        return importlib.import_module("scipy.stats")
+    except ImportError as error:
+        raise UsageError("comparing rules needs scipy: pip install 'fwdonly[stats]'") from error
+
+
+def _t_interval(mean: float, error: float, df: float | int, confidence: float) -> Interval:
+    reach = float(_stats().t.ppf((1 + confidence) / 2, df)) * error
+    return (mean - reach, mean + reach)
+
+
+def _p_values(mean: Any, error: Any, df: Any, margin: Any) -> tuple[Any, Any]:
+    """Two-sided p of "0", and of two one-sided tests "at least the margin"; numbers or arrays."""
+    t = _stats().t
+    with np.errstate(divide="ignore", invalid="ignore"):
+        return 2 * t.sf(np.abs(mean) / error, df), t.sf((margin - np.abs(mean)) / error, df)
+
+
+def _pairs(
+    ours: Mapping[int, Value], theirs: Mapping[int, Value], names: tuple[str, str], *, infinite: bool = False
+) -> tuple[tuple[int, ...], np.ndarray, np.ndarray, tuple[str, ...]]:
+    """Seeds with both values, the values, and what is left out."""
+    if not set(ours) & set(theirs):
+        raise UsageError(f"{names[0]} and {names[1]} have no seed in common; run both with the same seeds")
+    seeds, left_out = [], []
+    for seed in sorted(set(ours) | set(theirs)):
+        faults = [
+            f"{name} {'has no value' if seed in side else 'was not run'}"
+            for name, side in zip(names, (ours, theirs), strict=True)
+            if _missing(side.get(seed))
+        ]
+        if faults:
+            left_out.append(f"seed {seed}: {', '.join(faults)}")
+        else:
+            seeds.append(seed)
+    number: Any = float if infinite else _finite
+    a, b = (np.array([number(side[seed]) for seed in seeds]) for side in (ours, theirs))
+    return tuple(seeds), a, b, tuple(left_out)
+
+
+def _corrected(question: Difference | Reach, name: str) -> float | None:
+    corrected = getattr(question, f"{name}_holm", None)
+    return getattr(question, name, None) if corrected is None else corrected
+
+
+def _median(costs: np.ndarray) -> float | None:
+    median = float(np.median(costs)) if len(costs) else math.inf
+    return median if math.isfinite(median) else None
+
+
+def _missing(value: Value) -> bool:
+    return value is None or math.isnan(value)
+
+
+def _finite(value: Any) -> float:
+    if not math.isfinite(value):
+        raise UsageError(f"a measured value is finite; got {value}; give None for what is missing")
+    return float(value)
+
+
+def _check(margin: float | int = 1, confidence: float = 0.95) -> None:
+    if not (math.isfinite(margin) and margin > 0):
+        raise UsageError(f"a margin is the largest difference that does not matter, above 0; got {margin}")
+    if not 0 < confidence < 1:
+        raise UsageError(f"a confidence lies between 0 and 1; got {confidence}; 95 % is 0.95")
+
+
+def _check_percent(quantity: str, values: Sequence[Any]) -> None:
+    """Fractions would turn a margin of 0.25 points into one of 25, and any two rules into equals."""
+    if 0 < max(values) < 1 or min(values) < 0 or max(values) > 100:
+        raise UsageError(f"{quantity} is in percent, of which differences are points; multiply fractions by 100")
+
+
+def _show(value: float, places: int) -> str:
+    return f"{round(value, places) + 0.0:.{places}f}"  # + 0.0: no "-0.00"
+
+
+def _places(interval: Interval | None) -> int:
+    """Two digits of half the interval's width."""
+    half = (interval[1] - interval[0]) / 2 if interval else 0.0
+    return min(max(1 - math.floor(math.log10(half)), 0), 4) if half > 0 else 2
+
+
+def _span(interval: Interval, sign: float = 1.0) -> str:
+    low, high = sorted(sign * bound for bound in interval)
+    return f"{_show(low, _places(interval))} to {_show(high, _places(interval))}"

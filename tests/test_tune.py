@@ -1,0 +1,230 @@
+"""The search: what a trial is worth, that it never sees the test set, resumption, groups, and bad input."""
+
+import dataclasses
+import os
+import platform
+
+import numpy as np
+import optax
+import pytest
+
+from fwdonly import Plan, UsageError, data, mf, nets, sweep, tune
+from fwdonly import train as loop
+
+optuna = pytest.importorskip("optuna")
+pytestmark = pytest.mark.usefixtures("quick_compilation")
+
+PLAN = Plan(epochs=4, batch_size=20, keep="best_loss")
+SPACE = {"learning_rate": tune.Range(1e-4, 1.0), "weight_decay": tune.Range(1e-6, 1e-3)}
+
+
+@pytest.fixture(scope="module")
+def tiny() -> data.Dataset:
+    """Noisy class templates: 200 training and 60 test images of 6x6, four classes."""
+    rng = np.random.default_rng(0)
+    templates = rng.integers(0, 160, (4, 6, 6, 1))
+    y = np.tile(np.arange(4, dtype=np.int32), 65)
+    x = (templates[y] + rng.integers(0, 96, (260, 6, 6, 1))).astype(np.uint8)
+    return data.Dataset("tiny", "made here", x[:200], y[:200], x[200:], y[200:], 4)
+
+
+def rule_of(width):
+    def rule(learning_rate, weight_decay=0.0):
+        tx = optax.adamw(learning_rate, weight_decay=weight_decay)
+        return mf.rule(nets.mlp([width]), tx, num_classes=4)
+
+    return rule
+
+
+RULE = {width: rule_of(width) for width in (8, 12)}  # one function each: equal functions share compiled programs
+
+
+def make(width=8):
+    return RULE[width], PLAN
+
+
+def search(tiny, **more):
+    return tune.tune(make, SPACE, tiny, **{"trials": 8, "seeds": [5, 6], "parallel": 3, "name": "s"} | more)
+
+
+def table(study):
+    """Settings and values of the trials that were told, in the order in which they were asked for."""
+    told = [t for t in study.trials if t.state.name in ("COMPLETE", "PRUNED")]
+    return [(t.params, t.state.name, t.value, t.user_attrs["per_seed"]) for t in told]
+
+
+def test_a_trial_is_worth_the_mean_validation_accuracy_of_its_seeds(tiny):
+    study = search(tiny, prune=False)
+    assert len(study.trials) == 8 and {t.state.name for t in study.trials} == {"COMPLETE"}
+    for trial in study.trials[:4]:
+        plain = sweep(RULE[8], tiny, PLAN, seeds=[5, 6], hyper=trial.params)
+        np.testing.assert_array_equal(plain.val_accuracy, trial.user_attrs["per_seed"])
+        assert trial.value == pytest.approx(plain.val_accuracy.mean())
+        assert trial.user_attrs["epochs"] == [4, 4] and trial.user_attrs["train_seconds"] > 0
+    best = tune.best(study)
+    assert best.value == max(t.value for t in study.trials)
+    assert len({t.value for t in study.trials}) > 1  # control: the settings matter
+
+
+def test_the_test_set_decides_nothing_and_a_leaking_objective_is_caught(tiny, monkeypatch):
+    poisoned = dataclasses.replace(tiny, x_test=255 - tiny.x_test, y_test=3 - tiny.y_test)
+    monkeypatch.setattr(data.Dataset, "digest", "the same")  # which test images there are is part of it
+    assert table(search(tiny)) == table(search(poisoned))
+
+    def leaks(*args, **more):
+        result = sweep(*args, **more | {"test": True})
+        return dataclasses.replace(result, val_accuracy=result.test_accuracy)
+
+    monkeypatch.setattr(tune, "sweep", leaks)
+    assert table(search(tiny)) != table(search(poisoned))
+
+
+def test_several_trials_and_seeds_are_one_sweep_of_at_most_three_programs(tiny, monkeypatch):
+    loop._program.cache_clear()
+    sizes = []
+
+    def counts(*args, **more):
+        sizes.append(len(more["seeds"]))
+        return sweep(*args, **more)
+
+    monkeypatch.setattr(tune, "sweep", counts)
+    search(tiny, name="programs")  # 8 trials: the last round is one short
+    assert sizes == [3 * 2] * 3 and 0 < loop._program.cache_info().currsize <= 3
+
+
+def test_settings_that_change_shapes_are_grouped(tiny):
+    loop._program.cache_clear()
+    study = tune.tune(make, SPACE | {"width": (8, 12)}, tiny, trials=6, seeds=[5], parallel=6, prune=False)
+    widths = [trial.params["width"] for trial in study.trials]
+    assert len(set(widths)) == 2 and loop._program.cache_info().currsize <= 6
+    for trial in study.trials[:3]:
+        numbers = {name: trial.params[name] for name in SPACE}
+        plain = sweep(RULE[trial.params["width"]], tiny, PLAN, seeds=[5], hyper=numbers)
+        np.testing.assert_array_equal(plain.val_accuracy, trial.user_attrs["per_seed"])
+
+
+def test_choices_may_be_tuples(tiny):
+    seen = []
+
+    def remembers(widths):
+        seen.append(widths)
+        return make()
+
+    space = {"learning_rate": tune.Range(1e-3, 1e-1), "widths": ((8,), (8, 8))}
+    study = tune.tune(remembers, space, tiny, trials=4, seeds=[5], parallel=4, first={"widths": (8, 8)})
+    assert set(seen) <= {(8,), (8, 8)} and (8, 8) in seen and study.trials[0].params["widths"] == "json:[8, 8]"
+
+
+def test_pruning_ends_hopeless_trials_early_and_changes_no_other(tiny):
+    pruned, whole = search(tiny, trials=16, name="p"), search(tiny, trials=16, name="p", prune=False)
+    early = [t for t in pruned.trials if t.state.name == "PRUNED"]
+    assert early and all(max(t.user_attrs["epochs"]) < 4 for t in early)
+    median = np.median([t.value for t in whole.trials])
+    assert all(t.value < median for t in early)
+    for one, other in zip(pruned.trials[:6], whole.trials[:6], strict=True):  # before anything is pruned
+        assert one.params == other.params and one.value == other.value
+
+
+def test_a_diverged_seed_counts_as_nothing_right(tiny):
+    space = {"learning_rate": tune.Range(1e35, 1e38)}
+
+    def diverges():
+        return lambda learning_rate: mf.rule(nets.mlp([8]), optax.sgd(learning_rate), num_classes=4), PLAN
+
+    study = tune.tune(diverges, space, tiny, trials=1, seeds=[5, 6], parallel=1)
+    assert study.trials[0].value == 0.0 and study.trials[0].user_attrs["per_seed"] == [None, None]
+
+
+def test_the_first_trial_is_what_was_asked_for_moved_into_the_space(tiny):
+    study = search(tiny, trials=1, first={"learning_rate": 0.01, "weight_decay": 0.0, "unknown": 1})
+    assert study.trials[0].params == {"learning_rate": 0.01, "weight_decay": 1e-6}
+
+
+@pytest.mark.parametrize("kind", ["journal", "sqlite"])
+def test_a_search_that_was_stopped_equals_one_that_was_not(tiny, tmp_path, kind):
+    storage = {"journal": str(tmp_path / "study.journal"), "sqlite": f"sqlite:///{tmp_path}/study.db"}[kind]
+    calls = []
+
+    def stops_within_the_second_round(progress):
+        calls.append(progress)
+        return len(calls) == 6  # a round has four reports: in the middle of the second one
+
+    search(tiny, storage=storage, watch=stops_within_the_second_round)
+    stored = optuna.load_study(study_name="s", storage=tune.open_storage(storage))
+    assert len(table(stored)) == 3 and [t.state.name for t in stored.trials].count("RUNNING") == 3
+    for trial in stored.trials[3:]:  # as if that process had died
+        stored._storage.set_trial_user_attr(trial._trial_id, "worker", [platform.node(), 2**22 + 1])
+    seen = []
+    resumed = search(tiny, storage=storage, callback=lambda found: seen.append(found.done) and None)
+    assert seen == [6, 8] and table(resumed) == table(search(tiny))
+    before = len(resumed.trials)
+    assert len(search(tiny, storage=storage).trials) == before  # finished: nothing is trained
+    with pytest.raises(UsageError, match="begun with another seeds"):
+        search(tiny, storage=storage, seeds=[7, 8])
+
+
+def test_trials_of_a_living_worker_are_left_alone(tiny, tmp_path):
+    storage = str(tmp_path / "study.journal")
+    search(tiny, storage=storage, trials=3)
+    study = optuna.load_study(study_name="s", storage=tune.open_storage(storage))
+    theirs = study.ask(
+        {name: optuna.distributions.FloatDistribution(*own[:2], log=True) for name, own in SPACE.items()}
+    )
+    theirs.set_user_attr("worker", [platform.node(), os.getppid()])
+    found = search(tiny, storage=storage)
+    assert found.trials[theirs.number].state.name == "RUNNING" and len(table(found)) == 7  # and theirs is the eighth
+
+
+def test_the_callback_may_end_the_search(tiny):
+    assert len(search(tiny, callback=lambda found: found.done >= 3).trials) == 3
+
+
+@pytest.mark.parametrize(
+    ("more", "words"),
+    [
+        ({"trials": 0}, "trials must be at least 1"),
+        ({"seeds": []}, "seeds must be at least 1"),
+        ({"seeds": [1, 1]}, "must differ"),
+        ({"parallel": 0}, "parallel must be at least 1"),
+        ({"storage": "/nowhere/at/all/study.journal"}, "cannot open the storage"),
+        ({"storage": "sqlite:////nowhere/at/all.db"}, "cannot open the storage"),
+        ({"storage": "nonsense://host/name"}, "cannot open the storage"),
+    ],
+)
+def test_a_search_that_cannot_be_is_refused_in_one_line(tiny, more, words):
+    with pytest.raises(UsageError, match=words) as caught:
+        search(tiny, **more)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("space", "words"),
+    [
+        ({}, "nothing to search"),
+        ({"learning_rate": tune.Range(1.0, 0.1)}, "low < high"),
+        ({"learning_rate": tune.Range(0.0, 0.1)}, "low > 0"),
+        ({"width": ()}, "no choices"),
+    ],
+)
+def test_a_space_without_room_is_refused(tiny, space, words):
+    with pytest.raises(UsageError, match=words):
+        tune.tune(make, space, tiny, trials=1)
+
+
+def test_without_optuna_the_extra_is_named(tiny, monkeypatch):
+    import builtins
+    import importlib
+
+    def missing(name, *args):
+        if name.startswith("optuna"):
+            raise ImportError(name)
+        return builtins.__import__(name, *args)
+
+    monkeypatch.setattr(importlib, "import_module", missing)
+    with pytest.raises(UsageError, match=r"fwdonly\[tune\]"):
+        search(tiny)
+
+
+def test_no_study_without_a_complete_trial_has_a_best_one(tiny):
+    with pytest.raises(UsageError, match="no complete trial"):
+        tune.best(optuna.create_study())
