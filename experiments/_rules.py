@@ -70,8 +70,11 @@ RULES: dict[str, Rule] = {
     "bp-cwc": Rule("BP", "ff_cnn", "--compare --bp.optimizer adamw", _ADAM, twin=True),
 }
 
-TUNED: dict[str, str] = {}
-"""Settings from searches with tune.py on the embedded images; commands in README.md."""
+TUNED: dict[str, str] = {
+    "bp": "--learning-rate 0.0012 --weight-decay 1e-6",
+    "mf": "--learning-rate 0.0021762316 --weight-decay 1.208e-6",
+}
+"""Settings from searches with tune.py on the embedded images (see README.md); other rules have their script's own."""
 
 
 def words(rule: str, values: Mapping[str, Any]) -> list[str]:
