@@ -401,7 +401,11 @@ def run(
     if finish is not None:
         finish(folder)
     names = ["config.json", "summary.json", "metrics.csv", "table.md", "learning_curves.png"]
-    more = [name for name in ("alignment.png", "power.csv", "power.png", "report.html") if (folder / name).exists()]
+    more = [
+        name
+        for name in ("alignment.png", "power.csv", "power.png", "report.html", "report.md")
+        if (folder / name).exists()
+    ]
     print(f"results: {folder}/ ({', '.join([*names, *more])})")
     return 3 if diverged else 0
 

@@ -61,9 +61,12 @@ PUBLISHED = {
 def _remeasured(
     dataset: str, mf: tuple[float, float], bp: tuple[float, float] | None = None
 ) -> dict[str, dict[str, Any]]:
-    """Protocol A of the authors' re-measurement (2026): one stopping rule for the whole net or for each stage."""
+    """Protocol A of the authors' re-measurement (2026): one stopping rule for the whole net or for each stage.
+
+    Which weights are tested still differs there: MF's last ones, BP's of the best validation accuracy.
+    """
     published = PUBLISHED[dataset]
-    stopping = {"epochs": 100, "patience": 20, "min_delta": 0.0, "monitor": "loss", "keep": "best_loss"}
+    stopping = {"epochs": 100, "patience": 20, "min_delta": 0.0, "monitor": "loss"}
     of_mf = {"learning_rate": mf[0], "weight_decay": mf[1], "input_readout": True, "preset": f"{dataset}_2026"}
     of_bp = {} if bp is None else {"learning_rate": bp[0], "weight_decay": bp[1]}
     return {

@@ -35,7 +35,7 @@ class Options:
     first_seed: int = 0
     """The seeds are first-seed, first-seed + 1, ..."""
     margin: float = 0.5
-    """Percentage points that count as no difference (epochs: twice as many epochs)."""
+    """Percentage points that count as no difference; twice this number of epochs does."""
     quick: bool = False
     """Three epochs and seeds; rows on MNIST on 5,000 embedded images. Shows that all runs, reproduces nothing: every
     cell ends as not run, with the number it gave."""
@@ -119,8 +119,8 @@ def train(words: list[str], folder: Path) -> str | None:
     sys.stderr.write(done.stderr)
     if done.returncode == 130:
         return "interrupted"
-    lines = done.stderr.strip().splitlines()
-    return None if done.returncode in (0, 3) else (lines or [f"exit code {done.returncode}"])[-1]
+    lines = done.stderr.strip().splitlines() or [f"exit code {done.returncode}"]
+    return None if done.returncode in (0, 3) else lines[-1].removeprefix("error: ")
 
 
 def finished(folder: Path) -> bool:
@@ -142,7 +142,8 @@ def cell(run: Run, own: Cell, folder: Path, why: str | None, options: Options) -
         "published": f"{own.value:g}{spread}" + (" (repeated seed)" if own.repeated else ""),
         "measured": "-",
         "difference": "-",
-        "outcome": "-" if options.list else f"not run: {why}" if why else "not run",
+        "outcome": "-" if options.list else f"not run: {why.split('. ')[0]}" if why else "not run",
+        "why": why,
         "values": None,
         "statistics": None,
     }
@@ -180,7 +181,7 @@ def tell(folder: Path, options: Options, source: str, found: list[dict[str, Any]
     """Write what there is so far."""
     rows = [[record[name] for name in COLUMNS] for record in found]
     about = "Difference: measured minus published, 90 % interval. Reproduced: it lies within "
-    about += f"{options.margin:g} points ({2 * options.margin:g} epochs)."
+    about += f"{options.margin:g} points, of epochs within {2 * options.margin:g}."
     heading = f"{options.table}: {source}"
     results.write_text(folder / "reproduction.md", "\n".join([heading, "", report.markdown(COLUMNS, rows), about, ""]))
     content = {

@@ -33,7 +33,7 @@ ALONE = (
 )
 
 SHORTEST = 30.0
-"""Seconds below which the energy of a window decides nothing."""
+"""Seconds below which the energy of a window decides nothing, and its time supports no claim."""
 
 
 class Folder(NamedTuple):
@@ -87,11 +87,15 @@ class Question(NamedTuple):
     quantity: str
     answer: stats.Difference | stats.Reach | None
     reason: str | None = None
+    note: str | None = None
+    """What weakens the answer."""
 
     @property
     def sentence(self) -> str:
         """What is decided."""
-        return f"{self.quantity}: not compared; {self.reason}" if self.answer is None else stats.verdict(self.answer)
+        if self.answer is None:
+            return f"{self.quantity}: not compared; {self.reason}"
+        return stats.verdict(self.answer) + (f"; {self.note}" if self.note else "")
 
 
 def load(folder: Path | str) -> Folder:
@@ -210,13 +214,14 @@ def _questions_of(folder: Folder, rule: Summary, reference: Summary) -> list[Que
             reason = f"it is {known[0]:g} in every run"
         if reason is None and min(known, default=1) <= 0:
             reason = "it is 0 in a run"
-        if reason is not None:
-            found.append(Question(*names, quantity, None, reason))
-        elif target:
-            found.append(Question(*names, quantity, stats.to_target(quantity, ours, theirs, names=names, unit=unit)))
-        else:
+        answer, note = None, None
+        if reason is None and target:
+            answer = stats.to_target(quantity, ours, theirs, names=names, unit=unit)
+        elif reason is None:
             answer = _paired(quantity, [ours, theirs], names, relative=True, margin=margins[1])
-            found.append(Question(*names, quantity, answer))
+        if quantity == "time" and min(known, default=SHORTEST) < SHORTEST:
+            note = f"no claim: a run took {min(known):.2g} s, and times under {SHORTEST:g} s vary with what else the machine does"
+        found.append(Question(*names, quantity, answer, reason, note))
     return found
 
 
