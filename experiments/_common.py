@@ -42,9 +42,9 @@ from fwdonly import (
     results,
     sweep,
 )
-from fwdonly.base import one_line
+from fwdonly.base import first_difference, one_line
 from fwdonly.energy import Intensity, Meter
-from fwdonly.quantity import total
+from fwdonly.quantity import Quantity, total
 from fwdonly.train import check_classes, steps_per_epoch
 
 Optimizer = Literal["adam", "adamw", "sgd", "momentum"]
@@ -217,6 +217,8 @@ class Arm(NamedTuple):
     """This rule's settings; they may differ from the other arms' in how it is optimised and stopped, not in data."""
     network: str
     """In words, for tables and figures."""
+    net: Any
+    """Its blocks, or a function of the number of classes that gives them."""
     stages: tuple[dict[str, Any], ...] = ()
     """Where the plans of single stages differ from the options."""
     about: Mapping[str, Any] = MappingProxyType({})
@@ -233,6 +235,7 @@ def bp_arm(options: Options, bp_options: BPOptions, net: Any, network: str, **st
         lambda setting: bp.rule(net, setting.tx, num_classes=setting.num_classes, **start),
         Options(**values),
         network,
+        net,
     )
 
 
@@ -316,20 +319,13 @@ def run(
     print(
         f"data: {dataset.name}, {len(dataset.x_train):,} + {len(dataset.x_test):,} images, {dataset.source}", flush=True
     )
-    seeds = range(options.first_seed, options.first_seed + options.seeds)
+    seeds = list(range(options.first_seed, options.first_seed + options.seeds))
     split = split_of(options, dataset, seeds)
     rules = [rule_maker(arm, arm_plan, dataset, split) for arm, arm_plan in zip(arms, plans, strict=True)]
     config = configuration(script, arms, dataset, split) | ({"protocol": protocol} if protocol else {})
     heading = title(arms, dataset, rules)
     folder = open_folder(script, options, dataset, config)
-    found = Found(folder, config, heading, protocol, [arm.name for arm in arms], list(seeds))
-    abouts = [{**arm.about, "network": arm.network} for arm in arms]
-    if options.alone:
-        costs = [
-            stage_costs(make(arm.options.learning_rate), p, dataset)
-            for arm, p, make in zip(arms, plans, rules, strict=True)
-        ]
-        abouts = [about | {"memory": memory} for about, (memory, _) in zip(abouts, costs, strict=True)]
+    found = Found(folder, config, heading, protocol, [arm.name for arm in arms], seeds)
 
     def train(at: int, numbers: range, **more: Any) -> Result:
         return sweep(
@@ -343,23 +339,26 @@ def run(
             **more,
         )
 
+    todo = [
+        (at, numbers)
+        for at, numbers in turns(len(arms), len(seeds), options.alone)
+        if not found.has(arms[at].name, [seeds[i] for i in numbers])
+    ]
+    ready: dict[int, StageCosts] = {}
     with interruptible() as interrupted:
         if metering is not None:
             metering.hurry = interrupted
-        todo = [
-            turn
-            for turn in turns(len(arms), len(seeds), options.alone)
-            if not found.has(arms[turn[0]].name, [seeds[i] for i in turn[1]])
-        ]
         for number, (at, numbers) in enumerate(todo, start=1):
             arm, own = arms[at], [seeds[i] for i in numbers]
-            checkpoint = folder / (f"{arm.name}-{own[0]}" if options.alone else arm.name)
-            checkpoint = checkpoint.with_name(checkpoint.name + ".checkpoint.npz")
-            name = arm.name.upper()
+            name, checkpoint = arm.name.upper(), folder / f"{arm.name}.checkpoint.npz"
+            compile_seconds = 0.0
             if options.alone:
                 name += f" seed {own[0]} (run {number} of {len(todo)})"
-                if number <= len(arms):  # compiles, and executes once: what comes first would be slower
-                    train(at, numbers, callback=lambda _: True)
+                checkpoint = folder / f"{arm.name}-{own[0]}.checkpoint.npz"
+                if at not in ready:  # compiles, and executes once: what comes first would be slower
+                    first = train(at, numbers, callback=lambda _: True)
+                    compile_seconds = first.compile_seconds
+                    ready[at] = stage_costs(rules[at](arm.options.learning_rate), plans[at], dataset, first)
             with Reporter(name, quiet=options.quiet, stop=interrupted) as reporter:
                 result = train(
                     at,
@@ -370,25 +369,29 @@ def run(
                     resume=not (options.alone and options.energy),
                     meter=metering,
                 )
-            summary: results.Summary = results.summarise(arm.name, own, result, intensity) | abouts[at]
-            if options.alone:
-                images = steps_per_epoch(plans[at], split[0].shape[-1]) * (plans[at].batch_size or split[0].shape[-1])
-                record: dict[str, Any]
-                for record in summary["runs"]:
-                    parts = zip(costs[at][1], record["stage_epochs"], strict=False)
-                    spent = [flop.times(images * epochs, "FLOP") for flop, epochs in parts]
-                    record |= {"images": images * record["epochs"], "arithmetic": total(spent, "FLOP").as_json()}
             if result.finished or not options.alone:
-                found.add(summary, results.metric_rows(arm.name, own, result), results.power_rows(arm.name, result))
+                summary = results.summarise(arm.name, own, result, intensity)
+                summary |= {**arm.about, "network": arm.network}
+                summary["compile_seconds"] += compile_seconds
+                if options.alone:
+                    images = steps_per_epoch(plans[at], split[0].shape[-1])
+                    images *= plans[at].batch_size or split[0].shape[-1]
+                    add_costs(summary, ready[at], images, sum(part.shape[-1] for part in split))
+                rows = results.metric_rows(arm.name, own, result)
+                found.add(summary, rows, results.power_rows(arm.name, own, result))
                 found.write()
             if not result.finished:
                 break
             checkpoint.unlink(missing_ok=True)
-    summaries = found.summaries
-    report.print_table(heading, *report.table_rows(summaries))
-    print("\n".join(report.footnotes(summaries)))
+    return conclude(found, finish)
+
+
+def conclude(found: "Found", finish: Callable[[Path], None] | None) -> int:
+    """Print the table and what is to be said of it; the exit code."""
+    report.print_table(found.heading, *report.table_rows(found.summaries))
+    print("\n".join(report.footnotes(found.summaries)))
     diverged = False
-    for summary in summaries:
+    for summary in found.summaries:
         gone = [str(record["seed"]) for record in summary["runs"] if record["diverged"]]
         if gone:
             diverged = True
@@ -396,18 +399,58 @@ def run(
             mend = "try a lower learning rate (in a closed form, a larger ridge)"
             print(f"warning: the loss of {which} became NaN or infinite; {mend}", file=sys.stderr)
     if not found.finished:
-        print(f"interrupted; the table is partial. Continue with:\n  {resume_command(folder)}")
+        print(f"interrupted; the table is partial. Continue with:\n  {resume_command(found.folder)}")
         return 130
     if finish is not None:
-        finish(folder)
+        finish(found.folder)
     names = ["config.json", "summary.json", "metrics.csv", "table.md", "learning_curves.png"]
-    more = [
-        name
-        for name in ("alignment.png", "power.csv", "power.png", "report.html", "report.md")
-        if (folder / name).exists()
-    ]
-    print(f"results: {folder}/ ({', '.join([*names, *more])})")
+    more = ("alignment.png", "power.csv", "power.png", "report.html", "report.md")
+    names += [name for name in more if (found.folder / name).exists()]
+    print(f"results: {found.folder}/ ({', '.join(names)})")
     return 3 if diverged else 0
+
+
+class StageCosts(NamedTuple):
+    """What training takes by the compiler's account."""
+
+    memory: Quantity
+    """Of one step, of the largest stage."""
+    step: list[Quantity]
+    """FLOP per image and step, of every stage."""
+    features: list[Quantity | None]
+    """FLOP per image for the features of frozen layers, where a stage keeps them: spent once."""
+
+
+def stage_costs(
+    made: LearningRule | Sequence[LearningRule], plan: Plan, dataset: data.Dataset, first: Result
+) -> StageCosts:
+    """The costs of every stage, as the first training did it."""
+    memories, steps, features = [], [], []
+    shape, batch = dataset.x_train.shape[1:], plan.batch_size or len(dataset.y_train)
+    stages = (made,) if isinstance(made, LearningRule) else made
+    for rule, kept in zip(stages, first.features_kept, strict=True):
+        step = cost.compile_step(rule, shape, batch, kept=kept)
+        memories.append(cost.memory(step.compiled))
+        steps.append(cost.flops(step.compiled).times(1 / batch, "FLOP"))
+        once = None
+        if kept and rule.frozen is not None:
+            x = jax.ShapeDtypeStruct((batch, *shape), jnp.float32)
+            features_of = jax.jit(rule.frozen.features).lower(step.state_shape, x).compile()
+            once = cost.flops(features_of).times(1 / batch, "FLOP")
+        features.append(once)
+    missing = next((memory for memory in memories if memory.value is None), None)
+    return StageCosts(missing or max(memories, key=lambda memory: memory.value or 0), steps, features)
+
+
+def add_costs(summary: results.Summary, costs: StageCosts, images: int, features: int) -> None:
+    """Add memory, and every run's arithmetic: ``images`` per epoch, and once the features of ``features`` images."""
+    summary["memory"] = costs.memory.as_json()
+    for record in summary["runs"]:
+        spent = []
+        for step, once, epochs in zip(costs.step, costs.features, record["stage_epochs"], strict=False):
+            spent.append(step.times(images * epochs, "FLOP"))
+            spent += [once.times(features, "FLOP")] if once is not None and epochs else []
+        record |= {"images": images * record["epochs"], "arithmetic": total(spent, "FLOP").as_json()}
 
 
 def split_of(options: Shared, dataset: data.Dataset, seeds: Sequence[int]) -> tuple[np.ndarray, np.ndarray]:
@@ -427,23 +470,6 @@ def turns(arms: int, seeds: int, alone: bool) -> list[tuple[int, range]]:
         return [(arm, range(seeds)) for arm in range(arms)]
     orders = [range(arms) if seed % 2 == 0 else range(arms - 1, -1, -1) for seed in range(seeds)]
     return [(arm, range(seed, seed + 1)) for seed, order in enumerate(orders) for arm in order]
-
-
-def stage_costs(
-    made: LearningRule | Sequence[LearningRule], plan: Plan, dataset: data.Dataset
-) -> tuple[Any, list[Any]]:
-    """What a training step takes by the compiler's account: its memory (of the largest stage), and FLOP per image of
-    every stage."""
-    memories, flops = [], []
-    for rule in (made,) if isinstance(made, LearningRule) else made:
-        batch = plan.batch_size or len(dataset.y_train)
-        kept = rule.frozen is not None and not plan.augment and plan.cache_gb != 0
-        step = cost.compile_step(rule, dataset.x_train.shape[1:], batch, kept=kept)
-        memories.append(cost.memory(step.compiled))
-        flops.append(cost.flops(step.compiled).times(1 / batch, "FLOP"))
-    missing = next((memory for memory in memories if memory.value is None), None)
-    largest = max(memories, key=lambda memory: memory.value or 0) if missing is None else missing
-    return largest.as_json(), flops
 
 
 def check(options: Shared) -> None:
@@ -619,17 +645,6 @@ def open_folder(script: str, options: Shared, dataset: data.Dataset, config: dic
     return folder
 
 
-def first_difference(found: Any, wanted: Any, where: str = "") -> str:
-    """Where two configurations part, in words; empty if they do not."""
-    if isinstance(found, dict) and isinstance(wanted, dict):
-        for name in dict.fromkeys([*wanted, *found]):
-            words = first_difference(found.get(name), wanted.get(name), f"{where}.{name}" if where else name)
-            if words:
-                return words
-        return ""
-    return "" if found == wanted else f"{where} is {found} there and {wanted} here"
-
-
 class Found:
     """What a result folder holds of an experiment, read back where it was interrupted, and added to."""
 
@@ -666,13 +681,13 @@ class Found:
         """Take in runs, in the place of unfinished ones of the same rule."""
         rule, new = summary["rule"], {run["seed"] for run in summary["runs"]}
         before = [s for s in self.summaries if s["rule"] == rule and s["finished"]]
+        before = [s | {"runs": [run for run in s["runs"] if run["seed"] not in new]} for s in before]
         others = [s for s in self.summaries if s["rule"] != rule]
         self.summaries = sorted([*others, results.join([*before, summary])], key=lambda s: self.rules.index(s["rule"]))
         self.rows = [row for row in self.rows if row["rule"] != rule or row["seed"] not in new] + rows
         self.rows.sort(key=lambda row: self.rules.index(row["rule"]))
-        if not before:
-            self.powers = [row for row in self.powers if row["rule"] != rule]
-        self.powers += powers
+        old = [row for row in self.powers if row["rule"] != rule or (before and row["seed"] not in new)]
+        self.powers = old + powers
 
     @property
     def finished(self) -> bool:

@@ -1,8 +1,11 @@
 """The rules that `compare.py` and `tune.py` know, by name: which script trains each, and what is searched for it."""
 
+import contextlib
 import dataclasses
 import importlib
+import io
 import shlex
+import sys
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -39,35 +42,40 @@ RULES: dict[str, Rule] = {
     "mf-greedy-m0": Rule(
         "MF, greedy, with M_0", "mf_mlp", "--optimizer adamw --schedule greedy --input-readout", _ADAM
     ),
-    "ff": Rule("FF", "ff_mlp", "--optimizer adamw --head-learning-rate 0.01 --negatives uniform --peer 0", _ADAM),
+    "ff": Rule(
+        "FF",
+        "ff_mlp",
+        "--optimizer adamw --learning-rate 1e-3 --head-learning-rate 0.01 --negatives uniform --peer 0",
+        _ADAM,
+    ),
     "pepita": Rule(
         "PEPITA",
         "pepita_mlp",
-        "--optimizer momentum",
+        "--optimizer momentum --learning-rate 0.01",
         {"learning_rate": Range(1e-3, 1.0), "feedback_scale": Range(1e-3, 1.0)},
     ),
     "foton": Rule(
         "FOTON",
         "foton_mlp",
-        "--optimizer adam",
+        "--optimizer adam --learning-rate 3e-3 --temperature 4",
         {"learning_rate": Range(1e-5, 1e-2), "temperature": Range(0.1, 100.0)},
     ),
     **{
-        mode: Rule(mode.upper(), "feedback_mlp", f"--optimizer adamw --mode {mode}", _ADAM)
+        mode: Rule(mode.upper(), "feedback_mlp", f"--optimizer adamw --learning-rate 1e-3 --mode {mode}", _ADAM)
         for mode in ("fa", "dfa", "drtp")
     },
     # On CaFo's convolutional network.
-    "cafo": Rule("CaFo, random blocks", "cafo_cnn", "--optimizer adamw", _ADAM),
+    "cafo": Rule("CaFo, random blocks", "cafo_cnn", "--optimizer adamw --learning-rate 1e-3", _ADAM),
     "cafo-dfa": Rule(
         "CaFo, DFA blocks",
         "cafo_cnn",
         "--optimizer adamw --blocks dfa",
         {"learning_rate": Range(1e-5, 1e-2), "block_learning_rate": Range(1e-5, 1e-2)},
     ),
-    "bp-cafo": Rule("BP", "cafo_cnn", "--compare --bp.optimizer adamw", _ADAM, twin=True),
+    "bp-cafo": Rule("BP", "cafo_cnn", "--compare --bp.optimizer adamw --bp.learning-rate 1e-3", _ADAM, twin=True),
     # On CwC's.
-    "cwc": Rule("CwC", "ff_cnn", "--optimizer adamw", _ADAM),
-    "bp-cwc": Rule("BP", "ff_cnn", "--compare --bp.optimizer adamw", _ADAM, twin=True),
+    "cwc": Rule("CwC", "ff_cnn", "--optimizer adamw --learning-rate 1e-2", _ADAM),
+    "bp-cwc": Rule("BP", "ff_cnn", "--compare --bp.optimizer adamw --bp.learning-rate 1e-3", _ADAM, twin=True),
 }
 
 TUNED: dict[str, str] = {
@@ -86,23 +94,38 @@ def words(rule: str, values: Mapping[str, Any]) -> list[str]:
     return said
 
 
-def options_of(rule: str, shared: _common.Shared, *more: str) -> Any:
-    """The options of the rule's script: what all rules share, over it what makes it this rule, over that ``more``."""
+def options_of(rule: str, shared: _common.Shared, *more: str, tuned: Sequence[str] | None = None) -> Any:
+    """The options of the rule's script: what all rules share, over it what makes it this rule, over that ``more``.
+
+    ``tuned`` are words that say settings found by a search; None takes those of `TUNED`.
+
+    Raises:
+        UsageError: the script does not know an option, or ``more`` asks for a preset, which would also set data and
+            stopping.
+    """
     known = RULES[rule]
     kind = importlib.import_module(known.script).Options
     common = {field.name: getattr(shared, field.name) for field in dataclasses.fields(_common.Shared)}
-    common |= {name: getattr(shared, name) for name in ("widths", "channels") if hasattr(shared, name)}
-    common |= {"lr_schedule": "constant", "alone": False}
+    own = {name: getattr(shared, name, None) for name in ("widths", "channels")}
+    common |= {"lr_schedule": "constant"} | {name: value for name, value in own.items() if value is not None}
     names = {field.name for field in dataclasses.fields(kind)}
-    base = kind(**{name: value for name, value in common.items() if name in names})
+    options = kind(**{name: value for name, value in common.items() if name in names})
     if known.twin:  # all but its own options as for the rule it stands beside
-        base = dataclasses.replace(base, bp=_common.BPOptions())
-    try:
-        return tyro.cli(kind, args=[*shlex.split(known.arguments), *more], default=base, prog=f"{known.script}.py")
-    except SystemExit as stopped:
-        if stopped.code == 0:
-            raise
-        raise UsageError(f"{known.script}.py, which trains {rule}, does not take {shlex.join(more)}") from stopped
+        options = dataclasses.replace(options, bp=_common.BPOptions())
+    if any(word.split("=")[0] == "--preset" for word in more):
+        raise UsageError(f"a preset of {rule} would also set data and stopping; say its single settings instead")
+    searched = shlex.split(TUNED.get(rule, "")) if tuned is None else list(tuned)
+    for said in ([*shlex.split(known.arguments), *searched], list(more)):
+        try:
+            with contextlib.redirect_stderr(io.StringIO()) as complaint:
+                options = tyro.cli(kind, args=said, default=options, prog=f"{known.script}.py")
+        except SystemExit as stopped:
+            if stopped.code == 0:  # --help
+                raise
+            if "nrecognized" not in complaint.getvalue():
+                print(complaint.getvalue(), file=sys.stderr)
+            raise UsageError(f"{known.script}.py, which trains {rule}, does not take {shlex.join(said)}") from stopped
+    return options
 
 
 def arm_of(rule: str, options: Any, values: Mapping[str, Any] | None = None) -> _common.Arm:

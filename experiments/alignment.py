@@ -53,7 +53,7 @@ def arms(options: Options) -> list[_common.Arm]:
     law = getattr(nets, options.start)
     net = nets.mlp(options.widths, kernel_init=law, bias="none", activation=nets.ACTIVATIONS[options.activation])
     network = f"{_common.mlp_name(options.widths)} {options.activation}"
-    return [_common.Arm(name, partial(build, name, net, law), options, network) for name in options.rules]
+    return [_common.Arm(name, partial(build, name, net, law), options, network, net) for name in options.rules]
 
 
 def build(name: Rule, net: Any, law: nets.Initializer, setting: _common.Setting) -> LearningRule:

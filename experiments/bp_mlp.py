@@ -40,7 +40,7 @@ def arms(options: Options) -> list[_common.Arm]:
             auxiliary_weight=options.auxiliary_weight,
         )
 
-    return [_common.Arm("bp", build, options, _common.mlp_name(options.widths))]
+    return [_common.Arm("bp", build, options, _common.mlp_name(options.widths), net)]
 
 
 if __name__ == "__main__":

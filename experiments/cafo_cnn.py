@@ -110,7 +110,7 @@ def arms(options: Options) -> list[_common.Arm]:
         trains_blocks = {"epochs": options.block_epochs, "patience": None, "keep": "last"}
         stages = (trains_blocks, *({} for _ in options.channels))
     both = [
-        _common.Arm("cafo", build, own, network, stages),
+        _common.Arm("cafo", build, own, network, net, stages),
         _common.bp_arm(options, options.bp, net, network),
     ]
     return both if options.compare else both[:1]

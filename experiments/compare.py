@@ -8,6 +8,8 @@ from pathlib import Path
 from typing import Any, Literal
 
 import _common
+import jax
+import jax.numpy as jnp
 import tyro
 from _rules import RULES, TUNED, arm_of, options_of
 
@@ -42,8 +44,8 @@ class Options(_common.Shared):
     """Percent of seconds, energy or passes that count as no difference."""
     widths: tuple[int, ...] = (1000, 1000)
     """Widths of the hidden layers of the MLP."""
-    channels: tuple[int, ...] = (32, 128, 512)
-    """Channels of the CNN's blocks."""
+    channels: tuple[int, ...] | None = None
+    """Channels of the CNN's blocks. None: those of the rules' script."""
     set: tuple[str, ...] = ()
     """RULE='OPTIONS': options of the rule's own script, such as mf='--learning-rate 1e-3 --prediction sum'."""
     tuned: tuple[Path, ...] = ()
@@ -63,27 +65,91 @@ class Options(_common.Shared):
 
 def arms(options: Options) -> list[_common.Arm]:
     """The rules, stopped as the protocol says."""
-    said = _said(options)
-    made = [arm_of(rule, options_of(rule, _shared(options), *said.get(rule, ()))) for rule in options.rules]
-    networks = {arm.network.removesuffix(" relu"): arm.name for arm in made}
-    if len(networks) > 1:
-        found = ", ".join(f"{name} trains {network}" for network, name in networks.items())
-        raise UsageError(f"rules are compared on one network; {found}")
+    made = []
+    for rule, (tuned, more) in _said(options).items():
+        own = options_of(rule, _shared(options), *more, tuned=tuned)
+        arm = arm_of(rule, own)
+        _check_shared(options, arm)
+        searched = bool(tuned) or any(word.split("=")[0].endswith("-rate") for word in more)
+        made.append(arm._replace(about={**arm.about, "tuned": searched}))
+    shapes = {arm.name: _shapes(_blocks(arm)) for arm in made}
+    other = next((name for name in shapes if shapes[name] != shapes[made[0].name]), None)
+    if other is not None:
+        raise UsageError(
+            f"rules are compared on one network, and {other} trains another one than {made[0].name}: "
+            f"{shapes[other]} here, {shapes[made[0].name]} there (matrices, then outputs, of every block)"
+        )
     return [_matched(arm, options.passes) for arm in made] if options.protocol == "matched-passes" else made
 
 
 def _shared(options: Options) -> Options:
     if options.protocol == "matched-passes":
-        return dataclasses.replace(options, patience=None, keep="last", target=None, epochs=options.passes)
+        return dataclasses.replace(options, patience=None, keep="last", epochs=options.passes)
     if options.protocol == "to-target":
         return dataclasses.replace(options, patience=None, keep="last")
     return options
+
+
+def _blocks(arm: _common.Arm) -> Any:
+    return arm.net(10) if callable(arm.net) else arm.net
+
+
+def _shapes(net: Any) -> list[tuple[tuple[int, ...], ...]]:
+    """Of every block the shapes of its matrices and of its output, for colour images of 32 x 32."""
+    found, a = [], jax.ShapeDtypeStruct((1, 32, 32, 3), jnp.float32)
+    for block in net:
+        own = jax.eval_shape(block.init, jax.random.key(0), a)
+        a = jax.eval_shape(block.apply, own, a)
+        found.append((*(leaf.shape for leaf in jax.tree.leaves(own) if leaf.ndim > 1), a.shape[1:]))
+    return found
+
+
+STOPPING = ("epochs", "patience", "min_delta", "monitor", "keep", "validate_every")
+
+
+def _check_shared(options: Options, arm: _common.Arm) -> None:
+    """Refuse settings of a single rule that would make the protocol's sentence untrue."""
+    wanted = _shared(options)
+    for field in dataclasses.fields(_common.Shared):
+        name, own = field.name, getattr(arm.options, field.name)
+        if own != getattr(wanted, name) and not (options.protocol == "own-convergence" and name in STOPPING):
+            flag = f"--{name.replace('_', '-')}"
+            raise UsageError(
+                f"{flag} is the same for all rules; give it to compare.py, not to {arm.name} (it has {own})"
+            )
+
+
+def notes(options: Options, made: list[_common.Arm]) -> list[str]:
+    """What a reader must know of single rules."""
+    said = []
+    for arm in made:
+        parts = [
+            f"{name.replace('_', ' ')} {getattr(arm.options, name)}"
+            for name in STOPPING
+            if options.protocol == "own-convergence" and getattr(arm.options, name) != getattr(options, name)
+        ]
+        if parts:
+            said.append(f"{arm.about['label']} stops by a rule of its own: {', '.join(parts)}.")
+        if arm.stages and options.protocol == "matched-passes" and len(arm.stages) > 1:
+            shares = " + ".join(str(stage["epochs"]) for stage in arm.stages)
+            said.append(f"{arm.about['label']} trains in stages: {shares} passes, whatever they train.")
+        if not arm.about["tuned"]:
+            said.append(f"{arm.about['label']} has settings from no search.")
+        if not any(leaf.ndim == 1 for block in _blocks(arm) for leaf in jax.tree.leaves(_parameters(block))):
+            said.append(f"{arm.about['label']} has no biases.")
+    return said
+
+
+def _parameters(block: Any) -> Any:
+    return jax.eval_shape(block.init, jax.random.key(0), jax.ShapeDtypeStruct((1, 32, 32, 3), jnp.float32))
 
 
 def _matched(arm: _common.Arm, passes: int) -> _common.Arm:
     """The arm with its passes shared out among its stages."""
     made = arm.build(_common.Setting(arm.options, 10, arm.options.learning_rate, 1))
     count = 1 if isinstance(made, LearningRule) else len(made)
+    if arm.options.batch_size is None:
+        raise UsageError(f"{arm.name} works on all images at once; passes of it cannot be matched")
     if passes < count:
         raise UsageError(f"{arm.name} trains in {count} stages; give it at least as many --passes; got {passes}")
     epochs = [passes // count + (stage < passes % count) for stage in range(count)]
@@ -91,27 +157,31 @@ def _matched(arm: _common.Arm, passes: int) -> _common.Arm:
     return arm._replace(options=dataclasses.replace(arm.options, epochs=max(epochs)), stages=stages)
 
 
-def _said(options: Options) -> dict[str, list[str]]:
-    """What is said of single rules: the defaults, over them the searches, over them --set."""
-    said = {rule: shlex.split(TUNED.get(rule, "")) for rule in options.rules}
+def _said(options: Options) -> dict[str, tuple[list[str], list[str]]]:
+    """What is said of every rule: settings from a search, and by --set."""
+    tuned = {rule: shlex.split(TUNED.get(rule, "")) for rule in options.rules}
+    more: dict[str, list[str]] = {rule: [] for rule in options.rules}
     for folder in options.tuned:
         try:
             found = json.loads((folder / "best.json").read_text(encoding="utf-8"))
-            rule, words = found["rule"], found["options"]
+            rule, words = found["rule"], list(found["options"])
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise UsageError(f"{folder} is not a result folder of tune.py ({error}); give one that is") from error
         if rule not in options.rules:
             raise UsageError(f"{folder} holds settings of {rule}, which is not among --rules {' '.join(options.rules)}")
-        said[rule] += words
+        tuned[rule] = words
     for text in options.set:
         rule, equals, words = text.partition("=")
         if not equals or rule not in options.rules:
             raise UsageError(f"--set is RULE='OPTIONS' with a rule among {', '.join(options.rules)}; got {text!r}")
-        said[rule] += shlex.split(words)
-    return said
+        try:
+            more[rule] += shlex.split(words)
+        except ValueError as error:
+            raise UsageError(f"--set {rule}: {error} in {words!r}") from error
+    return {rule: (tuned[rule], more[rule]) for rule in options.rules}
 
 
-def protocol(options: Options) -> dict[str, Any]:
+def protocol(options: Options, made: list[_common.Arm]) -> dict[str, Any]:
     """What the report must know."""
     reference = options.reference or next((rule for rule in options.rules if rule.startswith("bp")), options.rules[-1])
     if reference not in options.rules:
@@ -134,6 +204,7 @@ def protocol(options: Options) -> dict[str, Any]:
         "words": words,
         "target": options.target if options.protocol == "to-target" else None,
         "passes": options.passes if options.protocol == "matched-passes" else None,
+        "notes": notes(options, made),
         "margin_points": options.margin,
         "margin_percent": options.cost_margin,
     }
@@ -147,6 +218,21 @@ def check(options: Options) -> None:
         raise UsageError("--protocol to-target needs --target, a validation accuracy such as 0.95, fixed beforehand")
     if options.protocol != "to-target" and options.target is not None:
         raise UsageError(f"--target belongs to --protocol to-target; leave it out of {options.protocol}")
+    usual, other = Options(), {"matched-passes": STOPPING[:5], "to-target": ("passes", *STOPPING[1:5])}
+    for name in other.get(options.protocol, ("passes",)):
+        if getattr(options, name) != getattr(usual, name):
+            raise UsageError(
+                f"--{name.replace('_', '-')} does not belong to --protocol {options.protocol}; leave it out"
+            )
+    if (
+        "ff" in options.rules
+        and options.protocol == "own-convergence"
+        and "loss" in (options.monitor, options.keep[5:])
+    ):
+        raise UsageError(
+            "FF's scores are no probabilities, so that their loss says little; for all rules add --monitor accuracy "
+            "--keep best_accuracy"
+        )
     if options.passes < 1:
         raise UsageError(f"--passes must be at least 1; got {options.passes}")
     for name in ("margin", "cost_margin"):
@@ -160,16 +246,16 @@ def finish(folder: Path) -> None:
     results.write_text(folder / "report.md", report.markdown_report([folder]))
     for questions in report.answers([report.load(folder)]):
         rows = [[question.rule, question.quantity, question.sentence] for question in questions]
-        report.print_table(
-            "Verdicts, paired by seed, corrected for their number (Holm)", ["rule", "of", "verdict"], rows
-        )
+        heading = "Verdicts, paired by seed, corrected for their number (Holm)"
+        report.print_table(heading, ["rule", "of", "verdict"], rows, words=3)
 
 
 def main() -> int:
     """Parse, train, compare."""
     options = tyro.cli(Options)
     check(options)
-    return _common.run("compare", options, arms(options), protocol=protocol(options), finish=finish)
+    made = arms(options)
+    return _common.run("compare", options, made, protocol=protocol(options, made), finish=finish)
 
 
 if __name__ == "__main__":

@@ -72,7 +72,7 @@ def arms(options: Options) -> list[_common.Arm]:
     first = {"epochs": options.mirror_epochs, "patience": None, "keep": "last"}
     stages = (first, {}) if mirrors else ()
     both = [
-        _common.Arm(options.mode, build, options, network, stages),
+        _common.Arm(options.mode, build, options, network, net, stages),
         _common.bp_arm(options, options.bp, net, network, readout_init=law),
     ]
     return both if options.compare else both[:1]

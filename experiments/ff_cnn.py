@@ -1,6 +1,7 @@
 """Forward-Forward on a CNN, in its channel-wise competitive form (CwC)."""
 
 import dataclasses
+import functools
 import sys
 from typing import Literal
 
@@ -35,18 +36,16 @@ class Options(_common.Options):
 
 def arms(options: Options) -> list[_common.Arm]:
     """CwC, and BP with --compare."""
-    network = f"CNN {'-'.join(map(str, options.channels))}"
+    network, net = f"CNN {'-'.join(map(str, options.channels))}", functools.partial(nets.cwc, options.channels)
 
     def build(setting: _common.Setting) -> cwc.LearningRule:
-        net = nets.cwc(options.channels, setting.num_classes)
-        return cwc.rule(net, setting.tx, num_classes=setting.num_classes)
+        return cwc.rule(net(setting.num_classes), setting.tx, num_classes=setting.num_classes)
 
     def build_bp(setting: _common.Setting) -> cwc.LearningRule:
-        net = nets.cwc(options.channels, setting.num_classes)
-        return _common.bp.rule(net, setting.tx, num_classes=setting.num_classes)
+        return _common.bp.rule(net(setting.num_classes), setting.tx, num_classes=setting.num_classes)
 
-    twin = _common.bp_arm(options, options.bp, None, network)._replace(build=build_bp)
-    both = [_common.Arm("cwc", build, options, network), twin]
+    twin = _common.bp_arm(options, options.bp, net, network)._replace(build=build_bp)
+    both = [_common.Arm("cwc", build, options, network, net), twin]
     return both if options.compare else both[:1]
 
 

@@ -100,7 +100,7 @@ def arms(options: Options) -> list[_common.Arm]:
             **chosen,
         )
 
-    both = [_common.Arm("ff", build, options, network), _common.bp_arm(options, options.bp, net, network)]
+    both = [_common.Arm("ff", build, options, network, net), _common.bp_arm(options, options.bp, net, network)]
     return both if options.compare else both[:1]
 
 

@@ -75,7 +75,7 @@ def arms(options: Options) -> list[_common.Arm]:
         return bp.rule(net, optax.chain(setting.tx, retraction), num_classes=setting.num_classes, **start)
 
     twin = _common.bp_arm(options, options.bp, net, network)._replace(build=build_bp)
-    both = [_common.Arm("foton", build, options, network), twin]
+    both = [_common.Arm("foton", build, options, network, net), twin]
     return both if options.compare else both[:1]
 
 

@@ -55,7 +55,7 @@ def arms(options: Options) -> list[_common.Arm]:
             auxiliary_weight=options.auxiliary_weight,
         )
 
-    both = [_common.Arm("mf", build, options, network), _common.bp_arm(options, options.bp, net, network)]
+    both = [_common.Arm("mf", build, options, network, net), _common.bp_arm(options, options.bp, net, network)]
     return both if options.compare else both[:1]
 
 

@@ -90,7 +90,7 @@ def arms(options: Options) -> list[_common.Arm]:
     first = {"epochs": options.mirror_epochs, "patience": None, "keep": "last"}
     stages = (first, {}) if mirrors else ()
     both = [
-        _common.Arm("pepita", build, options, network, stages),
+        _common.Arm("pepita", build, options, network, net, stages),
         _common.bp_arm(options, options.bp, net, network, readout_init=law, readout_bias=False),
     ]
     return both if options.compare else both[:1]

@@ -1,6 +1,7 @@
 """Search a rule's settings: the same budget, sampler and size of space for every rule; never on the test set."""
 
 import dataclasses
+import importlib
 import shlex
 import sys
 from pathlib import Path
@@ -43,8 +44,8 @@ class Options(_common.Shared):
     """Name of the study in the storage. None: from rule, data and network."""
     widths: tuple[int, ...] = (1000, 1000)
     """Widths of the hidden layers of an MLP."""
-    channels: tuple[int, ...] = (32, 128, 512)
-    """Channels of a CNN's blocks."""
+    channels: tuple[int, ...] | None = None
+    """Channels of a CNN's blocks. None: those of the rule's script."""
     set: str = ""
     """Further options of the rule's own script, such as '--prediction sum'."""
     epochs: int = 10
@@ -71,7 +72,10 @@ def main() -> int:
     options = tyro.cli(Options)
     _common.check(options)
     known = RULES[options.rule]
-    own = options_of(options.rule, options, *shlex.split(options.set))
+    own = options_of(options.rule, options, *_said(options), tuned=())
+    if options.rule == "ff" and "loss" in (own.monitor, own.keep.removeprefix("best_")):
+        mend = "--monitor accuracy --keep best_accuracy"
+        raise UsageError(f"FF's scores are no probabilities, so that their loss says little; add {mend}")
     arm = arm_of(options.rule, own)
     dataset = data.load(options.dataset, options.data_dir)
     print(f"data: {dataset.name}, {len(dataset.x_train):,} training images, {dataset.source}", flush=True)
@@ -142,12 +146,16 @@ def report(
         for trial in study.get_trials(deepcopy=False)
     ]
     results.write_rows(_made(folder) / "trials.csv", ["trial", "state", "val_accuracy"], rows)
-    best = search.best(study)
+    best, optuna = search.best(study), importlib.import_module("optuna")
+    under_way = len(study.get_trials(deepcopy=False, states=(optuna.trial.TrialState.RUNNING,)))
     told = [row for row in rows if row["state"] in ("complete", "pruned")]
     chosen = words(options.rule, best.params)
-    command = shlex.join(
-        ["python", f"experiments/{RULES[options.rule].script}.py", *_training(options, dataset), *chosen]
-    )
+    script = f"experiments/{RULES[options.rule].script}.py"
+    command = shlex.join(["python", script, *_training(options, dataset), *chosen])
+    remarks = [
+        f"{key} lies at the border of its space" for key, value in best.params.items() if value in space[key][:2]
+    ]
+    remarks += ["these settings are the first guess, not a find of the search"] if best.number == 0 else []
     content = {
         "rule": options.rule,
         "study": name,
@@ -157,6 +165,7 @@ def report(
         "options": chosen,
         "command": command,
         "trials": len(told),
+        "remarks": remarks,
         "trial": best.number,
         "facts": study.user_attrs["facts"],
         "sampler": study.user_attrs["sampler"],
@@ -171,32 +180,46 @@ def report(
         f"{key} {value:.4g}" if isinstance(value, float) else f"{key} {value}" for key, value in best.params.items()
     )
     print(f"best of {len(told)} trials: {100 * best.value:.2f} % validation accuracy (trial {best.number}; {found})")
+    for remark in remarks:
+        print(f"note: {remark}")
     print(f"to train it:\n  {command}")
     where = storage if "://" in storage else f"./{storage}" if not Path(storage).is_absolute() else storage
     print(f"to look at the study: optuna-dashboard {shlex.quote(where)}")
     print(f"results: {folder}/ (best.json, trials.csv, search.png)")
-    if len(told) < options.trials:
+    if len(told) + under_way < options.trials:
         print("stopped before the last trial; the same command continues")
         return 130
+    if len(told) < options.trials:
+        print(f"{under_way} trials are still under way elsewhere (or were left by a machine that died)")
     return 0
 
 
 def _training(options: Options, dataset: data.Dataset) -> list[str]:
     """The options, but those searched, with which the rule's own script trains what was tuned."""
     said = shlex.split(RULES[options.rule].arguments)
-    own = options_of(options.rule, options, *shlex.split(options.set))
+    own = options_of(options.rule, options, *_said(options), tuned=())
+    of_bp = {field.name for field in dataclasses.fields(_common.BPOptions)} if RULES[options.rule].twin else set()
     for field in dataclasses.fields(_common.Shared):
-        value = getattr(own, field.name)
-        if field.name in (*_common.NOT_CONFIGURATION, "seeds", "first_seed", "alone", "how") or value is None:
+        name, value = field.name, getattr(own, field.name)
+        if name in (*_common.NOT_CONFIGURATION, "seeds", "first_seed", "alone", "how", "target"):
             continue
+        flag = f"{'bp.' if name in of_bp else ''}{name.replace('_', '-')}"
         if isinstance(value, bool):
-            said += [f"--{'' if value else 'no-'}{field.name.replace('_', '-')}"]
+            said += [f"--{'' if value else 'no-'}{flag}"]
         else:
-            said += [f"--{field.name.replace('_', '-')}", dataset.name if field.name == "dataset" else str(value)]
+            said += [f"--{flag}", dataset.name if name == "dataset" else str(value)]
+    said += [] if options.data_dir is None else ["--data-dir", str(options.data_dir)]
     for name in ("widths", "channels"):
         if hasattr(own, name):
             said += [f"--{name}", *map(str, getattr(own, name))]
-    return [*said, "--lr-schedule", own.lr_schedule, *shlex.split(options.set)]
+    return [*said, f"--{'bp.' if of_bp else ''}lr-schedule", own.lr_schedule, *_said(options)]
+
+
+def _said(options: Options) -> list[str]:
+    try:
+        return shlex.split(options.set)
+    except ValueError as error:
+        raise UsageError(f"--set: {error} in {options.set!r}") from error
 
 
 def _made(folder: Path) -> Path:

@@ -185,3 +185,14 @@ def after(a: Array, done: PyTree) -> Array:
 def cross_entropy(scores: Float[Array, "batch classes"], y: Int[Array, " batch"]) -> Float[Array, ""]:
     """Mean over the batch of ``-log softmax(scores)[y]``, in nats."""
     return optax.softmax_cross_entropy_with_integer_labels(scores, y).mean()
+
+
+def first_difference(found: Any, wanted: Any, where: str = "") -> str:
+    """Where two configurations part, in words, names of nested ones joined by dots; empty if they do not."""
+    if isinstance(found, dict) and isinstance(wanted, dict):
+        for name in dict.fromkeys([*wanted, *found]):
+            words = first_difference(found.get(name), wanted.get(name), f"{where}.{name}" if where else name)
+            if words:
+                return words
+        return ""
+    return "" if found == wanted else f"{where} is {found} there and {wanted} here"

@@ -130,6 +130,8 @@ def alignment_curves(path: Path, rows: Sequence[dict[str, Any]], title: str) -> 
 def power_figure(path: Path, rows: Sequence[dict[str, Any]], title: str) -> None:
     """Draw every rule's power over its training, one panel a rule, on one scale; epochs dotted, idle power dashed.
 
+    Runs trained alone each have a line from their own second 0; ends of epochs and idle power are the first one's.
+
     Args:
         path: the PNG to write (extra ``experiments``).
         rows: as from `power_rows` or `read_power`.
@@ -151,9 +153,13 @@ def power_figure(path: Path, rows: Sequence[dict[str, Any]], title: str) -> None
         layout="constrained",
     )
     for axis, rule in zip(axes[:, 0], rules, strict=True):
-        own = [row for row in rows if row["rule"] == rule]
+        runs: dict[int | None, list[dict[str, Any]]] = {}
+        for row in rows:
+            if row["rule"] == rule:
+                runs.setdefault(row["seed"], []).append(row)
+        seed, first = next(iter(runs.items()))
         axis.set_ymargin(0.25)  # room for the marks' names
-        marks = [row for row in own if row["seconds"] is not None and row["mark"]]
+        marks = [row for row in first if row["seconds"] is not None and row["mark"]]
         for row in marks:
             axis.axvline(row["seconds"], color="0.6", linestyle=":", linewidth=0.8)
         for row in marks[:: -(-len(marks) // 12) or 1]:  # a dozen labels at most
@@ -161,13 +167,19 @@ def power_figure(path: Path, rows: Sequence[dict[str, Any]], title: str) -> None
                 row["mark"], (row["seconds"], 1), xycoords=("data", "axes fraction"), rotation=90, fontsize="xx-small",
                 ha="right", va="top", color="0.4",
             )  # fmt: skip
-        for colour, device in enumerate(dict.fromkeys(row["device"] for row in own if row["device"])):
-            trace = [(row["seconds"], row["watts"]) for row in own if row["device"] == device and not row["mark"]]
-            axis.plot(*zip(*trace, strict=True), color=f"C{colour}", linewidth=1.2, label=device)
-            for row in own:
+        devices = dict.fromkeys(row["device"] for own in runs.values() for row in own if row["device"])
+        for colour, device in enumerate(devices):
+            name, width = device, 1.2 if len(runs) == 1 else 0.7
+            for own in runs.values():
+                trace = [(row["seconds"], row["watts"]) for row in own if row["device"] == device and not row["mark"]]
+                if trace:
+                    axis.plot(*zip(*trace, strict=True), color=f"C{colour}", linewidth=width, label=name)
+                    name = None
+            for row in first:
                 if row["device"] == device and row["mark"] == "idle":
                     axis.axhline(row["watts"], color=f"C{colour}", linestyle="--", linewidth=1, label=f"{device}, idle")
-        axis.set(ylabel="power, W", title=rule.upper())
+        several = f", {len(runs)} runs; dotted and dashed: of seed {seed}" if len(runs) > 1 else ""
+        axis.set(ylabel="power, W", title=rule.upper() + several)
         axis.grid(alpha=0.3)
         axis.legend(fontsize="small", loc="lower right")
         axis.set_ylim(bottom=0)

@@ -108,6 +108,7 @@ def _opening(folder: report.Folder) -> list[Block]:
     words += f" Target: {100 * target:.4g} % validation accuracy." if target is not None else ""
     words += f" Passes: {passes}." if passes is not None else ""
     out: list[Block] = [Text(words)]
+    out += [Items(protocol["notes"])] if protocol.get("notes") else []
     if folder.partial:
         out.append(Text("Partial: this experiment was interrupted, and what follows is not its outcome.", "warning"))
     for summary in folder.rules:
@@ -124,7 +125,8 @@ def _verdicts(folders: Sequence[report.Folder]) -> list[Block]:
     for folder, own in zip(folders, every, strict=True):
         out += [] if len(folders) == 1 else [Heading(3, _name(folder))]
         if not own:
-            missing = "there is no other rule" if folder.reference else "there is no reference rule (BP) in it"
+            name = (folder.protocol.get("reference") or "bp").upper()
+            missing = "there is no other rule" if folder.reference else f"there is no reference rule ({name}) in it"
             out.append(Text(f"Nothing is compared: {missing}."))
         for names in dict.fromkeys((q.rule, q.reference) for q in own):
             out.append(Heading(4, f"{names[0]} against {names[1]}"))
@@ -166,10 +168,7 @@ def _rule_table(folder: report.Folder) -> Table:
         count += [f"{missing} missing"] if missing else []
         seconds = [report.spread(of("train_seconds"))] if report.alone(summary) else []
         seconds = seconds or [report.number(summary["train_seconds"]), f"of {len(every)} seeds together"]
-        readouts = [
-            report.mean_sd([100 * r["readouts"][name]["test_accuracy"] for r in runs if name in r.get("readouts", {})])
-            for name in others
-        ]
+        readouts = [report.mean_sd([100 * v for r in runs if (v := _readout(r, name)) is not None]) for name in others]
         accuracy, passes = report.mean_sd(of("test_accuracy", 100)), report.mean_sd(of("epochs"), ".1f")
         row = [_name_of(summary), "\n".join(count)]
         row += [_beside(folder, summary, "test_accuracy", accuracy, of("test_accuracy")), *readouts]
@@ -232,6 +231,8 @@ def _published_sources(folder: report.Folder) -> list[Block]:
 
 def _reached(runs: Sequence[dict[str, Any]]) -> str:
     """Runs that reached the target, and medians with misses at infinity."""
+    if not runs:
+        return "-"
     lines = [f"{sum(run.get('target_epoch') is not None for run in runs)} of {len(runs)} runs"]
     for name, unit in (("target_epoch", "passes"), ("target_seconds", "s")):
         if name == "target_seconds" and any(run.get(name) is None and run.get("target_epoch") for run in runs):
@@ -283,7 +284,7 @@ def _seed_table(folder: report.Folder) -> Table:
         "test %": lambda r: percent(r["test_accuracy"]),
     }
     for name in others:
-        own = lambda run, name=name: percent(run.get("readouts", {}).get(name, {}).get("test_accuracy"))
+        own = lambda run, name=name: percent(_readout(run, name))
         columns[f"{name} test %"] = own
     columns |= {"passes": lambda run: str(run["epochs"]), "kept at": lambda run: str(run["kept_epoch"] or "-")}
     if any(run.get("target_epoch") for run in runs) or folder.protocol.get("name") == "to-target":
@@ -317,6 +318,11 @@ def _seed_table(folder: report.Folder) -> Table:
             rows.append([name, f"{seed}{note}", *cells])
             looks.append(look)
     return Table(["rule", "seed", *columns], rows, looks, strong)
+
+
+def _readout(run: dict[str, Any], name: str) -> float | None:
+    """Test accuracy of a further readout."""
+    return run.get("readouts", {}).get(name, {}).get("test_accuracy")
 
 
 def _single(quantity: dict[str, Any] | None) -> str:
@@ -434,9 +440,14 @@ def _facts(folder: report.Folder) -> Facts:
         "data source": folder.config.get("data_source"),
         "command": folder.config.get("command"),
         "git commit": about.pop("git_commit", None),
-        "packages": ", ".join(f"{name} {version}" for name, version in about.pop("packages", {}).items()),
+        "packages": ", ".join(f"{name} {version}" for name, version in (about.pop("packages", None) or {}).items()),
     }
     facts |= {name.replace("_", " "): value for name, value in about.items()}
+    where = report.machines(folder.rules)
+    if len(where) > 1:
+        for number, (machine, runs) in enumerate(where.items(), start=1):
+            of = "; ".join(f"{name} seed {', '.join(map(str, seeds))}" for name, seeds in runs.items())
+            facts[f"machine {number}"] = f"{machine}: {of}"
     return Facts([(name, "-" if value in (None, "") else str(value)) for name, value in facts.items()])
 
 

@@ -3,7 +3,7 @@
 import json
 import math
 import statistics
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -87,7 +87,7 @@ class Question(NamedTuple):
     quantity: str
     answer: stats.Difference | stats.Reach | None
     reason: str | None = None
-    note: str | None = None
+    notes: tuple[str, ...] = ()
     """What weakens the answer."""
 
     @property
@@ -95,7 +95,36 @@ class Question(NamedTuple):
         """What is decided."""
         if self.answer is None:
             return f"{self.quantity}: not compared; {self.reason}"
-        return stats.verdict(self.answer) + (f"; {self.note}" if self.note else "")
+        return "; ".join([stats.verdict(self.answer), *self.notes])
+
+
+class _Kind(NamedTuple):
+    """What a value of a result file has to be."""
+
+    words: str
+    fits: Callable[[Any], bool]
+
+
+def _finite(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+
+
+def _quantity(value: Any) -> bool:
+    if not isinstance(value, dict) or not {"value", "unit", "status"} <= value.keys():
+        return False
+    texts = isinstance(value["unit"], str) and isinstance(value["status"], str)
+    return texts and (value["value"] is None or _finite(value["value"]))
+
+
+_TEXT = _Kind("text", lambda value: isinstance(value, str))
+_OBJECT = _Kind("an object", lambda value: isinstance(value, dict))
+_LIST = _Kind("a list", lambda value: isinstance(value, list))
+_TEXTS = _Kind("a list of sentences", lambda v: isinstance(v, list) and all(isinstance(part, str) for part in v))
+_SWITCH = _Kind("true or false", lambda value: isinstance(value, bool))
+_WHOLE = _Kind("an integer", lambda value: isinstance(value, int) and _finite(value))
+_NUMBER = _Kind("a finite number", _finite)
+_POSITIVE = _Kind("a finite number above 0", lambda value: _finite(value) and value > 0)
+_QUANTITY = _Kind("an object with value, unit and status", _quantity)
 
 
 def load(folder: Path | str) -> Folder:
@@ -111,7 +140,8 @@ def load(folder: Path | str) -> Folder:
     name = "config.json"
     try:
         config = json.loads((folder / name).read_text(encoding="utf-8"))
-        if not isinstance(config["configuration"].get("rules", {}), dict):
+        settings = config["configuration"].get("rules", {})
+        if not isinstance(settings, dict) or not all(isinstance(own, dict) for own in settings.values()):
             raise TypeError("it holds no settings of rules")
         name = "summary.json"
         summary = json.loads((folder / name).read_text(encoding="utf-8"))
@@ -131,7 +161,7 @@ def load(folder: Path | str) -> Folder:
                 raise ValueError(f"no line of {rule} with seed {seed}")
     except UsageError:
         raise
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, IndexError) as error:
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, IndexError, OverflowError) as error:
         what = f"it has no {error}" if isinstance(error, KeyError) else str(error).split("\n")[0]
         raise UsageError(f"{folder / name} is damaged ({what}); run the experiment again, or leave it out") from error
     return found._replace(rows=[row for row in rows if (row["rule"], row["seed"]) in runs])
@@ -141,6 +171,7 @@ def _check(folder: Folder) -> None:
     """Raises KeyError, TypeError or the like where a summary is not what `results` writes, UsageError for bad runs."""
     if not isinstance(folder.summary["rules"], list):
         raise TypeError("it holds no list of rules")
+    _check_types(folder)
     if not any(summary["runs"] for summary in folder.rules):
         raise UsageError(f"{folder.path} holds no finished run; train first, or leave it out")
     names = [summary["rule"] for summary in folder.rules]
@@ -154,9 +185,98 @@ def _check(folder: Folder) -> None:
                 f"{folder.path} holds seed {again} of {label(summary)} twice, which is no second run; leave one out"
             )
         for run in summary["runs"]:
-            _ = run["kept_epoch"], run["train_seconds_share"], run["epochs"] + 0, run["seed"] + 0
+            _ = run["train_seconds_share"]
     _ = table_rows(folder.rules), footnotes(folder.rules), folder.planned, folder.partial, folder.summary["title"]
-    _ = [folder.summary["data"][name] for name in ("name", "digest", "train", "validation", "test")]
+
+
+def _check_types(folder: Folder) -> None:
+    """Raises TypeError with the name of the first thing that is of a wrong type, KeyError where it is missing."""
+    top, protocol = folder.summary, folder.summary.get("protocol")
+    _are(top, "the summary", _TEXT, "title")
+    _are(top, "the summary", _OBJECT, "data")
+    _are(top, "the summary", _OBJECT, "protocol", "environment", needed=False)
+    _are(top.get("environment") or {}, "the environment", _OBJECT, "packages", needed=False)
+    _are(top["data"], "the data", _TEXT, "name", "digest")
+    _are(top["data"], "the data", _WHOLE, "train", "validation", "test")
+    for at, summary in enumerate(folder.rules, start=1):
+        _is(summary, f"rule {at}", _OBJECT)
+        where = f"rule {at}"
+        _are(summary, where, _TEXT, "rule")
+        _are(summary, where, _TEXT, "label", "network", needed=False)
+        _are(summary, where, _NUMBER, "train_seconds", "compile_seconds")
+        _are(summary, where, _SWITCH, "finished")
+        _are(summary, where, _SWITCH, "tuned", needed=False)
+        _are(summary, where, _LIST, "runs")
+        _check_costs(summary, where)
+        _are(summary, where, _LIST, "published", needed=False)
+        for own in summary.get("published") or ():
+            _is(own, f"a published number of {where}", _OBJECT)
+            _are(own, f"a published number of {where}", _TEXT, "metric", "unit", "source")
+            _are(own, f"a published number of {where}", _NUMBER, "value")
+            _are(own, f"a published number of {where}", _NUMBER, "sd", "n", needed=False)
+        for number, run in enumerate(summary["runs"], start=1):
+            where = f"run {number} of rule {at}"
+            _is(run, where, _OBJECT)
+            _are(run, where, _WHOLE, "seed", "epochs", "kept_epoch")
+            _are(run, where, _WHOLE, "target_epoch", needed=False)
+            _are(run, where, _NUMBER, "train_seconds_share")
+            numbers = ("val_accuracy", "test_accuracy", "train_seconds", "kept_seconds", "target_seconds")
+            _are(run, where, _NUMBER, *numbers, needed=False)
+            _are(run, where, _SWITCH, "diverged")
+            _are(run, where, _TEXT, "machine", needed=False)
+            _are(run, where, _OBJECT, "readouts", needed=False)
+            for name, readout in (run.get("readouts") or {}).items():
+                _is(readout, f"readout {name} of {where}", _OBJECT)
+                _are(readout, f"readout {name} of {where}", _NUMBER, "test_accuracy", needed=False)
+            _check_costs(run, where)
+    if protocol is not None:
+        _are(protocol, "the protocol", _TEXT, "name", "words", "reference", needed=False)
+        _are(protocol, "the protocol", _POSITIVE, "target", needed=False)
+        _are(protocol, "the protocol", _WHOLE, "passes", needed=False)
+        _are(protocol, "the protocol", _POSITIVE, *{"margin_points", "margin_percent"} & protocol.keys())
+        _are(protocol, "the protocol", _TEXTS, "notes", needed=False)
+        reference = protocol.get("reference")
+        if reference is not None and reference not in folder.planned:
+            raise ValueError(f"the protocol's reference, {reference}, is no rule of it")
+
+
+def _check_costs(of: Mapping[str, Any], where: str) -> None:
+    """Of a rule or a run."""
+    _are(of, where, _QUANTITY, "memory", "arithmetic", needed=False)
+    _are(of, where, _OBJECT, "energy", needed=False)
+    reading, where = of.get("energy"), f"the energy of {where}"
+    if reading is None:
+        return
+    _are(reading, where, _QUANTITY, "energy", "net", "seconds")
+    _are(reading, where, _QUANTITY, "mean_power", "co2e", needed=False)
+    _are(reading["energy"], where, _TEXT, "source")
+    _are(reading["energy"], where, _TEXT, "reason", needed=False)
+    _are(reading["seconds"], where, _NUMBER, "value")
+    _are(reading.get("co2e") or {}, where, _TEXT, "source", needed=False)
+    _are(reading, where, _OBJECT, "opinions")
+    _are(reading["opinions"], where, _QUANTITY, *reading["opinions"])
+    _are(reading, where, _TEXTS, "notes")
+    _are(reading, where, _LIST, "parts")
+    for part in reading["parts"]:
+        _is(part, f"a part of {where}", _OBJECT)
+        _are(part, where, _TEXT, "name")
+        _are(part, where, _QUANTITY, "idle")
+        _are(part, where, _NUMBER, "utilisation", needed=False)
+        _are(part, where, _TEXTS, "notes")
+        _are(part, where, _OBJECT, "about")
+        _are(part["about"], where, _NUMBER, "power_limit_w", needed=False)
+
+
+def _are(of: Mapping[str, Any], where: str, kind: _Kind, *names: str, needed: bool = True) -> None:
+    """Raises TypeError where an entry is of another kind, KeyError where one that is needed is missing."""
+    for name in names:
+        if needed or of.get(name) is not None:
+            _is(of[name], f"{name} of {where}", kind)
+
+
+def _is(value: Any, what: str, kind: _Kind) -> None:
+    if not kind.fits(value):
+        raise TypeError(f"{what} is not {kind.words}")
 
 
 def load_all(folders: Sequence[Path | str]) -> list[Folder]:
@@ -180,7 +300,7 @@ def questions(folder: Folder) -> list[Question]:
     """Every rule against the reference, paired by seed: test accuracy, and the costs that were measured run by run.
 
     The p values are not yet corrected; see `answers`. Without a protocol no cost is compared: its sign would be that
-    of the stopping rules.
+    of the stopping rules. Nothing is claimed of a rule, or against one, that was not ``tuned``.
     """
     reference = folder.reference
     rules = [summary for summary in folder.rules if summary is not reference]
@@ -201,8 +321,10 @@ def _questions_of(folder: Folder, rule: Summary, reference: Summary) -> list[Que
     margins = float(protocol.get("margin_points", 0.25)), float(protocol.get("margin_percent", 5.0))
     if not {run["seed"] for run in rule["runs"]} & {run["seed"] for run in reference["runs"]}:
         return [Question(*names, "accuracy", None, "no seed was run with both rules")]
+    untuned = tuple(f"no claim: {label(summary)} was not tuned" for summary in both if summary.get("tuned") is False)
     accuracies = [_by_seed(s, lambda r: None if gone(r) else 100 * r["test_accuracy"]) for s in both]
-    found = [Question(*names, "accuracy", _paired("accuracy", accuracies, names, relative=False, margin=margins[0]))]
+    answer = _paired("accuracy", accuracies, names, relative=False, margin=margins[0])
+    found = [Question(*names, "accuracy", answer, notes=untuned)]
     for quantity, unit in (("passes", "passes"), ("time", "s"), ("energy", "J")):
         reason = "no protocol was recorded" if not protocol else _why_not(quantity, both, target=target)
         cost = lambda run, quantity=quantity: _cost(quantity, run, target=target)
@@ -214,14 +336,15 @@ def _questions_of(folder: Folder, rule: Summary, reference: Summary) -> list[Que
             reason = f"it is {known[0]:g} in every run"
         if reason is None and min(known, default=1) <= 0:
             reason = "it is 0 in a run"
-        answer, note = None, None
+        answer, notes = None, untuned
         if reason is None and target:
             answer = stats.to_target(quantity, ours, theirs, names=names, unit=unit)
         elif reason is None:
             answer = _paired(quantity, [ours, theirs], names, relative=True, margin=margins[1])
         if quantity == "time" and min(known, default=SHORTEST) < SHORTEST:
-            note = f"no claim: a run took {min(known):.2g} s, and times under {SHORTEST:g} s vary with what else the machine does"
-        found.append(Question(*names, quantity, answer, reason, note))
+            short = f"no claim: a run took {min(known):.2g} s, and times under {SHORTEST:g} s vary with what else the "
+            notes = (short + "machine does", *untuned)
+        found.append(Question(*names, quantity, answer, reason, notes))
     return found
 
 
@@ -254,7 +377,8 @@ def _why_not(quantity: str, both: Sequence[Summary], *, target: bool) -> str | N
     runs = [run for summary in both for run in summary["runs"] if target or not gone(run)]
     if quantity == "time":
         known = [_cost("time", run, target=target) is not None for run in runs if not target or run.get("target_epoch")]
-        return None if all(known) else "seeds were trained together, so none has seconds of its own"
+        together = "seeds were trained together, so none has seconds of its own"
+        return _elsewhere(both, target=target) if all(known) else together
     if quantity != "energy":
         return None
     readings = [run.get("energy") for run in runs]
@@ -266,6 +390,8 @@ def _why_not(quantity: str, both: Sequence[Summary], *, target: bool) -> str | N
         if own["status"] != "measured":
             said = own["reason"] if own["value"] is None else f"{own['source']}; an estimate decides nothing"
             return f"it is {own['status']} ({said})"
+    if elsewhere := _elsewhere(both, target=target):
+        return elsewhere
     shortest = min(r["seconds"]["value"] for r in readings if r is not None)
     if shortest < SHORTEST:
         return f"a window took {shortest:.3g} s, and under {SHORTEST:g} s decide nothing"
@@ -274,6 +400,23 @@ def _why_not(quantity: str, both: Sequence[Summary], *, target: bool) -> str | N
     if len({(r["energy"]["source"], *(part["name"] for part in r["parts"])) for r in readings if r is not None}) > 1:
         return "the runs were measured by different sensors or on different devices"
     return None
+
+
+def _elsewhere(both: Sequence[Summary], *, target: bool) -> str | None:
+    """Why costs of the paired runs are of no single machine, if so."""
+    by_seed = [{run["seed"]: run for run in summary["runs"] if target or not gone(run)} for summary in both]
+    pairs = by_seed[0].keys() & by_seed[1].keys()
+    found = {own[seed].get("machine") for own in by_seed for seed in pairs}
+    return "the runs were made on different machines" if len(found) > 1 else None
+
+
+def machines(summaries: Sequence[Summary]) -> dict[str, dict[str, list[int]]]:
+    """The machines on which runs were made, and of each the seeds of every rule by label."""
+    found: dict[str, dict[str, list[int]]] = {}
+    for summary in summaries:
+        for run in summary["runs"]:
+            found.setdefault(run.get("machine") or "unknown", {}).setdefault(label(summary), []).append(run["seed"])
+    return found
 
 
 def html(folders: Sequence[Path | str]) -> str:
@@ -355,9 +498,11 @@ def table_rows(summaries: Sequence[Summary]) -> tuple[list[str], list[list[str]]
 
 def footnotes(summaries: Sequence[Summary]) -> list[str]:
     """What a reader of the table must know: how seconds are shared, and where every rule's energy comes from."""
-    own_clock = [alone(summary) for summary in summaries]
+    own_clock = [alone(summary) for summary in summaries if summary["runs"]]
     lines = [ALONE] if any(own_clock) else []
-    lines += [] if own_clock and all(own_clock) else [FOOTNOTE]
+    lines += [] if all(own_clock) else [FOOTNOTE]
+    where = machines(summaries)
+    lines += [f"Seconds and energies are of different machines ({'; '.join(where)})."] if len(where) > 1 else []
     metered = [summary for summary in summaries if _readings(summary)]
     lines += [METERED] if any(summary.get("energy") for summary in metered) else []
     lines += [METERED_ALONE] if any(not summary.get("energy") for summary in metered) else []
@@ -458,7 +603,7 @@ def markdown(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 def print_table(title: str, header: Sequence[str], rows: Sequence[Sequence[str]], words: int = 2) -> None:
     """Print a table to the terminal (extra ``experiments``); rows that hold a mean are set off.
 
-    The first ``words`` columns are text, the others numbers.
+    The first ``words`` columns are text, the others numbers; where all are text, the last one is wrapped.
     """
     from rich.box import SIMPLE_HEAD
     from rich.console import Console
@@ -467,14 +612,14 @@ def print_table(title: str, header: Sequence[str], rows: Sequence[Sequence[str]]
 
     table = Table(title=title, title_justify="left", title_style="bold", box=SIMPLE_HEAD, pad_edge=False)
     for i, name in enumerate(header):
-        table.add_column(name, justify="left" if i < words else "right", no_wrap=True)
+        table.add_column(name, justify="left" if i < words else "right", no_wrap=i < words - 1 or words < len(header))
     for row in rows:
         mean = row[1].startswith("mean")
         table.add_row(*row, style="bold" if mean else None, end_section=mean)
     console = Console()
     # A table cut off at the width of a narrow terminal, or at the 80 columns of piped output, helps nobody.
     needed = Measurement.get(Console(width=1000), console.options.update(width=1000), table).maximum
-    Console(width=max(console.width, needed)).print(table)
+    Console(width=max(console.width, needed if words < len(header) else 100)).print(table)
 
 
 def _readings(summary: Summary) -> list[dict[str, Any]]:

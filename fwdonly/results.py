@@ -29,7 +29,7 @@ Summary = dict[str, Any]
 
 METRIC_COLUMNS = ["rule", "seed", "stage", "epoch", "train_loss", "val_loss", "val_accuracy", "layer_loss"]
 
-POWER_COLUMNS = ["rule", "seconds", "device", "watts", "mark"]
+POWER_COLUMNS = ["rule", "seed", "seconds", "device", "watts", "mark"]
 
 
 def summarise(rule: str, seeds: Sequence[int], result: Result, intensity: Intensity | None = None) -> Summary:
@@ -37,15 +37,18 @@ def summarise(rule: str, seeds: Sequence[int], result: Result, intensity: Intens
 
     A run that was trained alone has its own energy and seconds: ``train_seconds``, ``kept_seconds`` (until the state
     that was kept) and ``target_seconds``. Runs of a sweep are not timed one by one: ``train_seconds_share`` is a run's
-    share of the wall clock in proportion to its epochs, and energy is not shared out. ``intensity`` adds CO2e.
+    share of the wall clock in proportion to its epochs, and energy is not shared out. ``intensity`` adds CO2e. Every
+    run has the `machine` of this process: an experiment may be continued on another one.
     """
     alone = len(seeds) == 1
     energy = None if result.energy is None else _energy(result.energy, intensity)
+    where = machine()
     total = max(int(result.epochs.sum()), 1)
     runs = []
     for i, seed in enumerate(seeds):
         trained, stages = int(result.epochs[i]), _stage_epochs(result, i)
-        kept = sum(stages[:-1]) + int(result.kept_epoch[i])
+        last = max((at for at, epochs in enumerate(stages) if epochs), default=0)
+        kept = sum(stages[:last]) + int(result.kept_epoch[i])
         runs.append(
             {
                 "seed": int(seed),
@@ -63,6 +66,7 @@ def summarise(rule: str, seeds: Sequence[int], result: Result, intensity: Intens
                 "target_seconds": _seconds_at(result, int(result.target_epoch[i])) if alone else None,
                 "energy": energy if alone else None,
                 "diverged": bool(result.diverged[i]),
+                "machine": where,
                 "readouts": {
                     name: {metric: _number(values[i]) for metric, values in found.items()}
                     for name, found in result.readouts.items()
@@ -164,6 +168,13 @@ def environment() -> dict[str, Any]:
     }
 
 
+def machine() -> str:
+    """What seconds and energies of this process depend on, in short: "AMD EPYC, 2 cores, cpu, jax 0.10.2"."""
+    found = environment()
+    cores = f"{found['cores'] or 'unknown'} cores"
+    return ", ".join([found["cpu"] or "unknown CPU", cores, found["device"], f"jax {found['packages']['jax']}"])
+
+
 def write_json(path: Path, content: Any) -> None:
     """Write JSON whole or not at all; NaN is refused.
 
@@ -217,27 +228,34 @@ def read_metrics(path: Path) -> list[dict[str, Any]]:
         ]
 
 
-def power_rows(rule: str, result: Result) -> list[dict[str, Any]]:
-    """The power trace as rows for ``power.csv``: W of every device over seconds, idle power (no seconds), and marks."""
+def power_rows(rule: str, seeds: Sequence[int], result: Result) -> list[dict[str, Any]]:
+    """The power trace as rows for ``power.csv``: W of every device over seconds, idle power (no seconds), and marks.
+
+    A run trained alone has its seed, and seconds from its own beginning; seeds trained together have one trace and no
+    seed.
+    """
     reading = result.energy
     if reading is None or not any(part.trace for part in reading.parts):
         return []
+    of = {"rule": rule, "seed": int(seeds[0]) if len(seeds) == 1 else None}
     rows: list[dict[str, Any]] = []
     for part in reading.parts:
-        own = {"rule": rule, "device": part.name}
+        own = of | {"device": part.name}
         rows += [own | {"seconds": round(at, 4), "watts": round(watts, 3), "mark": ""} for at, watts in part.trace]
         if part.idle.value is not None:
             rows.append(own | {"seconds": None, "watts": round(part.idle.value, 3), "mark": "idle"})
     return rows + [
-        {"rule": rule, "device": "", "seconds": round(at, 4), "watts": None, "mark": name} for at, name in reading.marks
+        of | {"device": "", "seconds": round(at, 4), "watts": None, "mark": name} for at, name in reading.marks
     ]
 
 
 def read_power(path: Path) -> list[dict[str, Any]]:
-    """The rows of a ``power.csv``; missing numbers as None."""
+    """The rows of a ``power.csv``; missing numbers as None, and seeds where the file is of before it had them."""
     with open(path, newline="", encoding="utf-8") as file:
         return [
-            row | {name: float(row[name]) if row[name] else None for name in ("seconds", "watts")}
+            row
+            | {"seed": int(row["seed"]) if row.get("seed") else None}
+            | {name: float(row[name]) if row[name] else None for name in ("seconds", "watts")}
             for row in csv.DictReader(file)
         ]
 

@@ -127,8 +127,8 @@ class Reproduction:
         interval: of the difference, at 90 %; None below two values or without spread.
         method: "welch", or "one-sample": the published sd or n is not known, and its mean was taken as exact.
         equivalence_p: two one-sided tests at the margin.
-        outcome: "reproduced" if and only if the interval lies inside the margin.
-        why: not reproduced. "differs": the interval lies outside the margin; else "not decided".
+        outcome: "reproduced" if and only if the interval (without spread: the difference) lies inside the margin.
+        why: not reproduced. "differs": it lies outside the margin; else "not decided".
     """
 
     measured: Mean
@@ -304,7 +304,8 @@ def against_published(
 
     By Welch's interval of the difference, unpaired. Without ``sd`` or with ``n`` below two the published mean is taken
     as exact, which makes the interval too narrow. A published mean of few runs may be too vague for any outcome but
-    "not decided", however many runs are measured.
+    "not decided", however many runs are measured. Where nothing has a spread, as with fixed numbers of epochs, two
+    values or more decide by the difference alone: within the margin it is reproduced, else it differs.
 
     Raises:
         UsageError: numbers that are not finite, a margin or sd that is none, accuracies that look like fractions, or
@@ -326,6 +327,8 @@ def against_published(
         p = float(_p_values(difference, math.sqrt(variance), df, margin)[1])
     inside = interval is not None and -margin < interval[0] and interval[1] < margin
     outside = interval is not None and (interval[1] < -margin or interval[0] > margin)
+    if difference is not None and ours.sd is not None and interval is None:  # no spread at all
+        inside, outside = abs(difference) < margin, abs(difference) >= margin
     why = None if inside else "differs" if outside else "not decided"
     outcome, method = "reproduced" if inside else "not reproduced", "welch" if welch else "one-sample"
     return Reproduction(ours, mean, margin, difference, interval, method, p, outcome, why)

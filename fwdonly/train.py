@@ -133,7 +133,8 @@ class Result:
             further readouts adds ``val_accuracy_<name>``. ``seconds`` is the clock of ``train_seconds`` at that
             validation, of all runs together.
         epochs: epochs trained, all stages together.
-        kept_epoch: the epoch of the last stage whose state was kept, from 1; 0 is the start state.
+        kept_epoch: the epoch whose state was kept, from 1, of the last stage that the run trained; 0 is the start
+            state.
         target_epoch: epochs trained, all stages together, at the first of the two validations in a row that reached
             `Plan.target`; 0 where none did.
         val_loss, val_accuracy: of the kept state's prediction (that of the stage under way, where the training was
@@ -145,6 +146,7 @@ class Result:
         finished: False where the callback stopped the training.
         compile_seconds, train_seconds: wall clock, apart; of all runs together. ``train_seconds`` includes the
             validation after each epoch and excludes the test and the writing of checkpoints.
+        features_kept: for every stage, whether features of frozen layers were kept for it (see `Plan.cache_gb`).
         energy: what the meter read, of all runs together, where there was one: training, validation, the callback, the
             writing of checkpoints and the first execution of each program, but no compilation and no test. Of a
             resumed training the total is unavailable, since a part was not in this window.
@@ -164,6 +166,7 @@ class Result:
     finished: bool
     compile_seconds: float
     train_seconds: float
+    features_kept: tuple[bool, ...] = ()
     energy: Reading | None = None
 
 
@@ -253,6 +256,7 @@ class _Tracker(NamedTuple):
     active: Array
     diverged: Array
     ended: Array  # for good, in this stage and those that follow: it reached the target, or the callback ended it
+    stage: Array  # to which the kept state belongs
     hits: Array  # validations in a row that reached the target
     target_epoch: Array
 
@@ -316,7 +320,7 @@ def _start(job: _Job, seed: Array, run: _Run, arrays: _Arrays) -> tuple[_Learner
     state = rule.init(_stream(key, _INIT, 0), _example(job, run, arrays).x)
     learner = _Learner(state, jnp.int32(0), {})
     false, zero, inf = jnp.bool_(False), jnp.int32(0), jnp.float32(jnp.inf)
-    tracker = _Tracker(state, zero, inf, inf, zero, zero, run.train, key, ~false, false, false, zero, zero)
+    tracker = _Tracker(state, zero, inf, inf, zero, zero, run.train, key, ~false, false, false, zero, zero, zero)
     return _enter(job, learner, tracker, run, arrays)
 
 
@@ -334,7 +338,8 @@ def _enter(job: _Job, learner: _Learner, tracker: _Tracker, run: _Run, arrays: _
     learner = learner._replace(state=state, metrics=jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype), shapes))
     zero, inf = jnp.int32(0), jnp.float32(jnp.inf)
     return learner, tracker._replace(
-        kept_epoch=zero,
+        kept_epoch=jnp.where(tracker.ended, tracker.kept_epoch, zero),
+        stage=jnp.where(tracker.ended, tracker.stage, job.stage),
         kept_score=inf,
         best_score=inf,
         waited=zero,
@@ -634,11 +639,17 @@ def train(
     stopped = stopped and (host.stage < count - 1 or bool(np.any(tracker.active)))
 
     diverged, kept_epoch = np.asarray(tracker.diverged), np.asarray(tracker.kept_epoch)
-    tested, last = test and not stopped, _stages(source, jax.tree.map(lambda a: a.ravel()[0], run.hyper))[host.stage]
-    if tested or last.validate is not None or last.frozen is not None:
-        final = host.run(_final, jobs[host.stage], tracker.kept, run, arrays, static=(tested,))
-    else:
-        final = host.kept_rows(kept_epoch)
+    tested, stage_of = test and not stopped, np.asarray(tracker.stage)
+    rules, final = _stages(source, jax.tree.map(lambda a: a.ravel()[0], run.hyper)), {}
+    for stage in np.unique(stage_of).tolist():  # more than one where runs reached the target in different stages
+        if tested or rules[stage].validate is not None or rules[stage].frozen is not None:
+            found = host.run(_final, jobs[stage], tracker.kept, run, arrays, static=(tested,))
+        else:
+            found = host.kept_rows(stage, kept_epoch)
+        for name, metrics in found.items():
+            for metric, value in metrics.items():
+                before = final.setdefault(name, {}).get(metric, np.full(stage_of.shape, np.nan))
+                final[name][metric] = np.where(stage_of == stage, value, before)
     untested = dict.fromkeys(("test_loss", "test_accuracy"), np.full(seeds.shape, np.nan))
     final = {name: untested | found for name, found in final.items()}
     measured = final.pop("")
@@ -659,6 +670,7 @@ def train(
         finished=not stopped,
         compile_seconds=host.compiled_before + host.run.compile_seconds,
         train_seconds=host.seconds,
+        features_kept=tuple(host.features_kept.get(stage, False) for stage in range(count)),
         energy=energy,
         readouts=jax.tree.map(unless_diverged, readouts),
         **{name: unless_diverged(value) for name, value in measured.items()},
@@ -865,9 +877,9 @@ class _Host:
         self.active = self.active & ~ending
         return tracker._replace(active=tracker.active & ~ending, ended=tracker.ended | ending)
 
-    def kept_rows(self, kept_epoch: np.ndarray) -> dict[str, dict[str, np.ndarray]]:
+    def kept_rows(self, stage: int, kept_epoch: np.ndarray) -> dict[str, dict[str, np.ndarray]]:
         """What the history says of the kept state's validation, in the form of `_final`; NaN before the first one."""
-        of_stage = {int(row["epoch"]): row for row in self.rows if row["stage"] == self.stage}
+        of_stage = {int(row["epoch"]): row for row in self.rows if row["stage"] == stage}
         names = dict.fromkeys(n for row in of_stage.values() for n in row if n.startswith("val_"))
         found: dict[str, dict[str, np.ndarray]] = {"": {}}
         for name in names or ("val_loss", "val_accuracy"):

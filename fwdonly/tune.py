@@ -18,7 +18,7 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 
 from . import data as datasets
-from .base import LearningRule, UsageError
+from .base import LearningRule, UsageError, first_difference
 from .sweep import sweep
 from .train import Plan, Progress
 
@@ -87,8 +87,9 @@ def tune(
     A diverged seed counts as accuracy 0. Use other seeds for the final numbers.
 
     A killed search is continued by the same call: finished trials are kept, those that a dead process of this machine
-    left are tried again, and the proposals are those that an uninterrupted search would have made (where one worker
-    searches: with several they depend on timing). Workers on several machines share a storage by URL.
+    left are tried again (those of another machine stay under way, and count), and the proposals are those that an
+    uninterrupted search would have made (where one worker searches: with several they depend on timing). Workers on
+    several machines share a storage by URL; together they may exceed the budget by a round.
 
     Args:
         make: see `Make`; called once for each combination of choices.
@@ -152,7 +153,13 @@ def tune(
         for key, group in groups.items():
             if key not in made:
                 made[key] = make(**{name: _unpacked(value) for name, value in json.loads(key).items()})
-            if not _train(optuna, study, group, space, made[key], data, seeds, parallel, split, how, watch):
+            try:
+                whole = _train(optuna, study, group, space, made[key], data, seeds, parallel, split, how, watch)
+            except Exception:
+                for trial in batch:  # or they would be tried again first, and fail again
+                    _tell_once(study, trial.number, optuna.trial.TrialState.FAIL)
+                raise
+            if not whole:
                 return study
         mine += count
         if callback is not None and callback(_round(optuna, study, trials, mine, time.perf_counter() - started)):
@@ -184,13 +191,16 @@ def _train(
         if isinstance(own, Range)
     }
     unused = np.repeat(np.arange(size) >= len(group), len(seeds))
-    pruned = np.zeros(size, bool)
+    pruned, latest = np.zeros(size, bool), np.zeros(size * len(seeds))
 
     def judge(progress: Progress) -> np.ndarray | bool:
         if watch is not None and watch(progress):
             return True
         if progress.record is not None:
-            accuracies = _means(progress.record["val_accuracy"], len(seeds))
+            # A seed that has stopped keeps its last accuracy; of one that diverged it is 0.
+            trained = np.asarray(progress.record["trained"])
+            latest[trained] = np.nan_to_num(progress.record["val_accuracy"][trained], nan=0.0)
+            accuracies = _means(latest, len(seeds))
             step = sum(progress.epochs[: progress.stage]) + progress.epoch
             training = np.asarray(progress.active.reshape(size, -1).any(axis=1))
             for i, trial in enumerate(group):
@@ -317,12 +327,9 @@ def _open(optuna: Any, name: str, storage: Any, prune: bool, facts: dict[str, An
         study_name=name, storage=open_storage(storage), direction="maximize", pruner=pruner, load_if_exists=True
     )
     known = study.user_attrs.get("facts")
-    for key, value in (known or {}).items():
-        if facts.get(key) != value:
-            raise UsageError(
-                f"the study {name} was begun with another {key} ({value}, here {facts.get(key)}); repeat the earlier "
-                "settings, or give another name"
-            )
+    difference = first_difference(known, facts) if known else ""
+    if difference:
+        raise UsageError(f"the study {name} is another one: {difference}; repeat its settings, or give another name")
     if known is None:
         study.set_user_attr("facts", facts)
         study.set_user_attr("sampler", f"TPESampler of Optuna {optuna.__version__}, seeded per round by the name")
@@ -333,9 +340,18 @@ def _retire(optuna: Any, study: Any) -> None:
     """Fail the trials that a dead process of this machine left behind, and try their settings again."""
     for trial in study.get_trials(deepcopy=False, states=(optuna.trial.TrialState.RUNNING,)):
         host, process = trial.user_attrs.get("worker", (None, None))
-        if host == platform.node() and not _alive(process):
-            study.tell(trial.number, state=optuna.trial.TrialState.FAIL)
+        dead = host == platform.node() and not _alive(process)
+        if dead and _tell_once(study, trial.number, optuna.trial.TrialState.FAIL):
             study.enqueue_trial(trial.params)
+
+
+def _tell_once(study: Any, number: int, state: Any) -> bool:
+    """Tell a trial's state; false if it has been told by somebody else in the meantime."""
+    try:
+        study.tell(number, state=state)
+    except (RuntimeError, ValueError):
+        return False
+    return True
 
 
 def _alive(process: int) -> bool:

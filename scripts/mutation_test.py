@@ -246,8 +246,8 @@ MUTANTS = [
     Mutant("train.py", "right & real", "right", (TRAIN,), "padding counts as right answers"),
     Mutant(
         "train.py",
-        "host.run(_final, jobs[host.stage], tracker.kept,",
-        "host.run(_final, jobs[host.stage], learner.state,",
+        "host.run(_final, jobs[stage], tracker.kept,",
+        "host.run(_final, jobs[stage], learner.state,",
         (TRAIN,),
         "tests the last state instead of the kept one",
     ),
@@ -640,6 +640,35 @@ MUTANTS = [
         "  v = u / jnp.maximum(length, tiny)",
         (TWO_PASS,),
         "zeros are never left",
+    ),
+    Mutant(
+        "train.py",
+        "active=finite & ~stop & (hits < 2)",
+        "active=finite & ~stop & (hits < 1)",
+        (TRAIN,),
+        "one validation at the target ends a run",
+    ),
+    Mutant(
+        "train.py",
+        "        active=~(tracker.diverged | tracker.ended),\n",
+        "        active=~tracker.diverged,\n",
+        (TRAIN,),
+        "a run that reached its target trains on in the next stage",
+    ),
+    Mutant(
+        "train.py",
+        "        stage=jnp.where(tracker.ended, tracker.stage, job.stage),\n",
+        "        stage=jnp.full_like(tracker.stage, job.stage),\n",
+        (TRAIN,),
+        "a run that ended early is tested with a layer it never trained",
+    ),
+    Mutant("tune.py", "        test=False,\n", "        test=True,\n", ("test_tune",), "a search reads the test set"),
+    Mutant(
+        "tune.py",
+        "nan_to_num(accuracies, nan=0.0)",
+        "nan_to_num(accuracies, nan=1.0)",
+        ("test_tune",),
+        "a diverged seed counts as all right",
     ),
 ]
 

@@ -2,10 +2,14 @@
 
 import csv
 import json
+import os
 import re
 import runpy
 import shlex
+import signal
+import subprocess
 import sys
+import time
 from pathlib import Path
 
 import numpy as np
@@ -134,6 +138,8 @@ def test_a_killed_comparison_repeats_no_finished_run(script, tmp_path, monkeypat
     assert not read(tmp_path / "c")["finished"] and len(numbers(tmp_path / "c")) == 2
     code, _, error = script(*arguments)
     assert code == 2 and "--resume" in error
+    code, _, error = script(*arguments, "--resume", "--no-alone")
+    assert code == 2 and "alone" in error  # seeds together would be added to those alone
     assert script(*arguments, "--resume")[0] == 0
     assert [name.split(".")[0] for name in trained] == ["mf-0", "bp-0", "bp-1", "bp-1", "mf-1"]
     monkeypatch.setattr(_common, "sweep", real)
@@ -155,6 +161,15 @@ def test_a_killed_comparison_repeats_no_finished_run(script, tmp_path, monkeypat
         (["--protocol", "matched-passes", "--rules", "mf-greedy", "bp", "--passes", "1"], "at least as many --passes"),
         (["--reference", "foton"], "not among --rules"),
         (["--set", "ff=--peer 1"], "a rule among mf, bp"),
+        (["--set", "bp='--x"], "No closing quotation"),
+        (["--set", "bp=--preset mnist"], "a preset of bp would also set data and stopping"),
+        (["--set", "bp=--normalise none"], "--normalise is the same for all rules"),
+        (["--set", "bp=--epochs 9", "--protocol", "matched-passes"], "--epochs is the same for all rules"),
+        (["--set", "bp=--target 0.3", "--protocol", "to-target", "--target", "0.5"], "--target is the same"),
+        (["--protocol", "to-target", "--target", "0.5", "--passes", "7"], "--passes does not belong to"),
+        (["--protocol", "matched-passes", "--patience", "3"], "--patience does not belong to"),
+        (["--rules", "ff", "bp"], "--monitor accuracy --keep best_accuracy"),
+        (["--rules", "cafo", "bp-cwc", "--channels", "10", "20"], "compared on one network"),
         (["--tuned", "nowhere"], "not a result folder of tune.py"),
         (["--margin", "0"], "must be above 0"),
     ],
@@ -211,12 +226,35 @@ def test_a_search_prints_the_command_that_trains_the_best_settings(script, tmp_p
     before = (tmp_path / "t" / "trials.csv").read_text()
     assert script(*arguments)[0] == 0 and (tmp_path / "t" / "trials.csv").read_text() == before
     code, _, error = script(*arguments[:-2], "--epochs", 5, "--output-dir", tmp_path / "t")
-    assert code == 2 and "begun with another about" in error
+    assert code == 2 and "is another one: about.settings.epochs is 4 there and 5 here" in error
     # And its settings reach a comparison.
     compared = [*TINY, "--seeds", 1, "--epochs", 1, "--tuned", tmp_path / "t", "--output-dir", tmp_path / "c"]
     assert script("compare", *compared)[0] == 0
     rules = read(tmp_path / "c", "config.json")["configuration"]["rules"]
     assert rules["mf"]["learning_rate"] == best["values"]["learning_rate"] != rules["bp"]["learning_rate"]
+
+
+def test_settings_of_a_rule_that_depart_are_told(script, tmp_path):
+    own = ["--set", "bp=--patience 1 --learning-rate 0.01", "--rules", "mf-greedy", "bp"]
+    assert script("compare", *TINY, *own, "--seeds", 1, "--epochs", 2, "--output-dir", tmp_path / "c")[0] == 0
+    notes = read(tmp_path / "c")["protocol"]["notes"]
+    assert notes == ["MF, greedy has settings from no search.", "BP stops by a rule of its own: patience 1."]
+    assert [rule["tuned"] for rule in read(tmp_path / "c")["rules"]] == [False, True]
+
+
+def test_the_command_of_a_twin_says_its_own_options(script, tmp_path):
+    small = ["--dataset", "digits", "--channels", "4", "4", "--quiet", "--trials", 1, "--seeds", 1, "--epochs", 1]
+    code, out, _ = script("tune", "--rule", "bp-cafo", *small, "--batch-size", 64, "--output-dir", tmp_path / "t")
+    assert code == 0 and "first guess" in out
+    command = re.search(r"python experiments/cafo_cnn.py (.*)", out)[1]
+    for words in (
+        "--bp.batch-size 64",
+        "--bp.epochs 1",
+        "--bp.keep best_loss",
+        "--bp.patience None",
+        "--bp.learning-rate",
+    ):
+        assert words in command
 
 
 def test_every_rule_of_the_table_searches_numbers_of_its_own_script_alike(monkeypatch):
@@ -241,21 +279,151 @@ def test_a_table_is_reproduced_row_by_row_and_says_what_was_not_run(script, tmp_
     monkeypatch.syspath_prepend(str(EXPERIMENTS))
     import _tables
 
-    own = [*TINY, "--epochs", "2"]
+    about = {"n": 2, "repeated": True}
     row = _tables.Run(
         "digits",
-        shlex.join(["bp_mlp.py", *map(str, own)]),
-        (_tables.Cell("bp", 12.0, 0.5, 3), _tables.Cell("bp", 2, 0.1, 3, "epochs")),
+        shlex.join(["bp_mlp.py", *TINY, "--epochs", "2"]),
+        (_tables.Cell("bp", 12.0, 0.5, **about), _tables.Cell("bp", 2, 0.0, metric="epochs", note="odd", **about)),
     )
     missing = _tables.Run("nowhere", "bp_mlp.py --dataset nowhere", (_tables.Cell("bp", 50.0, None, None),))
-    monkeypatch.setitem(_tables.TABLES, "mf-2025", _tables.Table("somewhere", (row, missing)))
-    arguments = ["reproduce", "--table", "mf-2025", "--seeds", 3, "--margin", 1.0, "--output-dir", tmp_path / "r"]
-    assert script(*arguments)[0] == 0
-    cells = read(tmp_path / "r", "reproduction.json")["cells"]
+    monkeypatch.setitem(_tables.TABLES, "mf-2025", _tables.Table("somewhere", (row, missing), "Joules are left out."))
+    folder, digits = tmp_path / "r", tmp_path / "r" / "digits"
+    arguments = ["reproduce", "--table", "mf-2025", "--margin", 1.0, "--output-dir", folder, "--seeds"]
+    code, out, _ = script(*arguments, 3, "--list")
+    assert code == 0 and "Joules are left out." in out and "12 ± 0.5 (2 distinct seeds)" in out and not folder.exists()
+    code, _, error = script(*arguments, 3)
+    assert code == 0 and "nowhere" in error
+    cells = read(folder, "reproduction.json")["cells"]
     assert cells[0]["outcome"].startswith("not reproduced") and len(cells[0]["values"]) == 3
-    assert cells[1]["outcome"] == "reproduced" and cells[1]["values"] == [2.0] * 3
+    assert cells[1]["outcome"] == "reproduced; published from 2 distinct seeds" and cells[1]["values"] == [2.0] * 3
     assert cells[2]["outcome"].startswith("not run: ") and cells[2]["why"] and cells[2]["values"] is None
-    written = (tmp_path / "r" / "digits" / "summary.json").stat().st_mtime_ns
-    assert script(*arguments, "--quick")[0] == 0  # what is finished is not trained again
-    assert (tmp_path / "r" / "digits" / "summary.json").stat().st_mtime_ns == written
-    assert all(cell["outcome"].startswith("not run") for cell in read(tmp_path / "r", "reproduction.json")["cells"])
+    assert "Joules are left out." in (folder / "reproduction.md").read_text()
+    # The published numbers lie beside the measured ones, and are shown.
+    summary = read(digits)
+    assert summary["finished"] and summary["statistics"] and len(summary["rules"][0]["runs"]) == 3
+    assert summary["rules"][0]["published"] == [
+        {"metric": "test_accuracy", "value": 12.0, "sd": 0.5, "n": 2, "unit": "%", "source": "somewhere"},
+        {"metric": "epochs", "value": 2, "sd": 0.0, "n": 2, "unit": "passes", "source": "somewhere; odd"},
+    ]
+    page = (digits / "report.html").read_text()
+    assert "published 12.00 ± 0.50 (n = 2)" in page and "somewhere; odd" in page
+    written = (digits / "summary.json").stat().st_mtime_ns, (digits / "metrics.csv").stat().st_mtime_ns
+    assert script(*arguments, 3, "--only", "digits")[0] == 0  # what is finished is not trained again
+    assert ((digits / "summary.json").stat().st_mtime_ns, (digits / "metrics.csv").stat().st_mtime_ns) == written
+    # Folders of other runs are no result of this row, unless it is left out.
+    fault = f"error: {digits} holds another run"
+    config = read(digits, "config.json")
+    script_path, rest = config["command"].split("bp_mlp.py")
+    for more, damage, words in (
+        ([4], config, "(--seeds is 3 there and 4 here)"),
+        ([3, "--first-seed", 1], config, "(--first-seed is 0 there and 1 here)"),
+        ([3, "--quick"], config, "(--epochs is 2 there and 3 here)"),
+        ([3], config | {"command": f"{script_path}mf_mlp.py{rest}"}, "(of mf_mlp.py, not bp_mlp.py)"),
+        ([3], config | {"command": config["command"] + " --split paper"}, "(--split is paper there and None here)"),
+        ([3], {}, "(no config.json says which)"),
+    ):
+        (digits / "config.json").write_text(json.dumps(damage))
+        code, _, error = script(*arguments, *more)
+        assert (code, error) == (2, f"{fault} {words}; give another --output-dir\n")
+    (digits / "config.json").unlink()
+    assert script(*arguments, 3)[2].startswith(fault)
+    assert script(*arguments, 3, "--only", "nowhere")[0] == 0
+    assert read(folder, "reproduction.json")["cells"][0]["values"] is None
+
+
+def test_a_quick_table_reproduces_nothing_and_a_changed_preset_is_another_run(script, tmp_path, monkeypatch):
+    monkeypatch.syspath_prepend(str(EXPERIMENTS))
+    import _presets
+    import _tables
+
+    words = ["bp_mlp.py", "--preset", "mnist", *TINY, "--normalise", "pixel"]
+    row = _tables.Run("digits", shlex.join(words), (_tables.Cell("bp", 50, 9, 3),))
+    monkeypatch.setitem(_tables.TABLES, "mf-2025", _tables.Table("somewhere", (row,)))
+    arguments = ["reproduce", "--table", "mf-2025", "--quick", "--output-dir", tmp_path / "q"]
+    assert script(*arguments)[0] == 0
+    cells = read(tmp_path / "q", "reproduction.json")["cells"]
+    assert len(cells[0]["values"]) == 3 and cells[0]["outcome"].startswith("not run: the quick form")
+    assert "published" not in read(tmp_path / "q" / "digits")["rules"][0]
+    monkeypatch.setitem(_presets.PUBLISHED["mnist"]["bp"], "patience", 21)
+    code, _, error = script(*arguments)
+    assert code == 2 and "(patience is 10 there and 21 here)" in error and len(error.splitlines()) == 1
+
+
+def test_every_row_of_every_table_is_a_command_of_ours(monkeypatch):
+    monkeypatch.syspath_prepend(str(EXPERIMENTS))
+    import _common
+    import _tables
+
+    runs = [run for table in _tables.TABLES.values() for run in table.runs]
+    seen = {}
+    monkeypatch.setattr(_common, "main", lambda name, *rest: seen.update({f"{name}.py": rest}) or 0)
+    for name in {run.command.split()[0] for run in runs}:
+        with pytest.raises(SystemExit):
+            runpy.run_path(str(EXPERIMENTS / name), run_name="__main__")
+    for run in runs:
+        words = shlex.split(run.command)
+        kind, presets, arms = seen[words[0]]
+        monkeypatch.setattr(sys, "argv", words)
+        found = {arm.name: arm.options for arm in arms(_common.parse(kind, presets))}
+        assert {cell.rule for cell in run.cells} <= set(found)
+        assert all(cell.sd is None for cell in run.cells if cell.n == 1)
+        if "--compare" in words:  # fairness.md, sections 3.3, 5 and 6.6
+            twin = found["bp"]
+            assert (twin.optimizer, twin.lr_schedule, twin.batch_size, twin.epochs) == ("adamw", "constant", 128, 100)
+            assert (twin.monitor, twin.min_delta, twin.keep) == ("loss", 0.0, "best_accuracy")
+            assert twin.patience == 20 if "_2026" in run.command else twin.patience in (10, 20, 30, 40)
+    cells = {(run.name, cell.rule, cell.metric): cell for run in _tables.TABLES["mf-2025"].runs for cell in run.cells}
+    epochs = [cells[name, "bp", "epochs"] for name in ("mnist", "fashion_mnist", "cifar10", "cifar100")]
+    assert [(cell.value, cell.sd, cell.n) for cell in epochs] == [
+        (17, 0, 3),
+        (18.67, 1.15, 3),
+        (51.67, 2.08, 3),
+        (22.33, 2.31, 2),
+    ]
+    assert cells["cifar10", "mf", "test_accuracy"][2:4] == (None, 1)  # one run, three times over
+
+
+CHILD = """
+import signal, sys, time
+from pathlib import Path
+
+def ask(*_):
+    print("stopping", file=sys.stderr, flush=True)
+    if "stubborn" not in sys.argv:
+        time.sleep(1.5)  # more than Python's subprocess gives
+        Path(sys.argv[1]).write_text("saved")
+        sys.exit(130)
+
+signal.signal(signal.SIGINT, ask)
+print("training", file=sys.stderr, flush=True)
+for _ in range(300):
+    time.sleep(0.1)
+"""
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="signals of process groups")
+@pytest.mark.parametrize("stubborn", [False, True])
+def test_ctrl_c_waits_for_the_checkpoint_and_a_second_one_does_not(tmp_path, stubborn):
+    (tmp_path / "child.py").write_text(CHILD)
+    words = [str(tmp_path / "child.py"), str(tmp_path / "checkpoint"), *["stubborn"] * stubborn]
+    work = f"import reproduce, pathlib; print(reproduce.train({words}, pathlib.Path({str(tmp_path)!r})))"
+    parent = subprocess.Popen(
+        [sys.executable, "-c", work],
+        cwd=EXPERIMENTS,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+    try:
+        assert parent.stderr.readline() == "training\n"  # at once, not at the end
+        os.killpg(parent.pid, signal.SIGINT)
+        assert parent.stderr.readline() == "stopping\n"
+        if stubborn:
+            time.sleep(0.5)
+            assert parent.poll() is None
+            os.killpg(parent.pid, signal.SIGINT)
+        out, _ = parent.communicate(timeout=20)
+    finally:
+        parent.kill()
+    assert out == "interrupted\n" and (tmp_path / "checkpoint").exists() != stubborn

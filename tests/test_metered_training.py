@@ -120,7 +120,9 @@ def test_a_sweep_is_one_window_and_files_table_and_figure_say_what_it_was(meter,
     )
     notes = "\n".join(report.footnotes([summary]))
     assert "measured (nvml_counter)" in notes and "all seeds together" in notes and "662 g/kWh" in notes
-    powers = results.power_rows("mf", result)
+    powers = results.power_rows("mf", [0, 1], result)
+    assert {row["seed"] for row in powers} == {None}  # the trace is of both
+    assert {row["seed"] for row in results.power_rows("mf", [3], result)} == {3}
     results.write_rows(tmp_path / "power.csv", results.POWER_COLUMNS, powers)
     assert results.read_power(tmp_path / "power.csv") == powers
     assert [row["watts"] for row in powers if row["mark"] == "idle"] == [pytest.approx(WATTS, rel=0.02)]
@@ -136,7 +138,7 @@ def test_what_is_unavailable_is_a_dash_and_a_reason_in_the_table_never_zero(tiny
     _, rows = report.table_rows([summary])
     assert rows[-1][-3:] == ["-", "-", "-"] and summary["energy"]["energy"]["value"] is None
     assert re.search(r"MF: energy unavailable: .*RAPL", "\n".join(report.footnotes([summary])))
-    assert results.power_rows("mf", result) == []
+    assert results.power_rows("mf", [0], result) == []
     measured = Quantity(0.0, "J", "measured", "nvml_counter")
     assert report._figure(measured.as_json()) == "0"  # the control: a value that is there is shown
 

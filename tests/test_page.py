@@ -353,9 +353,114 @@ def test_one_seed_is_undecided_and_a_folder_of_one_rule_compares_nothing(tmp_pat
     folder = make(tmp_path / "a", seeds=1)
     assert all("not decided" in q.sentence for q in report.questions(report.load(folder)) if q.answer)
     Parsed(report.html([folder]))
-    alone = make(tmp_path / "b", rules=["mf"])
+    alone = make(tmp_path / "b", rules=["mf"], protocol=None)
     assert report.questions(report.load(alone)) == []
     assert "Nothing is compared: there is no reference rule (BP) in it." in report.html([alone])
+
+
+def test_a_reference_that_is_planned_and_not_yet_trained_is_said(tmp_path):
+    """As `compare` has it in an experiment that was stopped before the reference's first run ended."""
+    folder = make(tmp_path / "a", finished=False)
+    rewrite(lambda s: s["rules"].pop())(folder)
+    assert report.questions(report.load(folder)) == []
+    assert "Nothing is compared: there is no reference rule (BP) in it." in report.html([folder])
+    settings = json.loads((folder / "config.json").read_text())
+    del settings["configuration"]["rules"]["bp"]
+    (folder / "config.json").write_text(json.dumps(settings))
+    with pytest.raises(UsageError, match="reference, bp, is no rule of it"):  # the control
+        report.load(folder)
+
+
+def on_machines(*names, rule=0):
+    """An edit that gives the runs of a rule these machines in turn, and all others the first one."""
+
+    def edit(summary):
+        for at, own in enumerate(summary["rules"]):
+            for run in own["runs"]:
+                run["machine"] = names[run["seed"] % len(names)] if at == rule else names[0]
+                if run["machine"] is None:
+                    del run["machine"]
+
+    return edit
+
+
+@pytest.mark.parametrize("names", [("A, jax 1", "B, jax 1"), ("A, jax 1", None), (None, "B, jax 1")])
+@pytest.mark.parametrize("protocol", [OWN, TARGET], ids=["own", "target"])
+def test_seconds_and_energies_of_several_machines_are_not_compared(tmp_path, names, protocol):
+    folder = make(tmp_path / "a", protocol=protocol, edit=on_machines(*names))
+    own = {q.quantity: q for q in report.questions(report.load(folder))}
+    for quantity in ("time", "energy"):
+        assert own[quantity].answer is None and own[quantity].reason == "the runs were made on different machines"
+    assert own["accuracy"].answer is not None and own["passes"].answer is not None
+    text = "\n".join(Parsed(report.html([folder])).text)
+    assert "time, energy: not compared; the runs were made on different machines." in text
+    for name, seeds in zip(names, ("0, 2, 4, 6, 8", "1, 3, 5, 7, 9"), strict=True):
+        assert f"{name or 'unknown'}: MF, greedy seed {seeds}" in text
+    assert "machine 2" in text and "Seconds and energies are of different machines (" in text
+
+
+@pytest.mark.parametrize("name", ["A, jax 1", None])
+def test_runs_of_one_machine_or_of_before_it_was_recorded_are_compared(tmp_path, name):
+    folder = make(tmp_path / "a", edit=on_machines(name))
+    assert all(q.answer is not None for q in report.questions(report.load(folder)))
+    assert "different machines" not in report.html([folder]) and "machine 1" not in report.html([folder])
+
+
+def test_the_machine_of_a_run_that_is_in_no_pair_does_not_count(tmp_path):
+    def edit(summary):
+        on_machines("A")(summary)
+        summary["rules"][0]["runs"][3]["machine"] = "B"
+        summary["rules"][1]["runs"][3] |= {"test_accuracy": None, "diverged": True}
+
+    own = {q.quantity: q for q in report.questions(report.load(make(tmp_path / "a", edit=edit)))}
+    assert own["time"].answer.n == own["energy"].answer.n == 9
+
+
+def test_notes_of_the_protocol_stand_before_the_verdicts(tmp_path):
+    notes = ["FOTON uses <its> own optimizer.", "FF was searched with 3 trials."]
+    folder = make(tmp_path / "a", protocol=OWN | {"notes": notes})
+    text, in_markdown = "\n".join(Parsed(report.html([folder])).text), report.markdown_report([folder])
+    for note, escaped in zip(notes, ("FOTON uses &lt;its&gt; own optimizer.", notes[1]), strict=True):
+        assert text.index(OWN["words"]) < text.index(note) < text.index("Verdicts")
+        assert in_markdown.index(OWN["words"]) < in_markdown.index(f"* {escaped}") < in_markdown.index("# Verdicts")
+    assert report.html([make(tmp_path / "b", protocol=OWN | {"notes": []})]) == report.html(
+        [make(tmp_path / "c" / "b")]
+    )
+
+
+def test_nothing_is_claimed_of_a_rule_that_was_not_tuned_nor_against_it(tmp_path):
+    def edit(*tuned):
+        def f(summary):
+            for rule, own in zip(summary["rules"], tuned, strict=True):
+                rule |= {} if own is None else {"tuned": own}
+
+        return f
+
+    def sentences(name, *tuned):
+        folder = make(tmp_path / name, edit=edit(*tuned))
+        page_text, found = report.html([folder]), report.answers([report.load(folder)])[0]
+        assert all(q.sentence + "." in page_text for q in found)
+        return [q.sentence for q in found]
+
+    plain = sentences("a", None, None)
+    assert sentences("b", True, True) == plain and not any("no claim" in words for words in plain)
+    ours, theirs = "; no claim: MF, greedy was not tuned", "; no claim: BP was not tuned"
+    assert sentences("c", False, True) == [words + ours for words in plain]
+    assert sentences("d", None, False) == [words + theirs for words in plain]
+    assert sentences("e", False, False) == [words + ours + theirs for words in plain]
+
+
+def test_several_reasons_for_no_claim_are_joined_and_none_is_said_where_nothing_is_compared(tmp_path):
+    def edit(summary):
+        summary["rules"][0]["tuned"] = False
+        summary["rules"][1]["runs"][2]["train_seconds"] = 29.0
+        summary["rules"][1]["runs"][2]["energy"]["seconds"]["value"] = 29.0
+
+    accuracy, _, time, energy = report.questions(report.load(make(tmp_path / "a", edit=edit)))
+    short = "; no claim: a run took 29 s, and times under 30 s vary with what else the machine does"
+    assert time.sentence.endswith(short + "; no claim: MF, greedy was not tuned")
+    assert accuracy.sentence.endswith("; no claim: MF, greedy was not tuned") and short not in accuracy.sentence
+    assert energy.answer is None and "no claim" not in energy.sentence
 
 
 def test_partial_diverged_and_missing_are_said(tmp_path):
@@ -454,6 +559,89 @@ def test_what_cannot_be_read_is_one_clear_line(tmp_path, spoil, why):
     with pytest.raises(UsageError) as raised:
         report.load(folder)
     assert why in str(raised.value) and "\n" not in str(raised.value) and str(folder) in str(raised.value)
+
+
+def at(value, *path):
+    """Put a value into the summary."""
+
+    def change(summary):
+        for name in path[:-1]:
+            summary = summary[name]
+        summary[path[-1]] = value
+
+    return change
+
+
+RUN, PROTOCOL = ("rules", 0, "runs", 1), ("protocol",)
+
+
+@pytest.mark.parametrize(
+    ("value", "path", "why"),
+    [
+        (["own"], PROTOCOL, "protocol of the summary is not an object"),
+        ("own", PROTOCOL, "protocol of the summary is not an object"),
+        ([], PROTOCOL, "protocol of the summary is not an object"),
+        ("foton", (*PROTOCOL, "reference"), "the protocol's reference, foton, is no rule of it"),
+        (["bp"], (*PROTOCOL, "reference"), "reference of the protocol is not text"),
+        ("0.25", (*PROTOCOL, "margin_points"), "margin_points of the protocol is not a finite number above 0"),
+        (None, (*PROTOCOL, "margin_points"), "margin_points of the protocol is not a finite number above 0"),
+        (0, (*PROTOCOL, "margin_points"), "margin_points of the protocol is not a finite number above 0"),
+        (True, (*PROTOCOL, "margin_percent"), "margin_percent of the protocol is not a finite number above 0"),
+        (-5.0, (*PROTOCOL, "margin_percent"), "margin_percent of the protocol is not a finite number above 0"),
+        (float("nan"), (*PROTOCOL, "margin_percent"), "margin_percent of the protocol is not a finite number above 0"),
+        (float("inf"), (*PROTOCOL, "margin_percent"), "margin_percent of the protocol is not a finite number above 0"),
+        (10**400, (*PROTOCOL, "margin_percent"), "summary.json is damaged"),
+        ("0.9", (*PROTOCOL, "target"), "target of the protocol is not a finite number above 0"),
+        ("one sentence", (*PROTOCOL, "notes"), "notes of the protocol is not a list of sentences"),
+        ([1], (*PROTOCOL, "notes"), "notes of the protocol is not a list of sentences"),
+        (7, ("rules", 0, "label"), "label of rule 1 is not text"),
+        (["MLP"], ("rules", 1, "network"), "network of rule 2 is not text"),
+        ("no", ("rules", 0, "tuned"), "tuned of rule 1 is not true or false"),
+        (12.5, ("rules", 0, "memory"), "memory of rule 1 is not an object with value, unit and status"),
+        ({"value": 1.0, "unit": "B"}, ("rules", 0, "memory"), "memory of rule 1 is not an object with value, unit"),
+        (1e12, (*RUN, "arithmetic"), "arithmetic of run 2 of rule 1 is not an object with value, unit and status"),
+        ("1e12", (*RUN, "arithmetic", "value"), "arithmetic of run 2 of rule 1 is not an object with value, unit"),
+        (None, (*RUN, "arithmetic", "status"), "arithmetic of run 2 of rule 1 is not an object with value, unit"),
+        (3.0, (*RUN, "epochs"), "epochs of run 2 of rule 1 is not an integer"),
+        (True, (*RUN, "epochs"), "epochs of run 2 of rule 1 is not an integer"),
+        (10**400, (*RUN, "epochs"), "summary.json is damaged"),
+        ("1", (*RUN, "seed"), "seed of run 2 of rule 1 is not an integer"),
+        ([1], (*RUN, "seed"), "seed of run 2 of rule 1 is not an integer"),
+        (["A"], (*RUN, "machine"), "machine of run 2 of rule 1 is not text"),
+        ("0.9", (*RUN, "test_accuracy"), "test_accuracy of run 2 of rule 1 is not a finite number"),
+        (50.0, (*RUN, "energy"), "energy of run 2 of rule 1 is not an object"),
+        ("9", (*RUN, "energy", "net"), "net of the energy of run 2 of rule 1 is not an object with value, unit"),
+        ("94", ("rules", 0, "published", 0, "value"), "value of a published number of rule 1 is not a finite number"),
+        (5, ("title",), "title of the summary is not text"),
+        ("many", ("data", "train"), "train of the data is not an integer"),
+        ("jax", ("environment", "packages"), "packages of the environment is not an object"),
+    ],
+)
+def test_a_value_of_a_wrong_type_is_one_clear_line(tmp_path, value, path, why):
+    folder = make(tmp_path / "a", seeds=2)
+    report.load(folder)  # the control
+    rewrite(at(value, *path))(folder)
+    with pytest.raises(UsageError) as raised:
+        report.load(folder)
+    assert why in str(raised.value) and "\n" not in str(raised.value) and str(folder) in str(raised.value)
+
+
+def test_a_rule_without_a_run_is_a_dash_also_under_a_target(tmp_path):
+    folder = make(tmp_path / "a", seeds=2, protocol=TARGET, edit=lambda s: s["rules"][0].update(runs=[]))
+    header, rows = page._rule_table(report.load(folder))[:2]
+    assert [row[header.index("to target")].split("\n")[0] for row in rows] == ["-", "0 of 2 runs"]
+    Parsed(report.html([folder]))
+
+
+def test_a_readout_without_an_accuracy_is_a_dash(tmp_path):
+    """As `results.summarise` writes it where the loss of that readout alone became infinite."""
+
+    def edit(summary):
+        for run in summary["rules"][0]["runs"]:
+            run["readouts"] = {"softmax": {"val_accuracy": None, "test_accuracy": 0.625 if run["seed"] else None}}
+
+    text = "\n".join(Parsed(report.html([make(tmp_path / "a", seeds=2, edit=edit)])).text)
+    assert "softmax test %" in text and text.count("62.50") == 2
 
 
 def test_the_script_writes_both_files_and_says_where(tmp_path, monkeypatch, capsys):

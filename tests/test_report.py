@@ -1,12 +1,14 @@
 """Result files and what is made of them: every number as it was measured, missing ones as missing."""
 
+import dataclasses
 import json
 import math
 
 import numpy as np
 import pytest
 
-from fwdonly import Result, UsageError, figures, report, results
+from fwdonly import Quantity, Result, UsageError, figures, report, results
+from fwdonly.energy import Part, Reading
 
 
 @pytest.fixture
@@ -96,6 +98,81 @@ def test_rules_of_which_the_same_is_said_share_a_footnote(result):
     lines = report.footnotes([first, second, third])
     assert [line.split(":")[0] for line in lines[-2:]] == ["MF, BP", "FF, greedy"]
     assert report.ALONE in lines and report.FOOTNOTE in lines
+
+
+def test_before_any_run_has_ended_nothing_is_said_of_seconds(result):
+    unfinished = results.summarise("mf", [4, 5, 6], result) | {"runs": []}
+    assert report.footnotes([]) == [] == report.footnotes([unfinished])
+    assert report.footnotes([results.summarise("mf", [4, 5, 6], result)]) == [report.FOOTNOTE]  # the control
+
+
+def test_every_run_has_its_machine_and_several_are_said(result, monkeypatch):
+    found = results.environment()
+    short = f"{found['cpu']}, {found['cores']} cores, {found['device']}, jax {found['packages']['jax']}"
+    assert results.machine() == short
+    first = results.summarise("mf", [4, 5], result)
+    assert {run["machine"] for run in first["runs"]} == {short}
+    changed = found | {"cpu": None, "device": "NVIDIA H200"}
+    monkeypatch.setattr(results, "environment", lambda: changed)
+    second = results.summarise("mf", [6, 7], result)
+    elsewhere = f"unknown CPU, {found['cores']} cores, NVIDIA H200, jax {found['packages']['jax']}"
+    assert second["runs"][0]["machine"] == elsewhere
+    both = results.join([first, second])
+    assert report.machines([both]) == {short: {"MF": [4, 5]}, elsewhere: {"MF": [6, 7]}}
+    assert f"Seconds and energies are of different machines ({short}; {elsewhere})." in report.footnotes([both])
+    assert "different machines" not in "".join(report.footnotes([first]))
+
+
+def trace(result: Result, seeds: list[int], watts: float, seconds: int) -> list[dict]:
+    """Rows of ``power.csv`` of one window of two boards that idle at 60 W."""
+    none = Quantity(None, "J", "unavailable", "none", "not asked for")
+    plain = {"energy": none, "net": none, "mean_power": none}
+    idle = Quantity(60.0, "W", "measured", "nvml_counter")
+    rest = {"integral": none, "disagreement": None, "utilisation": None, "period": None, "notes": ()}
+    rest |= plain | {"about": {}, "begin": {}, "end": {}, "kind": "gpu", "idle": idle}
+    samples = tuple((float(at), watts + at) for at in range(seconds))
+    parts = tuple(Part(name=name, trace=samples, **rest) for name in ("GPU-a", "GPU-b"))
+    marks = ((3.0, "epoch 1"), (6.0, "epoch 2"))
+    more = {"name": "train", "seconds": none, "opinions": {}, "repeats": 1, "notes": ()}
+    reading = Reading(parts=parts, marks=marks, **plain, **more)
+    return results.power_rows("mf", seeds, dataclasses.replace(result, energy=reading))
+
+
+def lines_of(rows, tmp_path, monkeypatch):
+    """Of the panel of the power figure: traces and other lines, and the labels."""
+    drawn = []
+    monkeypatch.setattr(figures, "_save", lambda figure, path: drawn.append(figure))
+    figures.power_figure(tmp_path / "power.png", rows, "title")
+    axis = drawn[0].axes[0]
+    others = [line for line in axis.lines if line.get_linestyle() != "-"]
+    labels = [text.get_text() for text in axis.get_legend().get_texts()]
+    return [line for line in axis.lines if line not in others], others, labels, axis.get_title()
+
+
+def test_the_power_of_runs_trained_alone_is_a_line_each_and_survives_the_file(result, tmp_path, monkeypatch):
+    rows = trace(result, [4], 100.0, 9) + trace(result, [5], 200.0, 7)
+    results.write_rows(tmp_path / "power.csv", results.POWER_COLUMNS, rows)
+    assert (tmp_path / "power.csv").read_text().startswith("rule,seed,seconds,device,watts,mark\n")
+    assert results.read_power(tmp_path / "power.csv") == rows and {row["seed"] for row in rows} == {4, 5}
+    traces, others, labels, title = lines_of(rows, tmp_path, monkeypatch)
+    assert [list(line.get_xdata()) for line in traces] == 2 * [list(range(9)), list(range(7))]
+    assert [line.get_ydata()[0] for line in traces] == 2 * [100.0, 200.0]
+    assert [line.get_color() for line in traces] == ["C0", "C0", "C1", "C1"]
+    assert sorted(labels) == ["GPU-a", "GPU-a, idle", "GPU-b", "GPU-b, idle"]
+    assert len(others) == 2 + 2  # the ends of epochs of the first seed, and its idle power of each board
+    assert title == "MF, 2 runs; dotted and dashed: of seed 4"
+    zigzag = lines_of([row | {"seed": None} for row in rows], tmp_path, monkeypatch)[0]  # the control
+    assert [list(line.get_xdata()) for line in zigzag] == 2 * [[*range(9), *range(7)]]
+
+
+def test_power_of_seeds_trained_together_or_of_an_old_file_has_no_seed(result, tmp_path, monkeypatch):
+    rows = trace(result, [4, 5], 100.0, 9)
+    old = [{name: value for name, value in row.items() if name != "seed"} for row in rows]
+    results.write_rows(tmp_path / "power.csv", ["rule", "seconds", "device", "watts", "mark"], old)
+    assert "seed" not in (tmp_path / "power.csv").read_text()
+    assert results.read_power(tmp_path / "power.csv") == rows and {row["seed"] for row in rows} == {None}
+    traces, others, _, title = lines_of(rows, tmp_path, monkeypatch)
+    assert (len(traces), len(others), title) == (2, 4, "MF")
 
 
 def test_metrics_leave_out_epochs_that_were_not_trained_and_survive_the_file(result, tmp_path):

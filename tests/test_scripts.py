@@ -200,7 +200,7 @@ def test_cafo_presets_are_the_published_settings(script, monkeypatch):
         "cifar10": (2.4111676098423975e-4, 6.3583588566762514e-6, 733, 8, 1e-3),
         "cifar100": (2.4111676098423975e-4, 6.3583588566762514e-6, 1220, 10, 1e-3),
         "mnist_as_run": (1e-3, 0.0, 10, None, 0.0),
-        "cifar10_2026": (5.647e-4, 5.711e-6, 733, 8, 1e-3),
+        "cifar10_2026": (5.647e-4, 5.711e-6, 100, 20, 0.0),
         "dfa_mnist": (
             2.5391813833013565e-4,
             2.0840357948896564e-6,
@@ -231,7 +231,7 @@ def test_cafo_presets_are_the_published_settings(script, monkeypatch):
             2.938027938703532e-7,
             250,
         ),
-        "dfa_cifar100_2026": (3.157e-4, 2.669e-7, 1271, 10, 1e-3, 1.378e-4, 4.602e-7, 200),
+        "dfa_cifar100_2026": (3.157e-4, 2.669e-7, 100, 20, 0.0, 1.378e-4, 4.602e-7, 200),
     }
     names = ("learning_rate", "weight_decay", "epochs", "patience", "min_delta")
     of_blocks = ("block_learning_rate", "block_weight_decay", "block_epochs")

@@ -500,9 +500,21 @@ def test_what_is_not_reproduced_differs_or_is_not_decided():
     assert why(values, 62.4, 0.1, 4, margin=0.5) == "not decided"
     assert why([62.0], 62, 0.1, 4, margin=0.5) == "not decided"
     assert why([], 62, 0.1, 4, margin=0.5) == "not decided"
-    assert why([62.0, 62.0], 62, None, None, margin=0.5) == "not decided"  # no spread, no interval
     assert why([62.0, None], 70, 0.1, 4, margin=0.5) == "not decided"
     assert why([61.5, 62.5] * 500, 62, 0.58, 3, margin=0.25) == "not decided"  # three published runs are too vague
+
+
+@pytest.mark.parametrize(("sd", "n"), [(0.0, 3), (None, 3), (None, None), (0.4, 1)])
+def test_without_any_spread_the_difference_alone_decides(sd, n):
+    """Numbers of epochs that are the same in every run; a published spread, or a single value of ours, decides less."""
+    found = lambda values: stats.against_published(values, 24.0, sd, n, margin=1, unit="epochs")
+    same, off = found([24.0] * 10), found([25.5] * 10)
+    assert (same.outcome, same.why, same.difference, same.interval) == ("reproduced", None, 0, None)
+    assert (off.outcome, off.why, off.difference) == ("not reproduced", "differs", 1.5)
+    assert found([23.0] * 2).why == "differs" and found([23.1] * 2).why is None  # the margin itself is too much
+    assert found([24.0]).why == "not decided" and found([24.0, None]).why == "not decided"
+    spread = stats.against_published([24.0] * 10, 24.0, 4.0, 3, margin=1, unit="epochs")
+    assert spread.why == "not decided" and spread.interval is not None
 
 
 def test_a_mean_off_by_the_margin_is_seldom_reproduced(rng):

@@ -285,6 +285,11 @@ def test_the_target_ends_a_run_in_whatever_stage_and_counts_the_epochs_of_all(ti
     accuracy = result.history["val_accuracy"][:, 0]
     first = next(i for i in range(len(accuracy) - 1) if (accuracy[i : i + 2] >= 0.3).all())
     assert result.target_epoch[0] == first + 1
+    # What is kept, and tested, is the prediction of the stage that reached it, not of a later one, untrained.
+    kept = result.history["stage"][first + 1], result.history["epoch"][first + 1]
+    assert kept == (0, result.kept_epoch[0]) and result.val_accuracy[0] == accuracy[first + 1] >= 0.3
+    assert identical(jax.tree.map(lambda a: a[0], result.state), alone.state)
+    assert result.test_accuracy[0] == alone.test_accuracy
     assert result.target_epoch[1] in (0, *range(1, 13)) and len(result.history["stage"]) >= 12
 
 

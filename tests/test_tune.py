@@ -125,6 +125,28 @@ def test_pruning_ends_hopeless_trials_early_and_changes_no_other(tiny):
         assert one.params == other.params and one.value == other.value
 
 
+def test_a_seed_that_stopped_early_keeps_its_accuracy_where_trials_are_judged(tiny):
+    plan = dataclasses.replace(PLAN, epochs=8, patience=1)
+    study = tune.tune(lambda: (RULE[8], plan), SPACE, tiny, trials=6, seeds=[5, 6, 7], parallel=6)
+    uneven = [t for t in study.trials if len(set(t.user_attrs["epochs"])) > 1]
+    assert uneven, "the scenario needs a trial whose seeds stop at different epochs"
+    for trial in uneven:
+        end = max(trial.intermediate_values)
+        # Counted as 0, a stopped seed would take a third of the accuracy away.
+        assert trial.intermediate_values[end] > 0.8 * np.mean(trial.user_attrs["per_seed"])
+
+
+def test_a_trial_that_fails_is_not_tried_for_ever(tiny, tmp_path, monkeypatch):
+    storage = str(tmp_path / "study.journal")
+    monkeypatch.setattr(tune, "sweep", lambda *_, **__: 1 / 0)
+    for _ in range(2):
+        with pytest.raises(ZeroDivisionError):
+            search(tiny, storage=storage)
+    monkeypatch.undo()
+    study = search(tiny, storage=storage)
+    assert [t.state.name for t in study.trials[:6]] == ["FAIL"] * 6 and len(table(study)) == 8
+
+
 def test_a_diverged_seed_counts_as_nothing_right(tiny):
     space = {"learning_rate": tune.Range(1e35, 1e38)}
 
@@ -159,7 +181,7 @@ def test_a_search_that_was_stopped_equals_one_that_was_not(tiny, tmp_path, kind)
     assert seen == [6, 8] and table(resumed) == table(search(tiny))
     before = len(resumed.trials)
     assert len(search(tiny, storage=storage).trials) == before  # finished: nothing is trained
-    with pytest.raises(UsageError, match="begun with another seeds"):
+    with pytest.raises(UsageError, match=r"is another one: seeds is \[5, 6\] there and \[7, 8\] here"):
         search(tiny, storage=storage, seeds=[7, 8])
 
 
