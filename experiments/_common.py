@@ -315,6 +315,7 @@ def run(
     check(options)
     metering, intensity = meter(options)
     plans = [plan(arm.options) for arm in arms]
+    of_stages = [[dataclasses.replace(p, **own) for own in arm.stages] for arm, p in zip(arms, plans, strict=True)]
     dataset = data.load(options.dataset, options.data_dir)
     print(
         f"data: {dataset.name}, {len(dataset.x_train):,} + {len(dataset.x_test):,} images, {dataset.source}", flush=True
@@ -331,7 +332,7 @@ def run(
         return sweep(
             rules[at],
             dataset,
-            [dataclasses.replace(plans[at], **changes) for changes in arms[at].stages] or plans[at],
+            of_stages[at] or plans[at],
             seeds=[seeds[i] for i in numbers],
             hyper={"learning_rate": arms[at].options.learning_rate},
             split=split if split[0].ndim == 1 else (split[0][list(numbers)], split[1][list(numbers)]),
