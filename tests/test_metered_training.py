@@ -14,6 +14,8 @@ from test_train import MF, STAGES, identical, tiny  # noqa: F401 (tiny is a fixt
 
 from fwdonly import Meter, Plan, Quantity, energy, figures, fit, mf, nets, report, results, sweep
 
+pytestmark = pytest.mark.usefixtures("quick_compilation")
+
 WATTS = 250.0
 
 
