@@ -22,9 +22,10 @@ Protocol = Literal["own-convergence", "matched-passes", "to-target"]
 class Options(_common.Shared):
     """Compare learning rules under one protocol, paired by seed, and say what is decided.
 
-    Every run is trained by itself, the rules taking turns; settings that are not searched here come from a search on
-    the embedded images (tune.py). Ends in a table of verdicts and writes a result folder with report.html. Ctrl-C
-    leaves a folder that --resume continues; finished runs are not repeated.
+    Every run is trained by itself, the rules taking turns. MF and BP have settings from searches on the embedded images
+    (tune.py); of other rules the report says that they have none, unless --tuned or --set gives some. Ends in a table
+    of verdicts and writes a result folder with report.html. Ctrl-C leaves a folder that --resume continues; finished
+    runs are not repeated.
     """
 
     rules: tuple[Literal[tuple(RULES)], ...] = ("mf", "bp")  # ty: ignore[invalid-type-form]
