@@ -515,7 +515,8 @@ def meter(options: Shared) -> tuple[Meter | None, Intensity | None]:
     if made.kind in made.missing:
         print(f"energy: unavailable, {made.missing[made.kind]}")
     elif options.idle_seconds:
-        print(f"energy: idle power is measured for {options.idle_seconds:g} s before and after every rule")
+        what = "run" if options.alone else "rule"
+        print(f"energy: idle power is measured for {options.idle_seconds:g} s before and after every {what}")
     return made, intensity
 
 

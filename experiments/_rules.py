@@ -101,7 +101,7 @@ def options_of(rule: str, shared: _common.Shared, *more: str, tuned: Sequence[st
 
     Raises:
         UsageError: the script does not know an option, or ``more`` asks for a preset, which would also set data and
-            stopping.
+            stopping; FF steered by the loss of its scores.
     """
     known = RULES[rule]
     kind = importlib.import_module(known.script).Options
@@ -125,6 +125,11 @@ def options_of(rule: str, shared: _common.Shared, *more: str, tuned: Sequence[st
             if "nrecognized" not in complaint.getvalue():
                 print(complaint.getvalue(), file=sys.stderr)
             raise UsageError(f"{known.script}.py, which trains {rule}, does not take {shlex.join(said)}") from stopped
+    if rule == "ff" and (options.keep == "best_loss" or (options.patience is not None and options.monitor == "loss")):
+        raise UsageError(
+            "FF's scores are no probabilities, so that their loss says little; for all rules add --monitor accuracy "
+            "--keep best_accuracy"
+        )
     return options
 
 

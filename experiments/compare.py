@@ -11,7 +11,7 @@ import _common
 import jax
 import jax.numpy as jnp
 import tyro
-from _rules import RULES, TUNED, arm_of, options_of
+from _rules import RULES, TUNED, arm_of, options_of, words
 
 from fwdonly import LearningRule, UsageError, report, results
 
@@ -71,9 +71,10 @@ def arms(options: Options) -> list[_common.Arm]:
         own = options_of(rule, _shared(options), *more, tuned=tuned)
         arm = arm_of(rule, own)
         _check_shared(options, arm)
-        searched = bool(tuned) or any(word.split("=")[0].endswith("-rate") for word in more)
+        said = {word.split("=")[0].replace("_", "-") for word in more}
+        searched = bool(tuned) or any(words(rule, {name: 0})[0] in said for name in RULES[rule].space)
         made.append(arm._replace(about={**arm.about, "tuned": searched}))
-    shapes = {arm.name: _shapes(_blocks(arm)) for arm in made}
+    shapes = {arm.name: _matrices(arm) for arm in made}
     other = next((name for name in shapes if shapes[name] != shapes[made[0].name]), None)
     if other is not None:
         raise UsageError(
@@ -91,18 +92,19 @@ def _shared(options: Options) -> Options:
     return options
 
 
-def _blocks(arm: _common.Arm) -> Any:
-    return arm.net(10) if callable(arm.net) else arm.net
-
-
-def _shapes(net: Any) -> list[tuple[tuple[int, ...], ...]]:
-    """Of every block the shapes of its matrices and of its output, for colour images of 32 x 32."""
+def _shapes(arm: _common.Arm) -> list[tuple[Any, Any]]:
+    """Of every block its parameters and its output, as shapes, for colour images of 32 x 32 and ten classes."""
     found, a = [], jax.ShapeDtypeStruct((1, 32, 32, 3), jnp.float32)
-    for block in net:
+    for block in arm.net(10) if callable(arm.net) else arm.net:
         own = jax.eval_shape(block.init, jax.random.key(0), a)
         a = jax.eval_shape(block.apply, own, a)
-        found.append((*(leaf.shape for leaf in jax.tree.leaves(own) if leaf.ndim > 1), a.shape[1:]))
+        found.append((own, a))
     return found
+
+
+def _matrices(arm: _common.Arm) -> list[tuple[tuple[int, ...], ...]]:
+    """Of every block the shapes of its matrices, and of its output."""
+    return [(*(w.shape for w in jax.tree.leaves(own) if w.ndim > 1), a.shape[1:]) for own, a in _shapes(arm)]
 
 
 STOPPING = ("epochs", "patience", "min_delta", "monitor", "keep", "validate_every")
@@ -136,13 +138,9 @@ def notes(options: Options, made: list[_common.Arm]) -> list[str]:
             said.append(f"{arm.about['label']} trains in stages: {shares} passes, whatever they train.")
         if not arm.about["tuned"]:
             said.append(f"{arm.about['label']} has settings from no search.")
-        if not any(leaf.ndim == 1 for block in _blocks(arm) for leaf in jax.tree.leaves(_parameters(block))):
+        if not any(leaf.ndim == 1 for own, _ in _shapes(arm) for leaf in jax.tree.leaves(own)):
             said.append(f"{arm.about['label']} has no biases.")
     return said
-
-
-def _parameters(block: Any) -> Any:
-    return jax.eval_shape(block.init, jax.random.key(0), jax.ShapeDtypeStruct((1, 32, 32, 3), jnp.float32))
 
 
 def _matched(arm: _common.Arm, passes: int) -> _common.Arm:
@@ -225,15 +223,6 @@ def check(options: Options) -> None:
             raise UsageError(
                 f"--{name.replace('_', '-')} does not belong to --protocol {options.protocol}; leave it out"
             )
-    if (
-        "ff" in options.rules
-        and options.protocol == "own-convergence"
-        and "loss" in (options.monitor, options.keep[5:])
-    ):
-        raise UsageError(
-            "FF's scores are no probabilities, so that their loss says little; for all rules add --monitor accuracy "
-            "--keep best_accuracy"
-        )
     if options.passes < 1:
         raise UsageError(f"--passes must be at least 1; got {options.passes}")
     for name in ("margin", "cost_margin"):

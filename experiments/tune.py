@@ -73,9 +73,6 @@ def main() -> int:
     _common.check(options)
     known = RULES[options.rule]
     own = options_of(options.rule, options, *_said(options), tuned=())
-    if options.rule == "ff" and "loss" in (own.monitor, own.keep.removeprefix("best_")):
-        mend = "--monitor accuracy --keep best_accuracy"
-        raise UsageError(f"FF's scores are no probabilities, so that their loss says little; add {mend}")
     arm = arm_of(options.rule, own)
     dataset = data.load(options.dataset, options.data_dir)
     print(f"data: {dataset.name}, {len(dataset.x_train):,} training images, {dataset.source}", flush=True)

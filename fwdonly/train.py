@@ -439,7 +439,7 @@ def _end_epoch(
         keep = finite & ((keep_score < tracker.kept_score) | (plan.keep == "last"))
         epoch = tracker.epoch + plan.validate_every
         stop = (epoch >= plan.epochs) | (waited >= (plan.patience or plan.epochs + 1))
-        hits = jnp.where(row["val_accuracy"] >= (2.0 if plan.target is None else plan.target), tracker.hits + 1, 0)
+        hits = jnp.where(row["val_accuracy"] >= (jnp.inf if plan.target is None else plan.target), tracker.hits + 1, 0)
         trained = learner.step // job.steps * plan.validate_every
         tracker = tracker._replace(
             kept=jax.tree.map(lambda new, old: jnp.where(keep, new, old), learner.state, tracker.kept),

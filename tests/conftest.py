@@ -1,6 +1,9 @@
 """The test session: on CPU, with annotations checked at run time and no silent rank promotion."""
 
 import os
+import runpy
+import sys
+from pathlib import Path
 
 os.environ["JAX_PLATFORMS"] = "cpu"  # before JAX is imported; subprocesses inherit it
 
@@ -50,3 +53,29 @@ def batch():
     rng = np.random.default_rng(0)
     x = rng.normal(size=(6, 8, 8, 1)).astype(np.float32)
     return fwdonly.Batch(jnp.asarray(x), jnp.asarray([0, 1, 2, 0, 1, 2], jnp.int32))
+
+
+@pytest.fixture(scope="session")
+def tiny():
+    """Noisy class templates: 200 training and 60 test images of 6x6, four classes."""
+    rng = np.random.default_rng(0)
+    templates = rng.integers(0, 160, (4, 6, 6, 1))
+    y = np.tile(np.arange(4, dtype=np.int32), 65)
+    x = (templates[y] + rng.integers(0, 96, (260, 6, 6, 1))).astype(np.uint8)
+    return fwdonly.data.Dataset("tiny", "made here", x[:200], y[:200], x[200:], y[200:], 4)
+
+
+@pytest.fixture
+def script(monkeypatch, capsys):
+    """Run an experiment in this process: ``script("mf_mlp", *arguments) -> (exit code, stdout, stderr)``."""
+    folder = Path(__file__).parents[1] / "experiments"
+    monkeypatch.syspath_prepend(str(folder))
+
+    def call(name, *arguments):
+        monkeypatch.setattr(sys, "argv", [f"experiments/{name}.py", *map(str, arguments)])
+        with pytest.raises(SystemExit) as stopped:
+            runpy.run_path(str(folder / f"{name}.py"), run_name="__main__")
+        out = capsys.readouterr()
+        return stopped.value.code, out.out, out.err
+
+    return call

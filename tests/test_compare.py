@@ -21,21 +21,6 @@ EXPERIMENTS = Path(__file__).parents[1] / "experiments"
 TINY = ["--dataset", "digits", "--widths", "16", "16", "--batch-size", "64", "--quiet"]
 
 
-@pytest.fixture
-def script(monkeypatch, capsys):
-    """Run a script in this process: ``script("compare", *arguments) -> (exit code, stdout, stderr)``."""
-    monkeypatch.syspath_prepend(str(EXPERIMENTS))
-
-    def call(name, *arguments):
-        monkeypatch.setattr(sys, "argv", [f"experiments/{name}.py", *map(str, arguments)])
-        with pytest.raises(SystemExit) as stopped:
-            runpy.run_path(str(EXPERIMENTS / f"{name}.py"), run_name="__main__")
-        out = capsys.readouterr()
-        return stopped.value.code, out.out, out.err
-
-    return call
-
-
 def read(folder, name="summary.json"):
     return json.loads((folder / name).read_text())
 

@@ -18,23 +18,6 @@ EXPERIMENTS = Path(__file__).parents[1] / "experiments"
 TINY = ["--dataset", "digits", "--widths", "16", "16", "--seeds", "2", "--epochs", "2", "--batch-size", "64"]
 
 
-@pytest.fixture
-def script(monkeypatch, capsys):
-    """Run a script in this process: ``script("mf_mlp", *arguments) -> (exit code, stdout, stderr)``."""
-    monkeypatch.syspath_prepend(str(EXPERIMENTS))
-
-    def call(name, *arguments):
-        import runpy
-
-        monkeypatch.setattr(sys, "argv", [f"experiments/{name}.py", *map(str, arguments)])
-        with pytest.raises(SystemExit) as stopped:
-            runpy.run_path(str(EXPERIMENTS / f"{name}.py"), run_name="__main__")
-        out = capsys.readouterr()
-        return stopped.value.code, out.out, out.err
-
-    return call
-
-
 def metrics(folder):
     with open(folder / "metrics.csv") as file:
         return list(csv.DictReader(file))

@@ -20,16 +20,6 @@ pytestmark = pytest.mark.usefixtures("quick_compilation")
 NET = nets.mlp([16, 12])
 
 
-@pytest.fixture(scope="module")
-def tiny() -> data.Dataset:
-    """Noisy class templates: 200 training and 60 test images of 6x6, four classes."""
-    rng = np.random.default_rng(0)
-    templates = rng.integers(0, 160, (4, 6, 6, 1))
-    y = np.tile(np.arange(4, dtype=np.int32), 65)
-    x = (templates[y] + rng.integers(0, 96, (260, 6, 6, 1))).astype(np.uint8)
-    return data.Dataset("tiny", "made here", x[:200], y[:200], x[200:], y[200:], 4)
-
-
 def mf_rule(learning_rate=0.01):
     return mf.rule(NET, optax.adam(learning_rate), num_classes=4)
 

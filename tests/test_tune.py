@@ -18,16 +18,6 @@ PLAN = Plan(epochs=4, batch_size=20, keep="best_loss")
 SPACE = {"learning_rate": tune.Range(1e-4, 1.0), "weight_decay": tune.Range(1e-6, 1e-3)}
 
 
-@pytest.fixture(scope="module")
-def tiny() -> data.Dataset:
-    """Noisy class templates: 200 training and 60 test images of 6x6, four classes."""
-    rng = np.random.default_rng(0)
-    templates = rng.integers(0, 160, (4, 6, 6, 1))
-    y = np.tile(np.arange(4, dtype=np.int32), 65)
-    x = (templates[y] + rng.integers(0, 96, (260, 6, 6, 1))).astype(np.uint8)
-    return data.Dataset("tiny", "made here", x[:200], y[:200], x[200:], y[200:], 4)
-
-
 def rule_of(width):
     def rule(learning_rate, weight_decay=0.0):
         tx = optax.adamw(learning_rate, weight_decay=weight_decay)
