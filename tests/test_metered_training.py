@@ -10,7 +10,7 @@ import numpy as np
 import optax
 import pytest
 from fake_power import Gpu, World, nvml
-from test_train import MF, STAGES, identical, tiny  # noqa: F401 (tiny is a fixture)
+from test_train import MF, STAGES, identical
 
 from fwdonly import Meter, Plan, Quantity, energy, figures, fit, mf, nets, report, results, sweep
 
@@ -37,7 +37,7 @@ def meter(monkeypatch):
 PLAN = Plan(epochs=60, batch_size=10, chunk_steps=4)
 
 
-def test_the_energy_is_that_of_the_training_alone_and_epochs_are_marked(meter, tiny):  # noqa: F811
+def test_the_energy_is_that_of_the_training_alone_and_epochs_are_marked(meter, tiny):
     fresh = mf.rule(nets.mlp([16, 11]), optax.adam(0.01), num_classes=4)  # compiles, which must lie before the window
     result = fit(fresh, tiny, PLAN, meter=meter)
     reading = result.energy
@@ -51,7 +51,7 @@ def test_the_energy_is_that_of_the_training_alone_and_epochs_are_marked(meter, t
 
 
 @pytest.mark.parametrize("rule", [MF, STAGES], ids=["mf", "mf-stages"])
-def test_a_meter_changes_no_number(rule, meter, tiny):  # noqa: F811
+def test_a_meter_changes_no_number(rule, meter, tiny):
     plan = Plan(epochs=3, batch_size=10, chunk_steps=4)
     plain, metered = fit(rule, tiny, plan), fit(rule, tiny, plan, meter=meter)
     assert identical(plain.state, metered.state) and plain.energy is None
@@ -62,7 +62,7 @@ def test_a_meter_changes_no_number(rule, meter, tiny):  # noqa: F811
     assert len(names) == 3 * stages and names[-1] == ("epoch 3" if stages == 1 else f"stage {stages} epoch 3")
 
 
-def test_nothing_is_compiled_within_the_window(meter, tiny, monkeypatch):  # noqa: F811
+def test_nothing_is_compiled_within_the_window(meter, tiny, monkeypatch):
     """Not for later stages, nor for the features of frozen layers either."""
     open_when_compiled, compile_program = [], jax.stages.Lowered.compile
 
@@ -79,7 +79,7 @@ def test_nothing_is_compiled_within_the_window(meter, tiny, monkeypatch):  # noq
     assert open_when_compiled[-1] == 1  # the control
 
 
-def test_a_meter_that_fails_in_every_way_costs_the_reading_and_nothing_else(meter, tiny, monkeypatch):  # noqa: F811
+def test_a_meter_that_fails_in_every_way_costs_the_reading_and_nothing_else(meter, tiny, monkeypatch):
     def fail(*_args, **_kwargs):
         raise RuntimeError("the driver is gone")
 
@@ -93,7 +93,7 @@ def test_a_meter_that_fails_in_every_way_costs_the_reading_and_nothing_else(mete
     assert "the driver is gone" in " ".join(result.energy.parts[0].notes)
 
 
-def test_an_interrupted_training_keeps_its_reading_and_a_resumed_one_claims_no_total(meter, tiny, tmp_path):  # noqa: F811
+def test_an_interrupted_training_keeps_its_reading_and_a_resumed_one_claims_no_total(meter, tiny, tmp_path):
     path, plan = tmp_path / "run.npz", Plan(epochs=4, batch_size=10, chunk_steps=4)
     idle = []
     meter._idle = lambda notes: idle.append(1) or {}
@@ -105,7 +105,7 @@ def test_an_interrupted_training_keeps_its_reading_and_a_resumed_one_claims_no_t
     assert identical(rest.state, fit(MF, tiny, plan).state)
 
 
-def test_a_sweep_is_one_window_and_files_table_and_figure_say_what_it_was(meter, tiny, tmp_path):  # noqa: F811
+def test_a_sweep_is_one_window_and_files_table_and_figure_say_what_it_was(meter, tiny, tmp_path):
     make = lambda learning_rate: mf.rule(nets.mlp([16, 12]), optax.adam(learning_rate), num_classes=4)
     result = sweep(make, tiny, PLAN, seeds=[0, 1], hyper={"learning_rate": 0.01}, meter=meter)
     intensity = energy.Intensity(662, "CodeCarbon 3.3.2, Poland", 2024)
@@ -132,7 +132,7 @@ def test_a_sweep_is_one_window_and_files_table_and_figure_say_what_it_was(meter,
     assert (tmp_path / "power.png").stat().st_size > 5000
 
 
-def test_what_is_unavailable_is_a_dash_and_a_reason_in_the_table_never_zero(tiny, tmp_path):  # noqa: F811
+def test_what_is_unavailable_is_a_dash_and_a_reason_in_the_table_never_zero(tiny, tmp_path):
     result = sweep(
         lambda: MF, tiny, Plan(epochs=1, batch_size=20), seeds=[0], meter=Meter(idle_seconds=0, powercap=tmp_path)
     )
@@ -145,7 +145,7 @@ def test_what_is_unavailable_is_a_dash_and_a_reason_in_the_table_never_zero(tiny
     assert report._figure(measured.as_json()) == "0"  # the control: a value that is there is shown
 
 
-def test_a_driver_that_hangs_holds_no_training_up(meter, tiny, monkeypatch):  # noqa: F811
+def test_a_driver_that_hangs_holds_no_training_up(meter, tiny, monkeypatch):
     """In the thread, for ever: without a limit on the wait for it the window would never end."""
     import threading
 
@@ -165,7 +165,7 @@ def test_a_driver_that_hangs_holds_no_training_up(meter, tiny, monkeypatch):  # 
     released.set()
 
 
-def test_more_programs_than_the_cache_remembers_are_compiled_before_the_window_too(meter, tiny, monkeypatch):  # noqa: F811
+def test_more_programs_than_the_cache_remembers_are_compiled_before_the_window_too(meter, tiny, monkeypatch):
     import functools
 
     from fwdonly import train
