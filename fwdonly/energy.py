@@ -196,6 +196,12 @@ class Reading:
         """CO2 equivalents of the energy, in g; see `carbon`."""
         return carbon(self.energy, intensity)
 
+    def without(self, why: str) -> "Reading":
+        """The reading of a window that does not hold all of the work; its totals are unavailable."""
+        lost = unavailable("J", why)
+        power = dataclasses.replace(lost, unit="W")
+        return dataclasses.replace(self, energy=lost, net=lost, mean_power=power, opinions={})
+
     def as_json(self) -> dict[str, Any]:
         """Plain JSON types, without the traces."""
         bare = [dataclasses.replace(part, trace=()) for part in self.parts]

@@ -12,6 +12,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from ._programs import DOT, setting
 from .base import Net, UsageError, check_word
 
 he_uniform = nn.initializers.he_uniform()
@@ -118,7 +119,7 @@ class Conv(nn.Module):
             kernel_init=self.kernel_init,
             bias_init=_uniform(bound) if self.bias == "uniform" else nn.initializers.zeros,
             use_bias=self.bias != "none",
-            conv_general_dilated=partial(_as_product, self.groups) if jax.default_backend() == "cpu" else None,
+            conv_general_dilated=partial(_as_product, self.groups) if jax.default_backend() == "cpu" else _rounded,
             feature_group_count=self.groups,
         )(x)
         return pooled(self, self.activation(x))
@@ -143,6 +144,14 @@ def _as_product(
     weights = kernel.reshape(size**2, channels // groups, groups, -1)
     product = jnp.einsum("bhwkgc,kcgo->bhwgo", parts, weights)
     return product.reshape(*product.shape[:3], -1)
+
+
+def _rounded(x: Array, kernel: Array, *args: Any, **options: Any) -> Array:
+    """XLA's convolution, its factors in bfloat16 where that is asked for: JAX's setting reaches products alone."""
+    if setting("default_matmul_precision") != DOT["bfloat16"]:
+        return jax.lax.conv_general_dilated(x, kernel, *args, **options)
+    x, kernel = x.astype(jnp.bfloat16), kernel.astype(jnp.bfloat16)
+    return jax.lax.conv_general_dilated(x, kernel, *args, **options).astype(jnp.float32)
 
 
 def _uniform(bound: float) -> Initializer:

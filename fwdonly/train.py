@@ -9,7 +9,7 @@ import dataclasses
 import functools
 import hashlib
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, cast, get_args
 
@@ -18,23 +18,26 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array
 
+from . import _programs as programs
 from . import checkpoint as checkpoints
 from . import data as datasets
+from . import stream as streams
+from ._programs import Lift, Precision, Setup
 from .base import Batch, LearningRule, Metrics, State, UsageError, one_line
 from .energy import Meter, Reading, Window
-from .quantity import unavailable
 
 EVALUATION_BATCH = 500
 EXAMPLES = 1024  # training images that start values may depend on
 CHECKPOINT_SECONDS = 60.0
+_WHERE = ("cache_gb", "stream")  # settings that say where data lie, and change no number
 
 Source = LearningRule | tuple[LearningRule, ...] | Callable[..., Any]
 """A rule, its stages, or a function of the numeric hyperparameters that returns one of these."""
 
-Lift = Literal["single", "vmap", "map"]
 Normalise = Literal["pixel", "paper", "half", "none"]
 Monitor = Literal["loss", "accuracy"]
 Keep = Literal["best_loss", "best_accuracy", "last"]
+_WORDS = {"monitor": Monitor, "keep": Keep, "normalise": Normalise, "precision": Precision}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -59,7 +62,12 @@ class Plan:
         cache_gb: memory for the features of frozen layers (see `fwdonly.base.Frozen`), in 10^9 bytes: if the features
             of all runs fit they are computed once per stage, otherwise with every batch; the numbers are equal to
             rounding. None: half of the memory that is free when the training begins (a resumed run does as it did
-            before). 0: never. Augmented images are never kept.
+            before). 0: never. Augmented and streamed images are never kept.
+        precision: of the factors in matrix products and convolutions: "float32", "tf32" (Ampere and newer) or
+            "bfloat16"; on a CPU "float32" alone. Sums, everything else and the state are float32 with all of them.
+        stream: the training images stay in host memory, and Grain (extra ``stream``) brings them to the device chunk by
+            chunk, ahead of the training; the numbers are those of images on the device. None: where they would take
+            more than half of the memory that is free there.
         chunk_steps: steps (of every run of a sweep) per compiled call, after which the host reports and may stop.
     """
 
@@ -74,6 +82,8 @@ class Plan:
     augment: bool = False
     validate_every: int = 1
     cache_gb: float | None = None
+    precision: Precision = "float32"
+    stream: bool | None = None
     chunk_steps: int = 128
 
     def __post_init__(self) -> None:
@@ -89,7 +99,9 @@ class Plan:
             raise UsageError(f"cache_gb must be 0 or more; got {self.cache_gb}")
         if self.epochs % self.validate_every:
             raise UsageError(f"validate_every must divide epochs; {self.validate_every} does not divide {self.epochs}")
-        for name, known in (("monitor", Monitor), ("keep", Keep), ("normalise", Normalise)):
+        if self.stream and self.batch_size is None:
+            raise UsageError("a full batch needs all images on the device; give a batch_size, or leave out stream")
+        for name, known in _WORDS.items():
             if getattr(self, name) not in get_args(known):
                 raise UsageError(f"{name} is one of {', '.join(get_args(known))}; got {getattr(self, name)!r}")
 
@@ -115,6 +127,8 @@ class Progress(NamedTuple):
     """False where a run has stopped."""
     record: dict[str, np.ndarray] | None
     """After a validation its row of the history, otherwise None."""
+    runs: tuple[int, int, int] = (0, 1, 1)
+    """First and last (not included) of the runs that these arrays are of, and how many the sweep has in all."""
 
 
 Callback = Callable[[Progress], bool | np.ndarray | None]
@@ -150,6 +164,9 @@ class Result:
         energy: what the meter read, of all runs together, where there was one: training, validation, the callback, the
             writing of checkpoints and the first execution of each program, but no compilation and no test. Of a
             resumed training the total is unavailable, since a part was not in this window.
+        run_bytes: device memory that a run takes, of the largest program of the training, by the compiler's account;
+            None where it gives none.
+        streamed: the training images stayed in host memory (see `Plan.stream`).
     """
 
     state: State
@@ -168,6 +185,8 @@ class Result:
     train_seconds: float
     features_kept: tuple[bool, ...] = ()
     energy: Reading | None = None
+    run_bytes: int | None = None
+    streamed: bool = False
 
 
 def fit(
@@ -265,13 +284,14 @@ class _Run(NamedTuple):
     """What stays as it is throughout a stage of a run."""
 
     train: Array  # (train,) int32, indices into the training set
-    val: Array
+    val: Array  # (validation,) int32, indices into `_Arrays.x`
+    example: Array  # (at most EXAMPLES,) int32, likewise: training images spread evenly over the split
     hyper: Mapping[str, Array]
     cache: tuple[Any, Any] | None  # the frozen layers' features of the training and the validation split
 
 
 class _Arrays(NamedTuple):
-    """The data set on the device."""
+    """The data set on the device; of a streamed one, of its training images those that `_Run` points at, no others."""
 
     x: Array
     y: Array
@@ -284,7 +304,7 @@ class _Job(NamedTuple):
 
     source: Source
     plan: Plan
-    how: Lift
+    setup: Setup
     stage: int
     steps: int  # from one validation to the next
     mean: tuple[float, ...]
@@ -309,9 +329,8 @@ def _images(job: _Job, x: Array) -> Array:
 
 
 def _example(job: _Job, run: _Run, arrays: _Arrays) -> Batch:
-    """Training images spread evenly over the split: for shapes, and for rules whose start values depend on data."""
-    at = run.train[:: max(1, len(run.train) // EXAMPLES)][:EXAMPLES]
-    return Batch(_images(job, arrays.x[at]), arrays.y[at])
+    """Training images for shapes, and for rules whose start values depend on data."""
+    return Batch(_images(job, arrays.x[run.example]), arrays.y[run.example])
 
 
 def _start(job: _Job, seed: Array, run: _Run, arrays: _Arrays) -> tuple[_Learner, _Tracker]:
@@ -383,30 +402,34 @@ def _chunk(
     order: Array,
     key: Array,
     active: Array,
+    fed: Batch | None,
     run: _Run,
     arrays: _Arrays,
 ) -> tuple[_Learner, Array]:
-    """``count`` training steps, and the mean loss since the last validation; a stopped run is left as is, with NaN."""
+    """``count`` training steps, and the mean loss since the last validation; a stopped run is left as is, with NaN.
+
+    ``fed`` are the batches of a streamed set, (count, batch, ...).
+    """
     rule, images = _stages(job.source, run.hyper)[job.stage], len(run.train)
     size = job.plan.batch_size or images
 
-    def step(learner: _Learner, _: None) -> tuple[_Learner, None]:
+    def step(learner: _Learner, fed: Batch | None) -> tuple[_Learner, None]:
         augment_key, rule_key = jax.random.split(_stream(key, _STEP, learner.step))
         first = learner.step % job.steps % (images // size) * size
         # A batch of everything is taken as it lies: no order of it is better, and a copy in another one costs much.
         at = jax.lax.dynamic_slice_in_dim(order, first, size) if size < images else None
-        y = arrays.y[run.train if at is None else run.train[at]]
+        y = arrays.y[run.train if at is None else run.train[at]] if fed is None else fed.y
         if rule.frozen is not None and run.cache is not None:
             h = run.cache[0] if at is None else jax.tree.map(lambda a: a[at], run.cache[0])
             state, metrics = rule.frozen.update(learner.state, Batch(h, y), rule_key)
         else:
-            x = arrays.x[run.train if at is None else run.train[at]]
+            x = arrays.x[run.train if at is None else run.train[at]] if fed is None else fed.x
             if job.plan.augment:
                 x = datasets.crop_flip(augment_key, x)
             state, metrics = rule.update(learner.state, Batch(_images(job, x), y), rule_key)
         return _Learner(state, learner.step + 1, jax.tree.map(jnp.add, learner.metrics, metrics)), None
 
-    learner = jax.lax.cond(active, lambda s: jax.lax.scan(step, s, length=count)[0], lambda s: s, learner)
+    learner = jax.lax.cond(active, lambda s: jax.lax.scan(step, s, fed, length=count)[0], lambda s: s, learner)
     done = (learner.step - 1) % job.steps + 1
     return learner, jnp.where(active, learner.metrics["loss"] / done, jnp.nan)
 
@@ -502,51 +525,6 @@ def _evaluate(scores: Callable[[Array], Array], y: Array) -> tuple[Array, Array]
     return loss / len(y), right / len(y)
 
 
-# ---------------------------------------------------------------------------------------------------------------------
-# Compiled programs
-
-
-def _lift(f: Callable[..., Any], how: Lift) -> Callable[..., Any]:
-    """``f(*per_run, arrays)`` for one run, for a stack of runs at once, or for a stack of runs one after another."""
-    if how == "single":
-        return f
-    if how == "vmap":
-        return lambda *args: jax.vmap(lambda *per_run: f(*per_run, args[-1]))(*args[:-1])
-    return lambda *args: jax.lax.map(lambda per_run: f(*per_run, args[-1]), args[:-1])
-
-
-@functools.lru_cache(maxsize=64)
-def _program(f: Callable[..., Any], how: Lift, donate: tuple[int, ...], *static: Any) -> tuple[Any, dict[Any, Any]]:
-    """The jitted form of ``f(*static, *per_run, arrays)`` and a table of what has been compiled of it."""
-    return jax.jit(_lift(functools.partial(f, *static), how), donate_argnums=donate), {}
-
-
-class _Programs:
-    """Calls the functions above compiled, and adds up the seconds that compilation takes."""
-
-    def __init__(self) -> None:
-        self.compile_seconds = 0.0
-        self.made: dict[Any, Any] = {}  # of this training, however many programs the cache above remembers
-
-    def __call__(self, f: Callable[..., Any], job: _Job, *args: Any, static: tuple = (), donate: tuple = ()) -> Any:
-        return self.prepare(f, job, *args, static=static, donate=donate)(*args)
-
-    def prepare(self, f: Callable[..., Any], job: _Job, *args: Any, static: tuple = (), donate: tuple = ()) -> Any:
-        """The program, compiled for arguments of these shapes."""
-        leaves, treedef = jax.tree.flatten(args)
-        settings = [getattr(jax.config, name) for name in ("jax_default_matmul_precision", "jax_enable_x64")]
-        key = *settings, treedef, tuple((leaf.shape, leaf.dtype) for leaf in leaves)
-        own = f, job, donate, static, key
-        if own not in self.made:
-            jitted, compiled = _program(f, job.how, donate, job, *static)
-            if key not in compiled:
-                begin = time.perf_counter()
-                compiled[key] = jitted.lower(*args).compile()
-                self.compile_seconds += time.perf_counter() - begin
-            self.made[own] = compiled[key]
-        return self.made[own]
-
-
 def _chunk_sizes(steps: int, limit: int) -> list[int]:
     """Split steps into chunks of at most ``limit`` steps, equal ones if they need not be too short for that."""
     if steps == 0:  # an epoch left after its last step, before its validation
@@ -575,8 +553,16 @@ def train(
     resume: bool,
     meter: Meter | None,
     test: bool,
+    devices: int | None = None,
+    runs: tuple[int, int, int] = (0, 1, 1),
 ) -> Result:
-    """The loop behind `fit` and `fwdonly.sweep`; arguments as there, every array with its runs axis already on."""
+    """The loop behind `fit` and `fwdonly.sweep`; arguments as there, every array with its runs axis already on.
+
+    ``runs`` are the first and last of these runs, and the number of all, in a sweep of several groups.
+
+    Raises:
+        DoesNotFit: so many runs would need more memory than the devices have.
+    """
     if not test:
         data = dataclasses.replace(data, x_test=data.x_test[:0], y_test=data.y_test[:0])
     if 0 in (split[0].shape[-1], split[1].shape[-1], len(data.y_test) if test else 1):
@@ -597,29 +583,45 @@ def train(
     plans = _plans(plan, count)
     steps = plans[0].validate_every * steps_per_epoch(plans[0], split[0].shape[-1])
     mean, sd = datasets.statistics(data, plans[0].normalise)
-    jobs = [_Job(source, plan, how, stage, steps, mean, sd) for stage, plan in enumerate(plans)]
-    run = _Run(jnp.asarray(split[0]), jnp.asarray(split[1]), jax.tree.map(jnp.asarray, dict(hyper)), None)
-    arrays = _Arrays(*map(jnp.asarray, (data.x_train, data.y_train, data.x_test, data.y_test)))
+    programs.check_precision(plans[0].precision)
+    setup = Setup(how, None if how == "single" else programs.mesh_of(len(seeds), devices), plans[0].precision)
+    jobs = [_Job(source, plan, setup, stage, steps, mean, sd) for stage, plan in enumerate(plans)]
+    padding = 0 if how == "single" else -len(seeds) % setup.devices
+    pad = functools.partial(_pad, padding)
+    streamed = plans[0].stream
+    if streamed is None:
+        streamed = plans[0].batch_size is not None and data.x_train.nbytes > programs.free_bytes() / 2
+    x, y, val = data.x_train, data.y_train, split[1]
+    example = split[0][..., :: max(1, split[0].shape[-1] // EXAMPLES)][..., :EXAMPLES]
+    feeder = None
+    if streamed:
+        feeder = streams.Feeder(x, y, pad(split[0]), cast(int, plans[0].batch_size), setup)
+        rows = np.unique(np.concatenate([example, val], axis=None))
+        x, y = x[rows], y[rows]
+        val, example = (np.searchsorted(rows, part).astype(np.int32) for part in (val, example))
+    run = setup.place(jax.tree.map(pad, _Run(*cast(Any, (split[0], val, example, dict(hyper), None)))))
+    arrays = setup.share(_Arrays(*cast(Any, (x, y, data.x_test, data.y_test))))
     fingerprint = {
         "how": how,
         "split": hashlib.sha256(b"".join(np.ascontiguousarray(part).tobytes() for part in split)).hexdigest()[:16],
-        "plan": [dataclasses.asdict(plan) | {"cache_gb": None} for plan in plans],  # where features lie changes nothing
+        "plan": [dataclasses.asdict(plan) | dict.fromkeys(_WHERE) for plan in plans],
         "seeds": seeds.tolist(),
         "hyper": {name: value.tolist() for name, value in sorted(hyper.items())},
         "data": data.digest,
         "stages": count,
     }
-    start = (jnp.asarray(seeds), run, arrays)
+    start = (setup.place(pad(seeds)), run, arrays)
     with one_line():
-        classes = jax.eval_shape(_lift(functools.partial(_scores, jobs[-1]), how), *start).shape[-1]
+        classes = _shapes(_scores, jobs[-1], *start).shape[-1]
     if classes != data.num_classes:
         raise UsageError(f"the rule scores {classes} classes and {data.name} has {data.num_classes}; set num_classes")
-    host = _Host(callback, checkpoint, fingerprint, plans, meter)
+    host = _Host(callback, checkpoint, fingerprint, plans, meter, setup, feeder, runs, padding)
     resumed = resume and checkpoint is not None and Path(checkpoint).exists()
     if resumed:
         learner, tracker = host.restore(jobs, start)
     else:
         learner, tracker = host.run(_start, jobs[0], *start)
+    tracker = host.end_runs(tracker)
     jax.block_until_ready((learner, tracker))
     host.prepare(jobs, learner, tracker, run, arrays)
     with contextlib.nullcontext() if meter is None else meter.window("training") as host.window:
@@ -630,16 +632,13 @@ def train(
                 host.save(learner, tracker)
     energy = None if host.window is None else host.window.reading
     if energy is not None and resumed:
-        lost = unavailable(
-            "J", f"the training was resumed; this reading has its last {energy.seconds.value:.1f} s alone"
-        )
-        power = dataclasses.replace(lost, unit="W")
-        energy = dataclasses.replace(energy, energy=lost, net=lost, mean_power=power, opinions={})
+        last = f"this reading has its last {energy.seconds.value:.1f} s alone"
+        energy = energy.without(f"the training was resumed; {last}")
     # Asked to stop at the very end: there is nothing left to stop.
-    stopped = stopped and (host.stage < count - 1 or bool(np.any(tracker.active)))
+    stopped = stopped and (host.stage < count - 1 or bool(host.active.any()))
 
-    diverged, kept_epoch = np.asarray(tracker.diverged), np.asarray(tracker.kept_epoch)
-    tested, stage_of = test and not stopped, np.asarray(tracker.stage)
+    diverged, kept_epoch = host.see(tracker.diverged), host.see(tracker.kept_epoch)
+    tested, stage_of = test and not stopped, host.see(tracker.stage)
     rules, final = _stages(source, jax.tree.map(lambda a: a.ravel()[0], run.hyper)), {}
     for stage in np.unique(stage_of).tolist():  # more than one where runs reached the target in different stages
         if tested or rules[stage].validate is not None or rules[stage].frozen is not None:
@@ -649,7 +648,7 @@ def train(
         for name, metrics in found.items():
             for metric, value in metrics.items():
                 before = final.setdefault(name, {}).get(metric, np.full(stage_of.shape, np.nan))
-                final[name][metric] = np.where(stage_of == stage, value, before)
+                final[name][metric] = np.where(stage_of == stage, host.see(value), before)
     untested = dict.fromkeys(("test_loss", "test_accuracy"), np.full(seeds.shape, np.nan))
     final = {name: untested | found for name, found in final.items()}
     measured = final.pop("")
@@ -661,17 +660,19 @@ def train(
         return np.asarray(np.where(diverged, np.nan, value))
 
     return Result(
-        state=tracker.kept,
+        state=jax.tree.map(lambda a: a[host.real], tracker.kept) if padding else tracker.kept,
         history=_history(host.rows),
-        epochs=np.asarray(np.asarray(learner.step) // steps * plans[0].validate_every),
+        epochs=np.asarray(host.see(learner.step) // steps * plans[0].validate_every),
         kept_epoch=kept_epoch,
-        target_epoch=np.asarray(tracker.target_epoch),
+        target_epoch=host.see(tracker.target_epoch),
         diverged=diverged,
         finished=not stopped,
         compile_seconds=host.compiled_before + host.run.compile_seconds,
         train_seconds=host.seconds,
         features_kept=tuple(host.features_kept.get(stage, False) for stage in range(count)),
         energy=energy,
+        run_bytes=host.run_bytes,
+        streamed=streamed,
         readouts=jax.tree.map(unless_diverged, readouts),
         **{name: unless_diverged(value) for name, value in measured.items()},
     )
@@ -690,11 +691,11 @@ def _loop(
         host.stop_clock()
         while host.active.any() and not stopped:
             host.start_clock()
-            for size in _chunk_sizes(job.steps - host.step, _longest(job, run)):
+            sizes = _chunk_sizes(job.steps - host.step, host.longest(job, run))
+            for size, fed in zip(sizes, host.feed(tracker, sizes), strict=False):  # a stopped one is fed no further
                 order, key, active = tracker.order, tracker.key, tracker.active
-                learner, loss = host.run(
-                    _chunk, job, learner, order, key, active, run, arrays, static=(size,), donate=(0,)
-                )
+                given = learner, order, key, active, fed, run, arrays
+                learner, loss = host.run(_chunk, job, *given, static=(size,), donate=(0,))
                 # Waits for the chunk before this one only, so that the device always has the next chunk to work on.
                 stopped = host.tell_chunk(size, loss)
                 tracker = host.end_runs(tracker)
@@ -715,17 +716,12 @@ def _loop(
         learner, tracker = host.run(_enter, jobs[host.stage], learner, tracker, run, arrays)
 
 
-def _longest(job: _Job, run: _Run) -> int:
-    """Steps per compiled call, at most. A full batch that runs through the frozen layers again is a long step."""
-    return 1 if job.plan.batch_size is None and run.cache is None else job.plan.chunk_steps
-
-
 def _plans(plan: Plan | Sequence[Plan] | None, stages: int) -> tuple[Plan, ...]:
     """One plan per stage."""
     plans = (plan or Plan(),) * stages if plan is None or isinstance(plan, Plan) else tuple(plan)
     if len(plans) != stages:
         raise UsageError(f"there are {len(plans)} plans for {stages} stages; give one plan, or one for each stage")
-    for name in ("batch_size", "normalise", "augment", "validate_every"):
+    for name in ("batch_size", "normalise", "augment", "validate_every", "precision", "stream"):
         found = {getattr(one, name) for one in plans}
         if len(found) > 1:
             raise UsageError(f"all stages need the same {name}; the plans have {sorted(map(str, found))}")
@@ -752,6 +748,24 @@ def _wait(array: Array) -> None:
         time.sleep(0.002)
 
 
+def _pad(padding: int, a: np.ndarray) -> np.ndarray:
+    """With copies of the last run, which the loop ends at once, so that every device has as many runs."""
+    return np.concatenate([a, np.repeat(a[-1:], padding, axis=0)]) if padding else a
+
+
+def _shapes(f: Callable[..., Any], job: _Job, *args: Any) -> Any:
+    """What ``f(job, ...)`` gives for these runs."""
+    return jax.eval_shape(programs.lift(functools.partial(f, job), job.setup._replace(mesh=None)), *args)
+
+
+class DoesNotFit(Exception):
+    """A group of runs needs more memory than there is; ``runs`` would fit."""
+
+    def __init__(self, runs: int) -> None:
+        super().__init__(f"{runs} runs fit")
+        self.runs = runs
+
+
 class _Host:
     """Where the training stands, as the host knows it: position, history, clock, callback and checkpoint."""
 
@@ -762,25 +776,49 @@ class _Host:
         fingerprint: dict[str, Any],
         plans: tuple[Plan, ...],
         meter: Meter | None,
+        setup: Setup,
+        feeder: streams.Feeder | None,
+        runs: tuple[int, int, int],
+        padding: int,
     ) -> None:
         self.callback, self.checkpoint, self.fingerprint, self.plans = callback, checkpoint, fingerprint, plans
-        self.meter = meter
+        self.meter, self.setup, self.feeder, self.runs, self.padding = meter, setup, feeder, runs, padding
+        self.real = slice(runs[1] - runs[0]) if padding else ...
+        self.run_bytes: int | None = None
         self.window: Window | None = None
-        self.run = _Programs()
+        self.run = programs.Programs()
         self.stage = self.epoch = self.step = 0
         self.features_kept: dict[int, bool] = {}  # by stage; a resumed run does as it did before
         self.rows: list[dict[str, np.ndarray]] = []
         self.active = np.asarray(True)
         self.ending: np.ndarray | None = None  # runs that the callback has asked to end
+        if padding:
+            self.ending = np.zeros(runs[1] - runs[0], bool)  # those that only fill the last device end at once
         self.pending: tuple[int, Array] | None = None
         self.seconds = self.compiled_before = 0.0
         self.saved_at = time.perf_counter()
         if checkpoint is not None:
             checkpoints.check_writable(checkpoint)
 
+    def see(self, array: Any) -> np.ndarray:
+        """Values of the runs, without those that only fill the last device."""
+        return np.asarray(array)[self.real]
+
+    def feed(self, tracker: _Tracker, sizes: Sequence[int]) -> Iterator[Batch | None]:
+        """The batches of the chunks that follow, where they do not lie on the device."""
+        if self.feeder is None:
+            return iter([None] * len(sizes))
+        return self.feeder.blocks(np.asarray(tracker.order), self.step, sizes)
+
+    def longest(self, job: _Job, run: _Run) -> int:
+        """Steps per compiled call, at most. A full batch that passes through the frozen layers again is a long step."""
+        if self.feeder is not None:
+            return min(self.feeder.longest(), job.plan.chunk_steps)
+        return 1 if job.plan.batch_size is None and run.cache is None else job.plan.chunk_steps
+
     def enter(self, job: _Job, tracker: _Tracker) -> None:
         """Take up a stage, at its start or where a checkpoint left it."""
-        self.job, self.active = job, np.asarray(tracker.active)
+        self.job, self.active = job, self.see(tracker.active)
         self.per_epoch = job.steps // job.plan.validate_every
         self.epoch = int(np.asarray(tracker.epoch).max())
 
@@ -789,6 +827,7 @@ class _Host:
         step = self.step
         if self.stage == len(jobs) - 1 and not np.asarray(tracker.active).any():
             return  # a finished training, resumed
+        features = 0
         for job in jobs[self.stage :]:
             if job.stage > self.stage:
                 entered = self.run.prepare(_enter, job, learner, tracker, run, arrays).out_info
@@ -796,24 +835,46 @@ class _Host:
             own = run
             if self.keeps_features(job, tracker, run, arrays):
                 own = run._replace(cache=self.run.prepare(_features, job, tracker.kept, run, arrays).out_info)
+                features = max(features, programs.tree_bytes(own.cache))
             order, key, active = tracker.order, tracker.key, tracker.active
-            for size in {size for at in {step, 0} for size in _chunk_sizes(job.steps - at, _longest(job, own))}:
-                given = learner, order, key, active, own, arrays
+            for size in {size for at in {step, 0} for size in _chunk_sizes(job.steps - at, self.longest(job, own))}:
+                fed = None if self.feeder is None else self.feeder.shapes(size)
+                given = learner, order, key, active, fed, own, arrays
                 self.run.prepare(_chunk, job, *given, static=(size,), donate=(0,))
             self.run.prepare(_end_epoch, job, learner, tracker, own, arrays, donate=(0, 1))
             step = 0
+        self.check_memory(programs.tree_bytes((learner, tracker, run)), features)
+
+    def check_memory(self, held: int, features: int) -> None:
+        """Note what a run takes, ``held`` bytes of all runs being there already, and whether there is so much.
+
+        Raises:
+            DoesNotFit: there is not, and fewer runs would do.
+        """
+        working = self.run.working_bytes()
+        if working is None or self.setup.how == "single":
+            return
+        count, devices, at_once = self.runs[1] - self.runs[0], self.setup.devices, self.setup.how == "vmap"
+        on_device = (count + self.padding) // devices
+        per_run = (held + features) / devices / on_device + (working / on_device if at_once else 0.0)
+        self.run_bytes = round(per_run)
+        free = programs.free_bytes() / (devices if jax.default_backend() == "cpu" else 1)
+        if working + features / devices > free and count > devices:
+            shared = 0 if at_once else working
+            fit = int((free + held / devices - shared) // per_run) * devices
+            raise DoesNotFit(min(max(fit, devices), count - 1))
 
     def keeps_features(self, job: _Job, tracker: Any, run: _Run, arrays: _Arrays) -> bool:
         """Whether features of frozen layers are kept: there are any, the images stay as they are, and they fit."""
         first_run = jax.tree.map(lambda a: jnp.asarray(a).ravel()[0], run.hyper)
-        if job.plan.augment or _stages(job.source, first_run)[job.stage].frozen is None:
+        if job.plan.augment or self.feeder is not None or _stages(job.source, first_run)[job.stage].frozen is None:
             return False
         room = job.plan.cache_gb
         fits = self.features_kept.get(job.stage) if room is None else None
         if fits is None:
-            shapes = jax.eval_shape(_lift(functools.partial(_features, job), job.how), tracker.kept, run, arrays)
-            need = sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(shapes)) / 1e9
-            fits = need <= (_free_gb() / 2 if room is None else room)
+            need = programs.tree_bytes(_shapes(_features, job, tracker.kept, run, arrays))
+            free = programs.free_bytes() * (1 if jax.default_backend() == "cpu" else job.setup.devices)
+            fits = need <= (free / 2 if room is None else 1e9 * room)
         self.features_kept[job.stage] = fits
         return fits
 
@@ -836,7 +897,7 @@ class _Host:
         self.stop_clock()
         if self.meter is not None:
             self.meter.sample()
-        return self.tell(done[0], np.asarray(done[1]))
+        return self.tell(done[0], self.see(done[1]))
 
     def tell_epoch(self, tracker: _Tracker, row: dict[str, Array]) -> bool:
         """Wait for the end of an epoch, add its row to the history and report it; true if asked to stop."""
@@ -844,8 +905,9 @@ class _Host:
         self.epoch += self.job.plan.validate_every
         self.stop_clock()
         position = {"stage": self.stage, "epoch": self.epoch, "seconds": self.seconds}
-        self.rows.append({name: np.asarray(value) for name, value in (position | row).items()})
-        self.active, self.pending = np.asarray(tracker.active), None
+        own = {name: self.see(value) for name, value in row.items()}
+        self.rows.append({name: np.asarray(value) for name, value in (position | own).items()})
+        self.active, self.pending = self.see(tracker.active), None
         self.step = 0
         if self.window is not None:
             self.window.mark(
@@ -859,7 +921,7 @@ class _Host:
             return False
         epoch, step = self.epoch + step // self.per_epoch, step % self.per_epoch
         position = (self.stage, tuple(plan.epochs for plan in self.plans), epoch, step, self.per_epoch)
-        asked = self.callback(Progress(*position, self.seconds, loss, self.active, row))
+        asked = self.callback(Progress(*position, self.seconds, loss, self.active, row, self.runs))
         if not isinstance(asked, np.ndarray):
             return bool(asked)
         self.ending = np.asarray(asked, bool)
@@ -872,10 +934,12 @@ class _Host:
     def end_runs(self, tracker: _Tracker) -> _Tracker:
         """End the runs that the callback has asked to end."""
         ending, self.ending = self.ending, None
-        if ending is None or not ending.any():
+        if ending is None:
             return tracker
         self.active = self.active & ~ending
-        return tracker._replace(active=tracker.active & ~ending, ended=tracker.ended | ending)
+        ending = np.concatenate([ending, np.ones(self.padding, bool)]) if self.padding else ending
+        active, ended = self.setup.place((tracker.active & ~ending, tracker.ended | ending))
+        return tracker._replace(active=active, ended=ended)
 
     def kept_rows(self, stage: int, kept_epoch: np.ndarray) -> dict[str, dict[str, np.ndarray]]:
         """What the history says of the kept state's validation, in the form of `_final`; NaN before the first one."""
@@ -923,7 +987,7 @@ class _Host:
             "compile_seconds": self.compiled_before + self.run.compile_seconds,
             "rows": [{name: (value.tolist(), str(value.dtype)) for name, value in row.items()} for row in self.rows],
         }
-        checkpoints.save(self.checkpoint, (learner, tracker), meta)
+        checkpoints.save(self.checkpoint, jax.tree.map(self.see, (learner, tracker)), meta)
         self.saved_at = time.perf_counter()
 
     def restore(self, jobs: list[_Job], start: tuple) -> tuple[_Learner, _Tracker]:
@@ -935,22 +999,15 @@ class _Host:
         self.features_kept = dict(meta["features_kept"])
         self.seconds, self.compiled_before = meta["train_seconds"], meta["compile_seconds"]
         self.rows = [{name: np.asarray(value, dtype) for name, (value, dtype) in row.items()} for row in meta["rows"]]
-        how, job = jobs[0].how, jobs[self.stage]
-        shapes = jax.eval_shape(_lift(functools.partial(_start, jobs[0]), how), *start)
-        shapes = jax.eval_shape(_lift(functools.partial(_enter, job), how), *shapes, *start[1:])
-        return jax.tree.map(jnp.asarray, checkpoints.load(self.checkpoint, shapes))
-
-
-def _free_gb() -> float:
-    """Memory of the device that is free, in 10^9 bytes; where nothing says how much, none."""
-    found = jax.devices()[0].memory_stats() or {}
-    if "bytes_limit" in found:
-        return (found["bytes_limit"] - found["bytes_in_use"]) / 1e9
-    try:
-        lines = Path("/proc/meminfo").read_text().splitlines()
-        return next(int(line.split()[1]) for line in lines if line.startswith("MemAvailable")) * 1024 / 1e9
-    except (OSError, StopIteration):
-        return 0.0
+        shapes = _shapes(_start, jobs[0], *start)
+        shapes = _shapes(_enter, jobs[self.stage], *shapes, *start[1:])
+        if not self.padding:
+            return self.setup.place(checkpoints.load(self.checkpoint, shapes))
+        shapes = jax.tree.map(
+            lambda s: jax.ShapeDtypeStruct((s.shape[0] - self.padding, *s.shape[1:]), s.dtype), shapes
+        )
+        saved = checkpoints.load(self.checkpoint, shapes)
+        return self.setup.place(jax.tree.map(functools.partial(_pad, self.padding), saved))
 
 
 def check_classes(data: datasets.Dataset, train: np.ndarray) -> None:

@@ -168,9 +168,9 @@ def test_a_driver_that_hangs_holds_no_training_up(meter, tiny, monkeypatch):
 def test_more_programs_than_the_cache_remembers_are_compiled_before_the_window_too(meter, tiny, monkeypatch):
     import functools
 
-    from fwdonly import train
+    from fwdonly import _programs as programs
 
-    monkeypatch.setattr(train, "_program", functools.lru_cache(maxsize=2)(train._program.__wrapped__))
+    monkeypatch.setattr(programs, "program", functools.lru_cache(maxsize=2)(programs.program.__wrapped__))
     open_when_compiled, compile_program = [], jax.stages.Lowered.compile
 
     def spied(self, *args, **kwargs):

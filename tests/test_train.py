@@ -13,6 +13,7 @@ import optax
 import pytest
 
 from fwdonly import Batch, LearningRule, Plan, UsageError, bp, cafo, data, ff, fit, mf, nets, sweep
+from fwdonly import _programs as programs
 from fwdonly import train as loop
 
 pytestmark = pytest.mark.usefixtures("quick_compilation")
@@ -528,7 +529,7 @@ def test_every_stage_follows_its_own_plan(tiny, tmp_path):
 
 def test_a_resumed_run_with_kept_features_equals_an_uninterrupted_one(tiny, tmp_path, monkeypatch):
     made = watched(monkeypatch)
-    plan = Plan(epochs=4, batch_size=20, validate_every=2, chunk_steps=5, keep="best_loss")
+    plan = Plan(epochs=4, batch_size=20, validate_every=2, chunk_steps=5, keep="best_loss", stream=False)
     whole, calls = fit(HEADS, tiny, plan), []
     fit(HEADS, tiny, plan, callback=calls.append)
     for number in (2, len(calls) // 2 + 1, len(calls) - 1):
@@ -537,7 +538,7 @@ def test_a_resumed_run_with_kept_features_equals_an_uninterrupted_one(tiny, tmp_
         fit(HEADS, tiny, plan, callback=StopAfter(number), checkpoint=path)
         assert all(made)
         with monkeypatch.context() as patch:  # what was kept is kept again, however little memory there is now
-            patch.setattr(loop, "_free_gb", lambda: 0.0)
+            patch.setattr(programs, "free_bytes", lambda: 0)
             made.clear()
             assert same_result(fit(HEADS, tiny, plan, checkpoint=path, resume=True), whole)
             assert any(made) or number == len(calls) - 1  # which is the end, and needs none

@@ -9,7 +9,7 @@ import optax
 import pytest
 
 from fwdonly import Plan, UsageError, data, mf, nets, sweep, tune
-from fwdonly import train as loop
+from fwdonly import _programs as programs
 
 optuna = pytest.importorskip("optuna")
 pytestmark = pytest.mark.usefixtures("quick_compilation")
@@ -71,7 +71,7 @@ def test_the_test_set_decides_nothing_and_a_leaking_objective_is_caught(tiny, mo
 
 
 def test_several_trials_and_seeds_are_one_sweep_of_at_most_three_programs(tiny, monkeypatch):
-    loop._program.cache_clear()
+    programs.program.cache_clear()
     sizes = []
 
     def counts(*args, **more):
@@ -80,14 +80,14 @@ def test_several_trials_and_seeds_are_one_sweep_of_at_most_three_programs(tiny, 
 
     monkeypatch.setattr(tune, "sweep", counts)
     search(tiny, name="programs")  # 8 trials: the last round is one short
-    assert sizes == [3 * 2] * 3 and 0 < loop._program.cache_info().currsize <= 3
+    assert sizes == [3 * 2] * 3 and 0 < programs.program.cache_info().currsize <= 3
 
 
 def test_settings_that_change_shapes_are_grouped(tiny):
-    loop._program.cache_clear()
+    programs.program.cache_clear()
     study = tune.tune(make, SPACE | {"width": (8, 12)}, tiny, trials=6, seeds=[5], parallel=6, prune=False)
     widths = [trial.params["width"] for trial in study.trials]
-    assert len(set(widths)) == 2 and loop._program.cache_info().currsize <= 6
+    assert len(set(widths)) == 2 and programs.program.cache_info().currsize <= 6
     for trial in study.trials[:3]:
         numbers = {name: trial.params[name] for name in SPACE}
         plain = sweep(RULE[trial.params["width"]], tiny, PLAN, seeds=[5], hyper=numbers)

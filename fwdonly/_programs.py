@@ -1,0 +1,168 @@
+"""Functions of one run, lifted over many, spread over devices and compiled ahead."""
+
+import functools
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
+
+import jax
+import numpy as np
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+
+from .base import UsageError
+
+Lift = Literal["single", "vmap", "map"]
+Precision = Literal["float32", "tf32", "bfloat16"]
+
+DOT = {"float32": "highest", "tf32": "TF32_TF32_F32", "bfloat16": "BF16_BF16_F32"}
+"""JAX's names for the factors that matrix products and convolutions work with; sums are float32 with all of them."""
+
+RUNS = PartitionSpec("runs")
+
+
+class Setup(NamedTuple):
+    """How functions of one run become a program."""
+
+    how: Lift
+    mesh: Mesh | None
+    """The devices over which the runs are spread; None: all of them on the default device."""
+    precision: Precision
+
+    def place(self, tree: Any) -> Any:
+        """A tree of arrays with a leading axis over runs, each run on its device."""
+        if self.mesh is None:
+            return jax.tree.map(jax.numpy.asarray, tree)
+        return jax.device_put(tree, NamedSharding(self.mesh, RUNS))
+
+    def share(self, tree: Any) -> Any:
+        """A tree of arrays that every run reads, on every device."""
+        if self.mesh is None:
+            return jax.tree.map(jax.numpy.asarray, tree)
+        return jax.device_put(tree, NamedSharding(self.mesh, PartitionSpec()))
+
+    @property
+    def devices(self) -> int:
+        """Over how many devices the runs are spread."""
+        return 1 if self.mesh is None else self.mesh.size
+
+
+def mesh_of(runs: int, devices: int | None) -> Mesh | None:
+    """A mesh with the one axis "runs" over this process's devices, no more of them than runs; None for one device.
+
+    Raises:
+        UsageError: devices of different kinds, or fewer than asked for.
+    """
+    local = jax.local_devices()
+    if devices is not None and not 1 <= devices <= len(local):
+        raise UsageError(f"devices must be 1 to {len(local)}, the devices of this process; got {devices}")
+    chosen = local[:devices]
+    kinds = sorted({device.device_kind for device in chosen})
+    if len(kinds) > 1:
+        raise UsageError(
+            f"the devices are of different kinds ({', '.join(kinds)}), which take different time and may round "
+            "differently; choose with CUDA_VISIBLE_DEVICES, or use one device"
+        )
+    chosen = chosen[:runs]
+    return Mesh(np.array(chosen), ("runs",)) if len(chosen) > 1 else None
+
+
+def check_precision(precision: Precision) -> None:
+    """Refuse what the device does not compute.
+
+    Raises:
+        UsageError: another precision than float32 on a CPU, which would silently take float32.
+    """
+    if precision != "float32" and jax.default_backend() == "cpu":
+        raise UsageError(f"precision {precision} needs an accelerator; a CPU computes in float32 here")
+
+
+def setting(name: str) -> Any:
+    """The value of one of JAX's settings here and now."""
+    return getattr(jax.config, f"jax_{name}")
+
+
+def lift(f: Callable[..., Any], setup: Setup) -> Callable[..., Any]:
+    """``f(*per_run, shared)`` for one run, or for a stack of runs: at once, or one after another; on every device."""
+
+    def one(*args: Any) -> Any:
+        with jax.default_matmul_precision(DOT[setup.precision]):
+            return f(*args)
+
+    def many(*args: Any) -> Any:
+        *per_run, shared = args
+        if setup.how == "vmap":
+            return jax.vmap(lambda *own: one(*own, shared))(*per_run)
+        return jax.lax.map(lambda own: one(*own, shared), tuple(per_run))
+
+    def spread(*args: Any) -> Any:
+        specs = (*[RUNS] * (len(args) - 1), PartitionSpec())
+        return jax.shard_map(many, mesh=setup.mesh, in_specs=specs, out_specs=RUNS, check_vma=False)(*args)
+
+    return one if setup.how == "single" else many if setup.mesh is None else spread
+
+
+@functools.lru_cache(maxsize=64)
+def program(
+    f: Callable[..., Any], job: Any, donate: tuple[int, ...], arguments: int, *static: Any
+) -> tuple[Any, dict[Any, Any]]:
+    """The jitted form of ``f(job, *static, *per_run, shared)`` and a table of what has been compiled of it."""
+    mesh = job.setup.mesh
+    placed: dict[str, Any] = {}
+    if mesh is not None:
+        runs, shared = NamedSharding(mesh, RUNS), NamedSharding(mesh, PartitionSpec())
+        placed = {"in_shardings": (*[runs] * (arguments - 1), shared), "out_shardings": runs}
+        if jax.default_backend() == "cpu":
+            # There are no copies and no communication to clean up, and the attempt makes other fusions of a run's
+            # arithmetic, and so other last bits, than the program of one device has.
+            placed["compiler_options"] = {"xla_disable_hlo_passes": "spmd-cleanup"}
+    return jax.jit(lift(functools.partial(f, job, *static), job.setup), donate_argnums=donate, **placed), {}
+
+
+class Programs:
+    """Calls functions of runs compiled, adds up the seconds that compilation takes, and knows what memory they need."""
+
+    def __init__(self) -> None:
+        self.compile_seconds = 0.0
+        self.made: dict[Any, Any] = {}  # of this training, however many programs the cache above remembers
+
+    def __call__(self, f: Callable[..., Any], job: Any, *args: Any, static: tuple = (), donate: tuple = ()) -> Any:
+        return self.prepare(f, job, *args, static=static, donate=donate)(*args)
+
+    def prepare(self, f: Callable[..., Any], job: Any, *args: Any, static: tuple = (), donate: tuple = ()) -> Any:
+        """The program ``f(job, *static, *args)``, compiled for arguments of these shapes; ``job.setup`` says how."""
+        leaves, treedef = jax.tree.flatten(args)
+        key = setting("enable_x64"), treedef, tuple((leaf.shape, leaf.dtype) for leaf in leaves)
+        own = f, job, donate, static, key
+        if own not in self.made:
+            jitted, compiled = program(f, job, donate, len(args), *static)
+            if key not in compiled:
+                begin = time.perf_counter()
+                compiled[key] = jitted.lower(*args).compile()
+                self.compile_seconds += time.perf_counter() - begin
+            self.made[own] = compiled[key]
+        return self.made[own]
+
+    def working_bytes(self) -> int | None:
+        """Memory on a device that the largest of these programs takes besides its arguments; None if it is unknown."""
+        needs = [program.memory_analysis() for program in self.made.values()]
+        if not needs or None in needs:
+            return None
+        return max(n.temp_size_in_bytes + n.output_size_in_bytes - n.alias_size_in_bytes for n in needs)
+
+
+def tree_bytes(trees: Any) -> int:
+    """The size of all arrays (or shapes of arrays) in ``trees``."""
+    return sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(trees))
+
+
+def free_bytes() -> int:
+    """Memory of a device that is free; on a CPU its share of what the machine has. Where nothing says how much, 0."""
+    found = jax.local_devices()[0].memory_stats() or {}
+    if "bytes_limit" in found:
+        return found["bytes_limit"] - found["bytes_in_use"]
+    try:
+        lines = Path("/proc/meminfo").read_text().splitlines()
+        return next(int(line.split()[1]) for line in lines if line.startswith("MemAvailable")) * 1024
+    except (OSError, StopIteration):
+        return 0
