@@ -22,7 +22,7 @@ class Options(_common.Shared):
 
     Several trials and all their seeds train as one compiled program. Ends with the command line that trains the best
     settings. Repeat the same command to continue a search that was stopped or killed; start it on several machines with
-    one --storage URL to search together.
+    one --storage URL to search together. What a dead worker left is tried again by the others.
     """
 
     rule: Literal[tuple(RULES)] = "mf"  # ty: ignore[invalid-type-form]
@@ -38,8 +38,8 @@ class Options(_common.Shared):
     prune: bool = True
     """End a trial when its accuracy falls below the median of the earlier ones."""
     storage: str | None = None
-    """URL of a database (postgresql://..., sqlite:///...), or a file for a journal. None: study.journal in the result
-    folder."""
+    """URL of a database (postgresql://..., sqlite:///...) or of serve_study.py (grpc://host:13000), or a file for a
+    journal. None: study.journal in the result folder."""
     study: str | None = None
     """Name of the study in the storage. None: from rule, data and network."""
     widths: tuple[int, ...] = (1000, 1000)
@@ -110,19 +110,26 @@ def main() -> int:
             about=about,
             split=split,
             how=options.how,
-            callback=lambda found: interrupted() or (not options.quiet and say(found)),
+            callback=lambda found: interrupted() or say(found, options.quiet),
             watch=lambda _: interrupted(),
         )
-    return report(study, options, known.space, folder, storage, name, dataset)
+    with search.reachable(storage):
+        return report(study, options, known.space, folder, storage, name, dataset)
 
 
-def say(found: search.Round) -> None:
-    """A line of progress."""
+def say(found: search.Round, quiet: bool) -> None:
+    """A line of progress, and one about what was taken from this worker."""
+    if found.refused:
+        numbers = ", ".join(map(str, found.refused))
+        print(f"note: this worker was silent too long, others took its trials {numbers}", file=sys.stderr, flush=True)
+    if quiet:
+        return
     best = (
         "no complete trial yet" if found.best is None else f"best {100 * found.best:.2f} % (trial {found.best_trial})"
     )
     left = "" if found.left is None else f", {_common._clock(found.left)} left"
     counts = f"{found.done}/{found.trials} trials, {found.pruned} of them pruned"
+    counts += f", {found.elsewhere} under way elsewhere" if found.elsewhere else ""
     print(f"{counts}  {best}  {_common._clock(found.seconds)} gone{left}", flush=True)
 
 
@@ -181,13 +188,14 @@ def report(
         print(f"note: {remark}")
     print(f"to train it:\n  {command}")
     where = storage if "://" in storage else f"./{storage}" if not Path(storage).is_absolute() else storage
-    print(f"to look at the study: optuna-dashboard {shlex.quote(where)}")
+    if not where.startswith("grpc://"):  # the dashboard reads the database behind it
+        print(f"to look at the study: optuna-dashboard {shlex.quote(search.masked(where))}")
     print(f"results: {folder}/ (best.json, trials.csv, search.png)")
     if len(told) + under_way < options.trials:
         print("stopped before the last trial; the same command continues")
         return 130
     if len(told) < options.trials:
-        print(f"{under_way} trials are still under way elsewhere (or were left by a machine that died)")
+        print(f"{under_way} trials are still under way elsewhere")
     return 0
 
 

@@ -5,14 +5,21 @@ sampler, and a space of the same size (see ``experiments/_rules.py``). The test 
 the device.
 """
 
+import contextlib
 import hashlib
 import importlib
 import json
 import math
 import os
 import platform
+import re
+import socket
+import sys
+import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+import urllib.parse
+import warnings
+from collections.abc import Callable, Generator, Mapping, Sequence
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
@@ -41,6 +48,17 @@ Make = Callable[..., tuple[Callable[..., LearningRule | Sequence[LearningRule]],
 PRUNE_AFTER = 5
 """Finished trials before any is pruned."""
 
+HEARTBEAT = 20.0
+"""Seconds between two signs of life of a trial under way. Optuna's own heartbeats exist for `RDBStorage` alone and are
+driven by `study.optimize`; these are a user attribute, which every storage has."""
+GRACE = 120.0
+"""Seconds without a sign of life after which a trial is taken from its worker."""
+CONNECT = 10
+"""Seconds until a database or proxy that does not answer counts as unreachable."""
+
+SIGN, AGAIN = "heartbeat", "again"
+"""User attributes of a trial: its latest sign of life, and the number of the trial whose settings it tries again."""
+
 
 class Round(NamedTuple):
     """What a callback sees when trials have been told."""
@@ -57,6 +75,11 @@ class Round(NamedTuple):
     """Since this call began."""
     left: float | None
     """Seconds to go, if the next trials take as long as those of this call."""
+    elsewhere: int = 0
+    """Trials under way in other workers."""
+    refused: tuple[int, ...] = ()
+    """Trials of this round that another worker took over while this one gave no sign of life; their results are not
+    counted."""
 
 
 def tune(
@@ -76,6 +99,8 @@ def tune(
     how: Literal["auto", "vmap", "map"] = "auto",
     callback: Callable[[Round], bool | None] | None = None,
     watch: Callable[[Progress], bool | None] | None = None,
+    heartbeat: float = HEARTBEAT,
+    grace: float = GRACE,
 ) -> Any:
     """Search ``space`` for the highest validation accuracy of the kept state, mean over ``seeds``.
 
@@ -86,10 +111,15 @@ def tune(
 
     A diverged seed counts as accuracy 0. Use other seeds for the final numbers.
 
-    A killed search is continued by the same call: finished trials are kept, those that a dead process of this machine
-    left are tried again (those of another machine stay under way, and count), and the proposals are those that an
-    uninterrupted search would have made (where one worker searches: with several they depend on timing). Workers on
-    several machines share a storage by URL; together they may exceed the budget by a round.
+    A killed search is continued by the same call: finished trials are kept, those that a dead worker left are tried
+    again, and the proposals are those that an uninterrupted search would have made (where one worker searches: with
+    several they depend on timing). Workers on several machines share a storage by URL; each further one may exceed the
+    budget by a round.
+
+    A worker signs its trials every ``heartbeat`` seconds. Whoever sees none for ``grace`` seconds (by its own clock:
+    clocks need not agree), or a process of its own machine gone, takes the trial: it fails, and its settings are tried
+    again, once. That is looked for before every round and before the end, which waits until every trial under way
+    elsewhere was either signed or taken. A worker that was only asleep has its result refused, and goes on.
 
     Args:
         make: see `Make`; called once for each combination of choices.
@@ -98,25 +128,27 @@ def tune(
         trials: of all calls and workers together.
         seeds: of every trial.
         name: of the study in the storage; the sampler's seed follows from it.
-        storage: an Optuna storage, a URL of one (``sqlite:///...``, ``postgresql://...``), a path for a journal file,
-            or None for memory.
+        storage: as for `open_storage`.
         parallel: trials per round. It decides what the sampler knows when it proposes: keep it the same for all rules.
         prune: end hopeless trials early.
         first: the settings of the first trial, such as published ones; moved to the border where they lie outside.
         about: what else decides the numbers; kept with the study, and compared when it is continued.
         split: as for `fwdonly.fit`.
         how: as for `fwdonly.sweep`.
-        callback: called after every round; a true return value ends the search there.
+        callback: called after every round, and while trials elsewhere are waited for; a true return value ends the
+            search there.
         watch: called within a round as the callback of `fwdonly.sweep`; a true return value ends the search at once.
             The trials under way are tried again when it is continued.
+        heartbeat: seconds between two signs of life; the same for all workers.
+        grace: seconds without one after which a trial is taken; several heartbeats.
 
     Returns:
         The Optuna study. Every finished trial has the user attributes ``per_seed`` (accuracies, 0..1; None diverged),
         ``epochs`` and ``train_seconds`` (its share of its sweep).
 
     Raises:
-        UsageError: an empty space or budget, numbers out of order, a storage that cannot be opened, or a study that was
-            begun with other settings.
+        UsageError: an empty space or budget, numbers out of order, a storage that cannot be opened or is lost in
+            mid-search, or a study that was begun with other settings.
     """
     optuna = _optuna()
     _check(space, trials, seeds, parallel)
@@ -129,41 +161,52 @@ def tune(
         "prune": prune,
         "about": json.loads(json.dumps(dict(about or {}))),
     }
-    study = _open(optuna, name, storage, prune, facts)
-    _retire(optuna, study)
-    if first is not None and not study.get_trials(deepcopy=False):
-        study.enqueue_trial(_within(space, first))
-    distributions = {key: _distribution(optuna, own) for key, own in space.items()}
-    made: dict[str, Any] = {}
-    mine = 0
-    while True:
+    with reachable(storage):
+        study = _open(optuna, name, storage, prune, facts, None if first is None else _within(space, first))
+        others = _Others(optuna, study, set(space), grace)
+        made: dict[str, Any] = {}
+        mine, waiting_since = 0, None
         running = optuna.trial.TrialState.RUNNING
-        taken = sum(trial.state in (*_told(optuna), running) for trial in study.get_trials(deepcopy=False))
-        count = min(parallel, trials - taken)
-        if count <= 0:
-            return study
-        study.sampler = _sampler(optuna, f"{name} {taken}")
-        batch = [study.ask(distributions) for _ in range(count)]
-        for trial in batch:
-            trial.set_user_attr("worker", [platform.node(), os.getpid()])
-        groups: dict[str, list[Any]] = {}
-        for trial in batch:
-            choices = {key: trial.params[key] for key, own in space.items() if not isinstance(own, Range)}
-            groups.setdefault(json.dumps(choices), []).append(trial)
-        for key, group in groups.items():
-            if key not in made:
-                made[key] = make(**{name: _unpacked(value) for name, value in json.loads(key).items()})
-            try:
-                whole = _train(optuna, study, group, space, made[key], data, seeds, parallel, split, how, watch)
-            except Exception:
-                for trial in batch:  # or they would be tried again first, and fail again
-                    _tell_once(study, trial.number, optuna.trial.TrialState.FAIL)
-                raise
-            if not whole:
+        while True:
+            others.retire()
+            found = study.get_trials(deepcopy=False)
+            count = min(parallel, trials - sum(trial.state in (*_told(optuna), running) for trial in found))
+            if count <= 0:
+                waiting_since = waiting_since or time.monotonic()
+                seconds = time.perf_counter() - started
+                if others.all_signed(waiting_since) or (
+                    callback is not None and callback(_round(optuna, study, trials, mine, seconds))
+                ):
+                    return study
+                time.sleep(heartbeat / 4)
+                continue
+            waiting_since = None
+            batch = _ask(optuna, study, name, space, count)
+            refused: list[int] = []
+            with _Pulse(optuna, batch, heartbeat):
+                groups: dict[str, list[Any]] = {}
+                for trial in batch:
+                    choices = {key: trial.params[key] for key, own in space.items() if not isinstance(own, Range)}
+                    groups.setdefault(json.dumps(choices), []).append(trial)
+                for key, group in groups.items():
+                    if key not in made:
+                        made[key] = make(**{name: _unpacked(value) for name, value in json.loads(key).items()})
+                    try:
+                        whole = _train(
+                            optuna, study, group, space, made[key], data, seeds, parallel, split, how, watch, refused
+                        )
+                    except _losses(optuna):
+                        raise
+                    except Exception:
+                        for trial in batch:  # or they would be tried again first, and fail again
+                            _tell(optuna, study, trial.number, state=optuna.trial.TrialState.FAIL)
+                        raise
+                    if not whole:
+                        return study
+            mine += count
+            seconds = time.perf_counter() - started
+            if callback is not None and callback(_round(optuna, study, trials, mine, seconds, refused)):
                 return study
-        mine += count
-        if callback is not None and callback(_round(optuna, study, trials, mine, time.perf_counter() - started)):
-            return study
 
 
 def _train(
@@ -178,10 +221,11 @@ def _train(
     split: tuple[np.ndarray, np.ndarray] | None,
     how: Literal["auto", "vmap", "map"],
     watch: Callable[[Progress], bool | None] | None,
+    refused: list[int],
 ) -> bool:
     """Train the trials of a group over all seeds as one sweep of ``size`` trials, and tell what they reached.
 
-    False if ``watch`` asked to stop.
+    Trials that others have taken in the meantime are added to ``refused``. False if ``watch`` asked to stop.
     """
     make_rule, plan = made
     filled = [*group, *[group[-1]] * (size - len(group))]
@@ -205,7 +249,11 @@ def _train(
             training = np.asarray(progress.active.reshape(size, -1).any(axis=1))
             for i, trial in enumerate(group):
                 if training[i] and not pruned[i]:
-                    trial.report(float(accuracies[i]), step)
+                    try:
+                        trial.report(float(accuracies[i]), step)
+                    except optuna.exceptions.UpdateFinishedTrialError:  # somebody took it: no need to train it on
+                        pruned[i] = True
+                        continue
                     pruned[i] = step > sum(progress.epochs) // 4 and trial.should_prune()
         return unused | np.repeat(pruned, len(seeds))
 
@@ -227,13 +275,19 @@ def _train(
     per_seed = result.val_accuracy.reshape(size, -1)
     epochs = result.epochs.reshape(size, -1)
     for i, trial in enumerate(group):
-        trial.set_user_attr("per_seed", [float(a) if math.isfinite(a) else None for a in per_seed[i]])
-        trial.set_user_attr("epochs", epochs[i].tolist())
-        trial.set_user_attr("train_seconds", result.train_seconds * float(epochs[i].sum() / max(epochs.sum(), 1)))
-        if pruned[i]:
-            study.tell(trial, state=optuna.trial.TrialState.PRUNED)
-        else:
-            study.tell(trial, float(_means(per_seed[i], len(seeds))[0]))
+        share = result.train_seconds * float(epochs[i].sum() / max(epochs.sum(), 1))
+        reached = {
+            "per_seed": [float(a) if math.isfinite(a) else None for a in per_seed[i]],
+            "epochs": epochs[i].tolist(),
+            "train_seconds": share,
+        }
+        outcome = (
+            {"state": optuna.trial.TrialState.PRUNED}
+            if pruned[i]
+            else {"values": float(_means(per_seed[i], len(seeds))[0])}
+        )
+        if not _tell(optuna, study, trial, reached, **outcome):
+            refused.append(trial.number)
     return True
 
 
@@ -242,36 +296,150 @@ def _means(accuracies: np.ndarray, seeds: int) -> np.ndarray:
     return np.nan_to_num(accuracies, nan=0.0).reshape(-1, seeds).mean(axis=1).astype(float)
 
 
-def _round(optuna: Any, study: Any, trials: int, mine: int, seconds: float) -> Round:
-    found = [trial for trial in study.get_trials(deepcopy=False) if trial.state in _told(optuna)]
+def _round(optuna: Any, study: Any, trials: int, mine: int, seconds: float, refused: Sequence[int] = ()) -> Round:
+    everything = study.get_trials(deepcopy=False)
+    found = [trial for trial in everything if trial.state in _told(optuna)]
     complete = [trial for trial in found if trial.state == optuna.trial.TrialState.COMPLETE]
     best = max(complete, key=lambda trial: trial.value, default=None)
     left = seconds / mine * (trials - len(found)) if mine else None
     value, number = (None, None) if best is None else (best.value, best.number)
-    return Round(len(found), trials, len(found) - len(complete), value, number, seconds, left)
+    elsewhere = sum(trial.state == optuna.trial.TrialState.RUNNING for trial in everything)
+    pruned = len(found) - len(complete)
+    return Round(len(found), trials, pruned, value, number, seconds, left, elsewhere, tuple(refused))
 
 
 def open_storage(where: Any) -> Any:
-    """An Optuna storage from a URL, a path for a journal file, None for memory, or such a storage.
+    """An Optuna storage.
+
+    Args:
+        where: the URL of a database (``postgresql://...``, ``sqlite:///...``), ``grpc://host:port`` of Optuna's proxy
+            (``experiments/serve_study.py``), a path for a journal file, None for memory, or a storage.
 
     Raises:
-        UsageError: it cannot be opened.
+        UsageError: it cannot be opened, or does not answer within `CONNECT` seconds.
     """
     optuna = _optuna()
     if where is None or not isinstance(where, str | os.PathLike):
         return where if where is not None else optuna.storages.InMemoryStorage()
     text = os.fspath(where)
     try:
+        if text.startswith("grpc://"):
+            return _proxy(optuna, text)
         if "://" in text:
-            return optuna.storages.RDBStorage(text)
+            return _database(optuna, text)
         journal = importlib.import_module("optuna.storages.journal")
         return optuna.storages.JournalStorage(journal.JournalFileBackend(text))
+    except UsageError:
+        raise
     except Exception as error:  # of whatever database driver
-        words = str(error).strip().splitlines()
         raise UsageError(
-            f"cannot open the storage {text} ({words[0] if words else type(error).__name__}); give a writable path, or "
-            "the URL of a database that runs"
+            f"cannot open the storage {masked(text)} ({_words(error)}); give a writable path, or the URL of a database "
+            "that runs"
         ) from error
+
+
+def masked(text: str) -> str:
+    """The text with the passwords of its URLs as ``***``."""
+    return re.sub(r"(?<=password=)[^&\s]*", "***", re.sub(r"(://[^:/@\s]*):\S*@", r"\1:***@", text))
+
+
+@contextlib.contextmanager
+def reachable(storage: Any) -> Generator[None, None, None]:
+    """Within it a storage that fails, such as a database that went down, is a `UsageError`."""
+    optuna = _optuna()
+    try:
+        yield
+    except _losses(optuna) as error:
+        where = f" {masked(os.fspath(storage))}" if isinstance(storage, str | os.PathLike) else ""
+        raise UsageError(
+            f"lost the storage{where} ({_words(error)}); finished trials are kept: repeat the command when it is back"
+        ) from error
+
+
+def _losses(optuna: Any) -> tuple[type[Exception], ...]:
+    """What Optuna raises when the server of a storage is gone. Asked late: `reachable` may be what loads a driver."""
+    found = [optuna.exceptions.StorageInternalError]
+    for module, name in (("sqlalchemy.exc", "SQLAlchemyError"), ("grpc", "RpcError")):
+        if module in sys.modules:
+            found.append(getattr(sys.modules[module], name))
+    return tuple(found)
+
+
+def _words(error: BaseException) -> str:
+    """The first line of the reason, without passwords."""
+    reason = error.__cause__ or error
+    details = getattr(reason, "details", None)  # of gRPC, whose errors print as a block
+    lines = str(details() if callable(details) else reason).strip().splitlines()
+    return masked(lines[0]) if lines else type(reason).__name__
+
+
+def _proxy(optuna: Any, text: str) -> Any:
+    _grpc()
+    parts = urllib.parse.urlsplit(text)
+    host = f"[{parts.hostname}]" if ":" in (parts.hostname or "") else parts.hostname or "localhost"
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+        storage = optuna.storages.GrpcStorageProxy(host=host, port=parts.port or 13000)
+    try:
+        storage.wait_server_ready(timeout=CONNECT)
+    except ConnectionError as error:
+        storage.close()
+        raise UsageError(
+            f"nothing answers at {text} within {CONNECT} s; start it there: python experiments/serve_study.py"
+        ) from error
+    return storage
+
+
+def serve(storage: Any, host: str = "localhost", port: int = 13000) -> None:
+    """Put Optuna's gRPC proxy in front of a database, until a KeyboardInterrupt.
+
+    Raises:
+        UsageError: it is no database, cannot be opened, or the port is taken.
+    """
+    optuna = _optuna()
+    _grpc()
+    if not isinstance(storage, str) or "://" not in storage or storage.startswith("grpc://"):
+        raise UsageError(f"the proxy needs the URL of a database; got {masked(str(storage))}")
+    try:
+        socket.create_server((host, port)).close()  # gRPC itself would share a port that is taken
+    except (OSError, OverflowError) as error:
+        raise UsageError(f"cannot listen on {host}:{port} ({error}); give another port") from error
+    cached = optuna.storages.get_storage(open_storage(storage))
+    with warnings.catch_warnings(), contextlib.suppress(KeyboardInterrupt):
+        warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+        optuna.storages.run_grpc_proxy_server(cached, host=host, port=port)
+
+
+def _grpc() -> None:
+    try:
+        importlib.import_module("grpc")
+        importlib.import_module("google.protobuf")
+    except ImportError as error:
+        raise UsageError("Optuna's gRPC proxy needs grpcio and protobuf: pip install 'fwdonly[tune-grpc]'") from error
+
+
+def _database(optuna: Any, text: str) -> Any:
+    url = importlib.import_module("sqlalchemy").make_url(text)  # Optuna requires it
+    faults = importlib.import_module("sqlalchemy.exc")
+    driver, more = url.get_driver_name(), {}
+    waits: dict[str, Any] = {"connect_timeout": CONNECT}
+    if driver in ("psycopg", "psycopg2"):
+        waits["tcp_user_timeout"] = 3000 * CONNECT  # milliseconds: a machine that vanished answers nothing at all
+    if driver in ("psycopg", "psycopg2", "pymysql", "mysqldb"):
+        more["connect_args"] = {key: value for key, value in waits.items() if key not in url.query}
+    if url.get_backend_name() != "sqlite":
+        more["pool_pre_ping"] = True  # a server that was restarted between two rounds is found again
+    for attempt in range(5):
+        try:
+            return optuna.storages.RDBStorage(text, engine_kwargs=dict(more))
+        except ImportError as error:
+            if url.get_backend_name() != "postgresql":
+                raise
+            raise UsageError("PostgreSQL needs a driver: pip install 'fwdonly[tune-postgres]'") from error
+        except (faults.IntegrityError, faults.ProgrammingError):
+            if attempt == 4:
+                raise
+            time.sleep(0.2 * (attempt + 1))  # workers that start together on an empty database make its tables at once
 
 
 def best(study: Any) -> Any:
@@ -315,60 +483,149 @@ def _told(optuna: Any) -> tuple[Any, Any]:
     return optuna.trial.TrialState.COMPLETE, optuna.trial.TrialState.PRUNED
 
 
-def _sampler(optuna: Any, text: str) -> Any:
-    """A sampler for one round, seeded by name and trials before: a continued search equals a whole one."""
-    seed = int.from_bytes(hashlib.sha256(text.encode()).digest()[:4], "big")
-    return optuna.samplers.TPESampler(seed=seed)
+def _ask(optuna: Any, study: Any, name: str, space: Space, count: int) -> list[Any]:
+    """The trials of a round.
+
+    The sampler is seeded anew by the study's name and the place of the round's first new trial, that is its number less
+    the trials before it that only repeat taken ones. So a continued search equals a whole one, and two workers that ask
+    at the same moment are not proposed the same.
+    """
+    batch, seeded = [], False
+    for _ in range(count):
+        trial = study.ask()  # nothing is drawn yet
+        if not seeded and AGAIN not in trial.user_attrs:
+            before = study.get_trials(deepcopy=False)[: trial.number]
+            place = trial.number - sum(AGAIN in other.user_attrs for other in before)
+            seed = int.from_bytes(hashlib.sha256(f"{name} {place}".encode()).digest()[:4], "big")
+            study.sampler, seeded = optuna.samplers.TPESampler(seed=seed), True
+        for key, own in space.items():
+            if isinstance(own, Range):
+                trial.suggest_float(key, own.low, own.high, log=own.log)
+            else:  # Optuna keeps numbers and text; anything else travels as JSON
+                trial.suggest_categorical(key, [_packed(choice) for choice in own])
+        batch.append(trial)
+    return batch
 
 
-def _open(optuna: Any, name: str, storage: Any, prune: bool, facts: dict[str, Any]) -> Any:
+def _open(
+    optuna: Any, name: str, storage: Any, prune: bool, facts: dict[str, Any], first: Mapping[str, Any] | None
+) -> Any:
     pruner = optuna.pruners.MedianPruner(n_startup_trials=PRUNE_AFTER) if prune else optuna.pruners.NopPruner()
-    study = optuna.create_study(
-        study_name=name, storage=open_storage(storage), direction="maximize", pruner=pruner, load_if_exists=True
-    )
+    opened = open_storage(storage)
+    how = {"study_name": name, "storage": opened, "pruner": pruner}
+    try:
+        study, ours = optuna.create_study(**how, direction="maximize"), True
+    except optuna.exceptions.DuplicatedStudyError:
+        study, ours = optuna.load_study(**how), False
+    for _ in range(0 if ours else 20):  # whoever made it writes its facts next, unless it died there
+        if "facts" in study.user_attrs:
+            break
+        time.sleep(0.1)
     known = study.user_attrs.get("facts")
     difference = first_difference(known, facts) if known else ""
     if difference:
         raise UsageError(f"the study {name} is another one: {difference}; repeat its settings, or give another name")
     if known is None:
-        study.set_user_attr("facts", facts)
+        if first is not None and not study.get_trials(deepcopy=False):
+            study.enqueue_trial(first)
         study.set_user_attr("sampler", f"TPESampler of Optuna {optuna.__version__}, seeded per round by the name")
+        study.set_user_attr("facts", facts)  # last: with it other workers begin
     return study
 
 
-def _retire(optuna: Any, study: Any) -> None:
-    """Fail the trials that a dead process of this machine left behind, and try their settings again."""
-    for trial in study.get_trials(deepcopy=False, states=(optuna.trial.TrialState.RUNNING,)):
-        host, process = trial.user_attrs.get("worker", (None, None))
-        dead = host == platform.node() and not _alive(process)
-        if dead and _tell_once(study, trial.number, optuna.trial.TrialState.FAIL):
-            study.enqueue_trial(trial.params)
+class _Pulse:
+    """Within it a thread signs the trials of a round, until they are told."""
+
+    def __init__(self, optuna: Any, trials: Sequence[Any], interval: float) -> None:
+        self.refusal = optuna.exceptions.UpdateFinishedTrialError
+        self.trials, self.interval, self.beats = list(trials), interval, 0
+        self.ended = threading.Event()
+        self.thread = threading.Thread(target=self._run, name="heartbeat", daemon=True)
+
+    def __enter__(self) -> None:
+        for trial in self.trials:
+            trial.set_user_attr("worker", [platform.node(), os.getpid(), threading.get_ident()])
+        self._sign()  # here, so that the thread adds no key to what this thread may be copying
+        self.thread.start()
+
+    def __exit__(self, *_: object) -> None:
+        self.ended.set()
+        self.thread.join(timeout=CONNECT)
+
+    def _run(self) -> None:
+        while not self.ended.wait(self.interval):
+            # A storage that is gone shows in the search itself, and one that comes back is to be signed again.
+            with contextlib.suppress(Exception):
+                self._sign()
+
+    def _sign(self) -> None:
+        self.beats += 1
+        for trial in list(self.trials):
+            try:
+                trial.set_user_attr(SIGN, self.beats)
+            except self.refusal:
+                self.trials.remove(trial)
 
 
-def _tell_once(study: Any, number: int, state: Any) -> bool:
-    """Tell a trial's state; false if it has been told by somebody else in the meantime."""
+class _Others:
+    """The trials under way elsewhere, and when this worker saw them signed, by its own clock."""
+
+    def __init__(self, optuna: Any, study: Any, names: set[str], grace: float) -> None:
+        self.optuna, self.study, self.names, self.grace = optuna, study, names, grace
+        self.seen: dict[int, tuple[Any, float]] = {}
+        """The latest sign of each, and when it was first seen."""
+        self.signed: dict[int, float] = {}
+        """When one was seen to follow another."""
+
+    def retire(self) -> None:
+        """Fail the trials of dead workers, and have their settings tried again.
+
+        Of several workers that notice, the storage lets one tell the failure, and that one asks for the repetition.
+        """
+        for trial in self._running():
+            now, sign = time.monotonic(), trial.user_attrs.get(SIGN)
+            if trial.number not in self.seen:
+                self.seen[trial.number] = sign, now
+            elif self.seen[trial.number][0] != sign:
+                self.seen[trial.number], self.signed[trial.number] = (sign, now), now
+            host, process, *thread = trial.user_attrs.get("worker", (None, None))
+            dead = host == platform.node() and not _alive(process, *thread)
+            silent = now - self.seen[trial.number][1] >= self.grace
+            fail = self.optuna.trial.TrialState.FAIL
+            taken = (dead or silent) and _tell(self.optuna, self.study, trial.number, state=fail)
+            if taken and set(trial.params) == self.names:  # else its worker died before all were proposed
+                self.study.enqueue_trial(trial.params, user_attrs={AGAIN: trial.number})
+
+    def all_signed(self, since: float) -> bool:
+        """Whether every trial under way elsewhere was signed since then."""
+        return all(self.signed.get(trial.number, -math.inf) > since for trial in self._running())
+
+    def _running(self) -> list[Any]:
+        return self.study.get_trials(deepcopy=False, states=(self.optuna.trial.TrialState.RUNNING,))
+
+
+def _tell(optuna: Any, study: Any, trial: Any, attributes: Mapping[str, Any] | None = None, **outcome: Any) -> bool:
+    """Tell a trial's outcome; false if it has been told by somebody else in the meantime."""
     try:
-        study.tell(number, state=state)
-    except (RuntimeError, ValueError):
+        for name, value in (attributes or {}).items():
+            trial.set_user_attr(name, value)
+        study.tell(trial, **outcome)
+    except (optuna.exceptions.UpdateFinishedTrialError, ValueError):  # the storage's word, or that of the study before
         return False
     return True
 
 
-def _alive(process: int) -> bool:
+def _alive(process: int, thread: int | None = None) -> bool:
+    """Whether a process of this machine, or another thread of this one, is there."""
+    if process == os.getpid():
+        return thread != threading.get_ident() and thread in [other.ident for other in threading.enumerate()]
     try:
         os.kill(process, 0)
     except ProcessLookupError:
         return False
     except PermissionError:
         return True
-    return process != os.getpid()
-
-
-def _distribution(optuna: Any, own: Range | tuple[Any, ...]) -> Any:
-    if isinstance(own, Range):
-        return optuna.distributions.FloatDistribution(own.low, own.high, log=own.log)
-    # Optuna keeps numbers and text; anything else travels as JSON.
-    return optuna.distributions.CategoricalDistribution([_packed(choice) for choice in own])
+    return True
 
 
 def _packed(choice: Any) -> Any:

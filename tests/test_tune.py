@@ -183,8 +183,9 @@ def test_trials_of_a_living_worker_are_left_alone(tiny, tmp_path):
     theirs = study.ask(
         {name: optuna.distributions.FloatDistribution(*own[:2], log=True) for name, own in SPACE.items()}
     )
-    theirs.set_user_attr("worker", [platform.node(), os.getppid()])
-    found = search(tiny, storage=storage)
+    with tune._Pulse(optuna, [theirs], 0.05):
+        theirs.set_user_attr("worker", [platform.node(), os.getppid()])
+        found = search(tiny, storage=storage, heartbeat=0.05, grace=30.0)
     assert found.trials[theirs.number].state.name == "RUNNING" and len(table(found)) == 7  # and theirs is the eighth
 
 
