@@ -56,6 +56,8 @@ GRACE = 120.0
 CONNECT = 10
 """Seconds until a database or proxy that does not answer counts as unreachable."""
 
+PASSWORD = r"(://[^:/@\s]*):(\S*)@"
+"""In a URL, which may be one that no driver can read."""
 SIGN, AGAIN = "heartbeat", "again"
 """User attributes of a trial: its latest sign of life, and the number of the trial whose settings it tries again."""
 
@@ -333,14 +335,14 @@ def open_storage(where: Any) -> Any:
         raise
     except Exception as error:  # of whatever database driver
         raise UsageError(
-            f"cannot open the storage {masked(text)} ({_words(error)}); give a writable path, or the URL of a database "
-            "that runs"
+            f"cannot open the storage {masked(text)} ({_words(error, text)}); give a writable path, or the URL of a "
+            "database that runs"
         ) from error
 
 
 def masked(text: str) -> str:
     """The text with the passwords of its URLs as ``***``."""
-    return re.sub(r"(?<=password=)[^&\s]*", "***", re.sub(r"(://[^:/@\s]*):\S*@", r"\1:***@", text))
+    return re.sub(r"(?<=password=)[^&\s]*", "***", re.sub(PASSWORD, r"\1:***@", text))
 
 
 @contextlib.contextmanager
@@ -365,12 +367,16 @@ def _losses(optuna: Any) -> tuple[type[Exception], ...]:
     return tuple(found)
 
 
-def _words(error: BaseException) -> str:
-    """The first line of the reason, without passwords."""
+def _words(error: BaseException, url: str = "") -> str:
+    """The first line of the reason, without passwords, nor parts of one that made the URL unreadable."""
     reason = error.__cause__ or error
     details = getattr(reason, "details", None)  # of gRPC, whose errors print as a block
     lines = str(details() if callable(details) else reason).strip().splitlines()
-    return masked(lines[0]) if lines else type(reason).__name__
+    words = masked(lines[0]) if lines else type(reason).__name__
+    secret = re.search(PASSWORD, url)
+    for part in re.split(r"[@/]", secret[2]) if secret else ():
+        words = words.replace(part, "***") if part else words
+    return words
 
 
 def _proxy(optuna: Any, text: str) -> Any:
@@ -385,7 +391,7 @@ def _proxy(optuna: Any, text: str) -> Any:
     except ConnectionError as error:
         storage.close()
         raise UsageError(
-            f"nothing answers at {text} within {CONNECT} s; start it there: python experiments/serve_study.py"
+            f"nothing answers at {masked(text)} within {CONNECT} s; start it there: python experiments/serve_study.py"
         ) from error
     return storage
 
