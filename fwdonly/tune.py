@@ -368,8 +368,12 @@ def _losses(optuna: Any) -> tuple[type[Exception], ...]:
 
 
 def _words(error: BaseException, url: str = "") -> str:
-    """The first line of the reason, without passwords, nor parts of one that made the URL unreadable."""
-    reason = error.__cause__ or error
+    """The first line of the first reason a driver gave, without passwords, nor parts of one that broke the URL."""
+    reason, before = error, error
+    while before := before.__cause__ or before.__context__:
+        kind = type(before)
+        if kind.__module__ != "builtins" and kind.__name__.endswith("Error"):  # not what a pool of connections catches
+            reason = before
     details = getattr(reason, "details", None)  # of gRPC, whose errors print as a block
     lines = str(details() if callable(details) else reason).strip().splitlines()
     words = masked(lines[0]) if lines else type(reason).__name__
@@ -466,7 +470,7 @@ def _optuna() -> Any:
         optuna = importlib.import_module("optuna")
     except ImportError as error:
         raise UsageError("the search needs Optuna: pip install 'fwdonly[tune]'") from error
-    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    optuna.logging.set_verbosity(optuna.logging.ERROR)  # its warnings repeat with statements what we raise in a line
     return optuna
 
 
