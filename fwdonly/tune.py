@@ -371,8 +371,7 @@ def _words(error: BaseException, url: str = "") -> str:
     """The first line of the first reason a driver gave, without passwords, nor parts of one that broke the URL."""
     reason, before = error, error
     while before := before.__cause__ or before.__context__:
-        kind = type(before)
-        if kind.__module__ != "builtins" and kind.__name__.endswith("Error"):  # not what a pool of connections catches
+        if type(before).__module__ != "builtins" and re.search(r"\w", str(before)):  # a pool's own says "()"
             reason = before
     details = getattr(reason, "details", None)  # of gRPC, whose errors print as a block
     lines = str(details() if callable(details) else reason).strip().splitlines()
