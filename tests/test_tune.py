@@ -185,8 +185,10 @@ def test_trials_of_a_living_worker_are_left_alone(tiny, tmp_path):
     )
     with tune._Pulse(optuna, [theirs], 0.05):
         theirs.set_user_attr("worker", [platform.node(), os.getppid()])
-        found = search(tiny, storage=storage, heartbeat=0.05, grace=30.0)
+        found = search(tiny, storage=storage, heartbeat=0.05, grace=0.5)
     assert found.trials[theirs.number].state.name == "RUNNING" and len(table(found)) == 7  # and theirs is the eighth
+    found = search(tiny, storage=storage, heartbeat=0.05, grace=0.5)  # control: it gives no sign of life any more
+    assert found.trials[theirs.number].state.name == "FAIL" and found.trials[-1].params == theirs.params
 
 
 def test_the_callback_may_end_the_search(tiny):

@@ -343,7 +343,7 @@ def test_a_database_that_goes_down_ends_the_search_in_one_line_and_keeps_what_wa
         search = subprocess.Popen([*command, "999"], text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
         assert any(line.startswith("4/999 trials") for line in iter(search.stdout.readline, ""))
         server.stop()
-        _, err = search.communicate(timeout=60)
+        _, err = search.communicate(timeout=120)
         assert search.returncode == 2 and err.count("\n") == 1, err
         assert err.startswith("error: lost the storage postgresql://fwdonly:***@") and SECRET not in err
         reasons = ("server closed", "terminating connection", "Connection refused", "shutting down", "starting up")
