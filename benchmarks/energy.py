@@ -100,50 +100,22 @@ def build(cell: Cell, optimizer: str) -> Any:
 def window(cell: Cell, options: Options, chunk: int) -> dict[str, Any]:
     """Measure one window of chunks of ``chunk`` steps, 0 to choose how many; plain JSON types."""
     import jax
-    import jax.numpy as jnp
+    from _shared import Swept
 
-    from fwdonly import Batch, cost, results
+    from fwdonly import cost, results
     from fwdonly.energy import Meter
 
     shape, _ = NETS[cell.net]
     rule = build(cell, options.optimizer)
     step = cost.compile_step(rule, shape, cell.batch)
-    batches = max(1, IMAGES // cell.batch)
-    # Random pixels: what a board draws depends on the numbers it multiplies, and these are the same for every rule.
-    x = jax.random.uniform(jax.random.key(1), (batches, cell.batch, *shape))
-    y = jax.random.randint(jax.random.key(2), (batches, cell.batch), 0, CLASSES)
-
-    def steps(state: Any, start: Any, x: Any, y: Any, count: int) -> tuple[Any, Any]:
-        def one(state: Any, number: Any) -> tuple[Any, Any]:
-            at = (start + number) % batches
-            state, metrics = rule.update(state, Batch(x[at], y[at]), jax.random.fold_in(jax.random.key(3), number))
-            return state, metrics["loss"]
-
-        state, losses = jax.lax.scan(one, state, jnp.arange(count))
-        return state, losses.mean()
-
-    def compiled(count: int) -> tuple[Any, float]:
-        run = jax.vmap(lambda state, start, x, y: steps(state, start, x, y, count), in_axes=(0, 0, None, None))
-        began = time.perf_counter()
-        made = jax.jit(run, donate_argnums=0).lower(states, starts, x, y).compile()
-        return made, time.perf_counter() - began
-
-    keys = jax.random.split(jax.random.key(0), cell.sweep)
-    states = jax.jit(jax.vmap(rule.init, in_axes=(0, None)))(keys, x[0])
-    starts = jnp.arange(cell.sweep)  # as in a sweep, every run has batches of its own
+    swept = Swept(rule, shape, cell.batch, cell.sweep, max(1, IMAGES // cell.batch))
     if not chunk:  # half a second between two looks of the host
-        few, _ = compiled(8)
-        states, _ = jax.block_until_ready(few(states, starts, x, y))
+        few, _ = swept.compiled(8)
+        jax.block_until_ready(few())
         began = time.perf_counter()
-        states, _ = jax.block_until_ready(few(states, starts, x, y))
+        jax.block_until_ready(few())
         chunk = max(2, math.ceil(min(0.5, options.seconds / 4) / (time.perf_counter() - began) * 8))
-    many, seconds = compiled(chunk)
-
-    def work() -> Any:
-        nonlocal states
-        states, loss = many(states, starts, x, y)
-        return loss
-
+    work, seconds = swept.compiled(chunk)
     jax.block_until_ready(work())
     meter = Meter(idle_seconds=options.idle_seconds)
     reading = meter.repeat(work, seconds=options.seconds, warm_up=options.warm_up, name="steps")

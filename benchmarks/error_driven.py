@@ -16,13 +16,13 @@ from typing import Any, Literal
 import jax
 import jax.numpy as jnp
 import optax
-import throughput
 import tyro
+from _shared import CLASSES, jax_steps, multiply_accumulates, take_turns
 
 from fwdonly import LearningRule, UsageError, bp, feedback, foton, nets, pepita, report, results
 from fwdonly.base import descend
 
-SHAPE, CLASSES, TX = (28, 28, 1), throughput.CLASSES, optax.sgd(1e-3)
+SHAPE, TX = (28, 28, 1), optax.sgd(1e-3)
 NETS = {"784-256x2-10": (256,) * 2, "784-128x10-10": (128,) * 10, "784-1024-10": (1024,)}
 
 
@@ -100,12 +100,10 @@ def measure(options: Options) -> list[dict[str, Any]]:
         net = nets.mlp(NETS[name], kernel_init=nets.orthogonal, bias="none")
         widths = (784, *NETS[name])
         for batch in options.batches:
-            steps = (
-                2 if options.smoke else max(8, int(2e10 / (2 * batch * throughput.multiply_accumulates("bp", widths))))
-            )
+            steps = 2 if options.smoke else max(8, int(2e10 / (2 * batch * multiply_accumulates("bp", widths))))
             contenders = rules(net) | (parts_of_foton(net) if max(widths) == widths[0] else {})
-            calls = {(what, ""): throughput.jax_steps(rule, SHAPE, batch, steps) for what, rule in contenders.items()}
-            times: Any = throughput.take_turns(calls, options)  # ty: ignore[invalid-argument-type] (rounds, seconds)
+            calls = {(what, ""): jax_steps(rule, SHAPE, batch, steps) for what, rule in contenders.items()}
+            times: Any = take_turns(calls, options.rounds, options.seconds)
             for (what, _), rounds in times.items():
                 ms = [1e3 * seconds / steps for seconds in rounds]
                 over_bp = [own / other for own, other in zip(rounds, times["bp", ""], strict=True)]

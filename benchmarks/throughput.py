@@ -11,10 +11,8 @@ are computed anew with every batch.
 import dataclasses
 import functools
 import importlib
-import itertools
 import statistics
 import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Literal
@@ -24,16 +22,24 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import tyro
+from _shared import (
+    CLASSES,
+    LEARNING_RATE,
+    NETS,
+    Contenders,
+    jax_steps,
+    multiply_accumulates,
+    take_turns,
+    timed,
+    torch_module,
+    torch_optimizer,
+    torch_steps,
+    transformation,
+)
 
-from fwdonly import RULES, Batch, cafo, cost, ff, nets, report, results
+from fwdonly import RULES, Batch, cafo, cost, nets, report, results
 from fwdonly.base import LearningRule
 
-NETS = {
-    "784-1000-1000": ((28, 28, 1), (1000, 1000)),
-    "784-1000-1000-1000": ((28, 28, 1), (1000, 1000, 1000)),
-    "3072-2000-2000-2000": ((32, 32, 3), (2000, 2000, 2000)),
-}
-CLASSES, LEARNING_RATE = 10, 1e-3
 PRODUCT = 2048
 """Rows and columns of the matrices whose product is the ceiling."""
 HEAD_BATCH, HEAD_RATE, EXAMPLES, ROWS = 128, 0.01, 1024, 500
@@ -74,11 +80,6 @@ class Options:
     """A run of seconds that shows that everything works and measures nothing."""
 
 
-def multiply_accumulates(rule: str, widths: tuple[int, ...]) -> float | int:
-    """Multiply-accumulates of one training step per sample (matrix products only)."""
-    return cost.macs(rule, nets.mlp(widths[1:]), widths[:1], num_classes=CLASSES, batch=1)
-
-
 def ceiling() -> Callable[[], Any]:
     """A float32 product of two square matrices, the highest rate this machine gives a compiled program."""
     a, b = jnp.asarray(np.random.default_rng(0).standard_normal((2, PRODUCT, PRODUCT)), jnp.float32)
@@ -88,177 +89,11 @@ def ceiling() -> Callable[[], Any]:
 
 def torch_ceiling(seconds: float) -> float | None:
     """GFLOP/s of the same product in PyTorch, whose library may reach another rate; None without it."""
-    torch = _torch()
+    torch = torch_module()
     if torch is None:
         return None
     a, b = torch.randn(2, PRODUCT, PRODUCT)
     return 2e-9 * PRODUCT**3 / timed(lambda: a @ b, seconds)
-
-
-Contenders = dict[tuple[str, str], Callable[[], Any]]
-"""Calls that wait for their end, by what they do and the library that does it."""
-
-
-def take_turns(contenders: Contenders, options: Options) -> dict[tuple[str, str], list[float]]:
-    """Seconds per call of every contender in every round."""
-    times: dict[tuple[str, str], list[float]] = {name: [] for name in contenders}
-    for _ in range(options.rounds):
-        for name, call in contenders.items():
-            times[name].append(timed(call, options.seconds))
-    return times
-
-
-def timed(call: Callable[[], Any], seconds: float) -> float:
-    """Seconds per call, over a window of at least ``seconds``; ``call`` must wait for its result."""
-    call()
-    calls, begin = 0, time.perf_counter()
-    while (gone := time.perf_counter() - begin) < seconds:
-        call()
-        calls += 1
-    return gone / calls
-
-
-def transformation(rule: str, optimizer: str) -> optax.GradientTransformation:
-    """The optimizer of a cell; FF has one each for weights, biases and head."""
-    if optimizer == "reference":
-        return ff.reference(500, 60)
-    tx = {"sgd": optax.sgd, "adam": optax.adam}[optimizer](LEARNING_RATE)
-    return ff.separate(tx, tx, tx) if rule == "ff" else tx
-
-
-def jax_steps(rule: LearningRule, shape: tuple[int, ...], batch: int, count: int) -> Callable[[], None]:
-    """A call that trains ``count`` steps in one compiled program with donated state, and waits for the end."""
-    rng = np.random.default_rng(0)
-    x = jnp.asarray(rng.standard_normal((4 * batch, *shape)), jnp.float32)
-    y = jnp.asarray(rng.integers(0, CLASSES, 4 * batch), jnp.int32)
-    state = jax.jit(rule.init)(jax.random.key(0), x[:batch])
-
-    @functools.partial(jax.jit, donate_argnums=0)
-    def chunk(state: Any, x: Any, y: Any) -> Any:
-        def step(state: Any, i: Any) -> Any:
-            take = functools.partial(jax.lax.dynamic_slice_in_dim, start_index=i % 4 * batch, slice_size=batch)
-            state, metrics = rule.update(state, Batch(take(x), take(y)), jax.random.key(0))
-            return state, metrics["loss"]
-
-        return jax.lax.scan(step, state, jnp.arange(count))
-
-    def call() -> None:
-        nonlocal state
-        state, loss = chunk(state, x, y)
-        jax.block_until_ready((state, loss))
-
-    call()
-    return call
-
-
-def torch_steps(rule: str, widths: tuple[int, ...], batch: int, optimizer: str, count: int) -> Callable[[], None]:
-    """The same ``count`` steps in eager PyTorch."""
-    torch = _torch()
-    generator = torch.Generator().manual_seed(0)
-    x = torch.randn(4, batch, widths[0], generator=generator)
-    y = torch.randint(0, CLASSES, (4, batch), generator=generator)
-    step = torch_ff(widths, optimizer) if rule == "ff" else torch_gradient(rule, widths, optimizer)
-
-    def call() -> None:
-        for i in range(count):
-            step(x[i % 4], y[i % 4])
-
-    call()
-    return call
-
-
-def torch_optimizer(optimizer: str, parameters: Any) -> Any:
-    """PyTorch's own."""
-    kind = {"sgd": _torch().optim.SGD, "adam": _torch().optim.Adam}[optimizer]
-    return kind(parameters, lr=LEARNING_RATE)
-
-
-def torch_gradient(rule: str, widths: tuple[int, ...], optimizer: str) -> Callable[[Any, Any], None]:
-    """A step of MF, detached hand-overs and one loss per layer, or of BP, one loss."""
-    torch = _torch()
-    layers = [torch.nn.Linear(a, b) for a, b in itertools.pairwise(widths)]
-    outputs = [torch.nn.Linear(n, CLASSES, bias=False) for n in widths[1:]] if rule == "mf" else []
-    outputs = outputs or [torch.nn.Linear(widths[-1], CLASSES)]
-    opt = torch_optimizer(optimizer, [p for module in [*layers, *outputs] for p in module.parameters()])
-    loss_of = torch.nn.functional.cross_entropy
-
-    def step(a: Any, label: Any) -> None:
-        opt.zero_grad(set_to_none=True)
-        if rule == "mf":
-            for layer, readout in zip(layers, outputs, strict=True):
-                a = torch.relu(layer(a))
-                loss_of(readout(a), label).backward()
-                a = a.detach()
-        else:
-            for layer in layers:
-                a = torch.relu(layer(a))
-            loss_of(outputs[0](a), label).backward()
-        opt.step()
-
-    return step
-
-
-def torch_ff(widths: tuple[int, ...], optimizer: str) -> Callable[[Any, Any], None]:
-    """A step of FF in closed form, as fast as eager operations allow: no automatic differentiation and no loss value.
-
-    Positive and negative samples pass side by side, the length of s_l serves goodness and normalisation, and the
-    smoothing of the gradient rides on its product. The gain is 1, that of the reference schedule's first 15,000 steps.
-    """
-    torch = _torch()
-    W = [torch.randn(a, b) / a**0.5 for a, b in itertools.pairwise(widths)]
-    b = [torch.zeros(1, n) for n in widths[1:]]
-    U = [torch.zeros(n, CLASSES) for n in widths[2:]]
-    m = [torch.full((n,), 0.5) for n in widths[1:]]
-    v = {p: torch.zeros_like(p) for p in [*W, *b, *U]}
-    opt = None if optimizer == "reference" else torch_optimizer(optimizer, v)
-
-    def ascend(p: Any, n: Any, d: Any, count: int, rate: float, decay: float) -> None:
-        """Smoothed ascent along n^T d / count, or that gradient's descent form for PyTorch's optimizer."""
-        if opt is None:
-            v[p].addmm_(n.T, d, beta=0.9, alpha=0.1 / count)
-            p.mul_(1 - rate * decay).add_(v[p], alpha=rate)
-        else:
-            p.grad = (n.T @ d).mul_(-1 / count)
-
-    def normalised(s: Any) -> tuple[Any, Any]:
-        """rms(s) and the sum of squares."""
-        length = torch.linalg.vector_norm(s, dim=1, keepdim=True)
-        return s / (ff.EPS + length / s.shape[1] ** 0.5), length.square()
-
-    @torch.no_grad()
-    def step(x: Any, y: Any) -> None:
-        count = len(x)
-        neutral = x.clone()
-        neutral[:, :CLASSES] = 1 / CLASSES
-        n, _ = normalised(neutral)
-        activities = []
-        for W_l, b_l in zip(W, b, strict=True):
-            n, _ = normalised(torch.addmm(b_l, n, W_l).relu_())
-            activities.append(n)
-        q_in = sum(n @ U_l for n, U_l in zip(activities[1:], U, strict=True))
-        y_neg = torch.multinomial(q_in.scatter(1, y[:, None], -torch.inf).softmax(1), 1)[:, 0]
-        error = torch.nn.functional.one_hot(y, CLASSES) - q_in.softmax(1)
-        for n, U_l in zip(activities[1:], U, strict=True):
-            ascend(U_l, n, error, count, 0.1, 0.003)
-
-        both = torch.cat([x, x])
-        both[:, :CLASSES] = torch.nn.functional.one_hot(torch.cat([y, y_neg]), CLASSES)
-        n, _ = normalised(both)
-        ones = torch.ones(2 * count, 1)
-        positive = torch.cat([ones[:count], torch.zeros(count, 1)])
-        for W_l, b_l, m_l in zip(W, b, m, strict=True):
-            s = torch.addmm(b_l, n, W_l).relu_()
-            after, g = normalised(s)
-            d = s * (positive - torch.sigmoid(g - s.shape[1]))
-            m_l.lerp_(s[:count].mean(0), 0.1)
-            d[:count] += 0.03 * (m_l.mean() - m_l)
-            ascend(W_l, n, d, count, 0.01, 0.001)
-            ascend(b_l, ones, d, count, 0.01, 0.0)
-            n = after
-        if opt is not None:
-            opt.step()
-
-    return step
 
 
 def memory() -> list[dict[str, Any]]:
@@ -274,7 +109,7 @@ def memory() -> list[dict[str, Any]]:
 
 def measure(options: Options) -> list[dict[str, Any]]:
     """Every cell, one after another."""
-    torch_there = options.torch and _torch() is not None
+    torch_there = options.torch and torch_module() is not None
     rows = []
     for net_name in options.nets:
         shape, hidden = NETS[net_name]
@@ -292,7 +127,7 @@ def measure(options: Options) -> list[dict[str, Any]]:
                         contenders[name, "torch"] = torch_steps(name, widths, batch, optimizer, count)
                 if not contenders:
                     continue
-                times = take_turns({("product", ""): ceiling()} | contenders, options)
+                times = take_turns({("product", ""): ceiling()} | contenders, options.rounds, options.seconds)
                 peak = 2e-9 * PRODUCT**3 / statistics.median(times.pop(("product", "")))
                 for (name, library), calls in times.items():
                     seconds = [call / count for call in calls]
@@ -349,10 +184,10 @@ def cached_heads(options: Options) -> list[dict[str, Any]]:
     state = jax.jit(by_batch.init)(jax.random.key(0), x[:EXAMPLES])
     full_steps = 1 if options.smoke else 5
     contenders = {(work, "fwdonly"): call for work, call in jax_heads(by_batch, whole, x, y, full_steps).items()}
-    if options.torch and _torch() is not None:
+    if options.torch and torch_module() is not None:
         contenders |= {(work, "torch"): call for work, call in torch_heads(state, x, y, full_steps).items()}
     rows = []
-    for (work, library), calls in take_turns(contenders, options).items():
+    for (work, library), calls in take_turns(contenders, options.rounds, options.seconds).items():
         ms = [1e3 * call / (full_steps if work == "full" else 1) for call in calls]
         row = {"work": work, "library": library, "images": options.images, "features": len(state.params.heads[2].V)}
         rows.append(row | {"ms": statistics.median(ms), "ms_min": min(ms), "ms_max": max(ms)})
@@ -416,7 +251,7 @@ def torch_heads(state: Any, x: Any, y: Any, full_steps: int) -> dict[str, Callab
 
     No automatic differentiation, the gradient is F^T (softmax(F V) - Y) / B; channels last, the faster layout here.
     """
-    torch, functional = _torch(), importlib.import_module("torch.nn.functional")
+    torch, functional = torch_module(), importlib.import_module("torch.nn.functional")
     images = torch.tensor(x).permute(0, 3, 1, 2)
     Y = functional.one_hot(torch.tensor(y).long(), CLASSES).float()
     blocks = []
@@ -474,14 +309,6 @@ def head_lines(rows: list[dict[str, Any]]) -> list[list[str]]:
     return [*lines, ["epoch, computed anew / kept", *anew, ""]]
 
 
-def _torch() -> Any:
-    """PyTorch where it is installed, otherwise None."""
-    try:
-        return importlib.import_module("torch")
-    except ImportError:
-        return None
-
-
 def main() -> int:
     """Measure, print and write."""
     options = tyro.cli(Options)
@@ -532,7 +359,7 @@ def main() -> int:
         settings = {name: value for name, value in dataclasses.asdict(options).items() if name != "output"}
         content: dict[str, Any] = {
             "options": settings,
-            "environment": results.environment() | {"torch": getattr(_torch(), "__version__", None)},
+            "environment": results.environment() | {"torch": getattr(torch_module(), "__version__", None)},
         }
         content |= {"torch_ceiling_gflops": rate, "throughput": rows, "cached_heads": heads, "memory": memories}
         results.write_json(options.output, content)
