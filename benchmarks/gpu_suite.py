@@ -9,6 +9,7 @@ run that is cut leaves what it had. Contenders take turns; compilation and warm-
 import argparse  # and not tyro, as elsewhere here: the machines with a GPU that this project is lent have none
 import concurrent.futures
 import contextlib
+import itertools
 import json
 import math
 import os
@@ -67,6 +68,7 @@ class Scale(NamedTuple):
     epochs: int
     runs: int
     """Of the training, at most."""
+    optimizers: tuple[str, ...] = ("adam", "sgd")
 
 
 _SEEDS = ((1, 2, 4, 8), (16, 32, 64), (128, 256))
@@ -74,7 +76,7 @@ _NETS = ("784-1000-1000", "3072-2000-2000-2000"), ("cnn-32-128-512", "cnn-20-80-
 SCALES = {
     "gpu": Scale(8192, 2**28, 16, 3, 0.05, *_NETS, (1024, 4096, 128), _SEEDS, 60_000, 15, 3),
     "cpu": Scale(1024, 2**25, 4, 3, 0.3, *_NETS, (1024, 4096, 128), _SEEDS, 60_000, 15, 1),
-    "smoke": Scale(64, 2**12, 2, 1, 0.01, ("36-16-16",), ("cnn-4-8",), (8,), ((1, 2), (4,)), 256, 1, 1),
+    "smoke": Scale(64, 2**12, 2, 1, 0.01, ("36-16-16",), ("cnn-4-8",), (8,), ((1, 2), (4,)), 256, 1, 1, ("adam",)),
 }
 
 SHAPES = {"784": (28, 28, 1), "3072": (32, 32, 3), "36": (6, 6, 1), "cnn-4-8": (8, 8, 1)}
@@ -333,12 +335,14 @@ def ceiling(suite: Suite, budget: Budget, found: JSON) -> None:
 
 
 def groups(scale: Scale) -> list[tuple[str, str, tuple[str, ...]]]:
-    """(optimizer, net, rules) in the order of their worth: what is asked for, the other rules, CNNs, SGD."""
+    """(optimizer, net, rules) in the order of their worth."""
     ours, others = ("mf", "bp"), ("ff", "pepita", "foton", "cafo")
     found: list[tuple[str, str, tuple[str, ...]]] = []
     found += [("adam", net, rules) for rules in (ours, others) for net in scale.mlps]
+    found += [("sgd", net, ours) for net in scale.mlps]
     found += [("adam", net, ("cwc", "bp") if net == _NETS[1][1] else ours + others) for net in scale.cnns]
-    return found + [("sgd", net, rules) for rules in (ours, others) for net in scale.mlps]
+    found += [("sgd", net, others) for net in scale.mlps]
+    return [own for own in found if own[0] in scale.optimizers]
 
 
 def prepare(suite: Suite, rule: str, net: str, batch: int, optimizer: str) -> tuple[Callable[[], Any], int, JSON]:
@@ -576,15 +580,8 @@ def train(suite: Suite, budget: Budget, found: JSON) -> None:
     # Only those are held out that whole batches leave out anyway: every epoch has as many steps as all images give.
     split = data.split(dataset, num_validation=count % 128 or 128)
     plan = Plan(epochs=suite.scale.epochs, batch_size=128, keep="last")
-    found |= {
-        "data": words,
-        "images": count,
-        "steps_per_epoch": len(split[0]) // 128,
-        "epochs": plan.epochs,
-        "batch": plan.batch_size,
-        "seeds": 10,
-    }
-    found |= {"net": suite.scale.mlps[0], "optimizer": "adam", "how": "vmap", "rules": {}}
+    found |= {"data": words, "images": count, "steps_per_epoch": len(split[0]) // 128, "epochs": plan.epochs}
+    found |= {"net": suite.scale.mlps[0], "optimizer": "adam", "batch": 128, "seeds": 10, "how": "vmap", "rules": {}}
     found["note"] = f"seconds include a validation on {len(split[1])} images after every epoch, and no compilation"
     for rule in ("mf", "bp"):
         made, times, last = build(rule, suite.scale.mlps[0], "adam"), [], None
@@ -677,16 +674,16 @@ def asked(content: JSON, gpu: bool) -> list[JSON]:
     cells = [own for own in sections["steps"].get("cells", ()) if own["rule"] in ("mf", "bp")]
     cells = [own for own in cells if own["batch"] >= 1024 and own.get("library", "fwdonly") == "fwdonly"]
     cells = [own for own in cells if not own["net"].startswith("cnn-")]
-    for rule in ("mf", "bp"):
-        mine = [own for own in cells if own["rule"] == rule]
-        known = [own for own in mine if own.get("step_over_roofline")]
-        values = [
-            (own["step_over_roofline"], f"{own['net']}, batch {own['batch']}, {own['optimizer']}") for own in known
-        ]
-        why = sections["steps"].get("skipped", "no cell was measured beside a ceiling")
-        line(
-            f"{rule.upper()}: step over roofline, batch 1024 and more", ASKED_STEP, values, why, len(mine) - len(known)
+    for rule, optimizer in itertools.product(("mf", "bp"), ("adam", "sgd")):
+        mine = [own for own in cells if (own["rule"], own["optimizer"]) == (rule, optimizer)]
+        values = [(own.get("step_over_roofline"), f"{own['net']}, batch {own['batch']}") for own in mine]
+        values = [each for each in values if each[0] is not None]
+        why, missing = (
+            sections["steps"].get("skipped", "no cell was measured beside a ceiling"),
+            len(mine) - len(values),
         )
+        what = f"{rule.upper()}, {optimizer}: step over roofline from batch 1024 on"
+        line(what, ASKED_STEP, values, why, missing)
     for rule in ("mf", "bp"):
         curve = [own for own in sections["seeds"].get("curves", {}).get(rule, ()) if own.get("ms_per_step")]
         values, why = until_full(curve)
