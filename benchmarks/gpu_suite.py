@@ -41,6 +41,8 @@ PRECISIONS = {"float32": "highest", "tf32": "tensorfloat32", "bfloat16": "BF16_B
 
 TORCH_PRECISIONS = {"float32": "highest", "tf32": "high", "bfloat16": "medium"}
 ASKED_STEP, ASKED_SEED, ASKED_TRAIN = 1.5, 0.15, 3.0
+BELIEVED = 0.95
+"""A step faster than this share of its roofline shows that the ceiling was measured too low, and decides nothing."""
 FULL = 0.5
 """The device is full from the first number of seeds on whose step is this share of its roofline."""
 
@@ -348,6 +350,14 @@ def groups(scale: Scale) -> list[tuple[str, str, tuple[str, ...]]]:
     return [own for own in found if own[0] in scale.optimizers]
 
 
+def steps_per_call(suite: Suite, macs: float) -> int:
+    """Some 50 ms of arithmetic, so that the host's part does not count."""
+    if suite.options.smoke:
+        return 2
+    flops = suite.ceiling.flops if suite.ceiling else 4e13 if suite.on_gpu else 2e11
+    return int(min(256, max(4, 0.05 * flops / (2 * macs))))
+
+
 def prepare(suite: Suite, rule: str, net: str, batch: int, optimizer: str) -> tuple[Callable[[], Any], int, JSON]:
     """A call of training steps, their number, and what is known of the cell without running it."""
     if net.startswith("cnn-") and suite.options.precision == "bfloat16":
@@ -357,9 +367,7 @@ def prepare(suite: Suite, rule: str, net: str, batch: int, optimizer: str) -> tu
     macs = cost.macs(rule, blocks, shape, num_classes=CLASSES, batch=batch)
     moved = optimizer_bytes(rule, net, optimizer)
     held = cost.memory(cost.compile_step(made, shape, batch).compiled)
-    count = 2
-    if not suite.options.smoke:  # some 50 ms a call, so that the host's part does not count
-        count = int(min(256, max(4, 0.05 * (suite.ceiling.flops if suite.ceiling else 4e11) / (2 * macs))))
+    count = steps_per_call(suite, macs)
     known: JSON = {"macs_per_step": macs, "optimizer_bytes": moved, "compiled_memory": held.as_json()}
     return jax_steps(made, shape, batch, count), count, known
 
@@ -513,7 +521,11 @@ def seeds(suite: Suite, budget: Budget, found: JSON) -> None:
                 curve += [{"seeds": runs, "skipped": reason} for runs in numbers]
                 continue
             suite.say(f"seeds {rule}: {' '.join(map(str, numbers))}")
-            count = 2 if suite.options.smoke else 128 if max(numbers) <= 8 else 32
+            known = {
+                "macs_per_step": cost.macs(rule, blocks, shape, num_classes=CLASSES, batch=batch),
+                "optimizer_bytes": optimizer_bytes(rule, net, "adam"),
+            }
+            count = steps_per_call(suite, known["macs_per_step"] * max(numbers))
 
             def make(runs: int, rule: str = rule, count: int = count) -> Callable[[], Any]:
                 call, _ = Swept(build(rule, net, "adam"), shape, batch, runs, 8).compiled(count)
@@ -522,10 +534,6 @@ def seeds(suite: Suite, budget: Budget, found: JSON) -> None:
             with budget.piece():
                 made = suite.at_once({runs: lambda runs=runs: make(runs) for runs in numbers})
                 calls = {(str(runs), ""): call for runs, call in made.items() if not isinstance(call, Exception)}
-                known = {
-                    "macs_per_step": cost.macs(rule, blocks, shape, num_classes=CLASSES, batch=batch),
-                    "optimizer_bytes": optimizer_bytes(rule, net, "adam"),
-                }
                 for runs in numbers:
                     if isinstance(made[runs], Exception):
                         curve.append({"seeds": runs, **suite.failed(made[runs])})
@@ -673,7 +681,11 @@ def asked(content: JSON, gpu: bool) -> list[JSON]:
         worst, where = max(values, default=(None, why))
         verdict = "not measured" if worst is None or missing else "reached"
         verdict = "not reached" if worst is not None and worst > limit else verdict
-        where += f"; {missing} of {missing + len(values)} cells are missing" if values and missing else ""
+        where += (
+            f"; {missing} of {missing + len(values)} cells are missing or not to be believed"
+            if values and missing
+            else ""
+        )
         if not gpu:
             verdict, where = "not measured", "it is asked of a GPU"
         found.append({"what": what, "limit": limit, "verdict": verdict, "value": worst if gpu else None, "of": where})
@@ -684,8 +696,10 @@ def asked(content: JSON, gpu: bool) -> list[JSON]:
     for rule, optimizer in itertools.product(("mf", "bp"), ("adam", "sgd")):
         mine = [own for own in cells if (own["rule"], own["optimizer"]) == (rule, optimizer)]
         values = [(own.get("step_over_roofline"), f"{own['net']}, batch {own['batch']}") for own in mine]
-        values = [each for each in values if each[0] is not None]
-        why = sections["steps"].get("skipped", "no cell was measured beside a ceiling")
+        known = [each for each in values if each[0] is not None]
+        values = [each for each in known if each[0] >= BELIEVED]
+        why = "steps faster than their roofline: the ceiling was measured too low; run it again on an idle machine"
+        why = why if known else sections["steps"].get("skipped", "no cell was measured beside a ceiling")
         what = f"{rule.upper()}, {optimizer}: step over roofline from batch 1024 on"
         line(what, ASKED_STEP, values, why, len(mine) - len(values))
     for rule in ("mf", "bp"):
@@ -802,19 +816,23 @@ def figure(path: Path, content: JSON) -> str | None:
     if not cells and not any(own.get("ms_per_step") for curve in curves.values() for own in curve):
         return "there is nothing to draw"
     plot, (left, right) = plt.subplots(1, 2, figsize=(13, max(4.0, 0.16 * len(cells))), layout="constrained")
+    left.set(xscale="log", yscale="log", xlabel="seeds trained together", ylabel="ms per step")
     for number, (rule, curve) in enumerate(curves.items()):
         points = [own for own in curve if own.get("ms_per_step")]
+        if not points:
+            continue
         x = [own["seeds"] for own in points]
         left.plot(x, [own["ms_per_step"] for own in points], "o-", color=f"C{number}", label=rule.upper())
-        if points and all(own.get("roofline_ms") for own in points):
+        if all(own.get("roofline_ms") for own in points):
             left.plot(x, [own["roofline_ms"] for own in points], ":", color=f"C{number}", label=f"{rule.upper()} bound")
-        if x and x[0] == 1:
+        if x[0] == 1:
             line = [points[0]["ms_per_step"] * (1 + ASKED_SEED * (n - 1)) for n in x]
             label = None if number else f"an added seed at {ASKED_SEED} of the first"
             left.plot(x, line, "--", color="0.6", linewidth=1, label=label)
-    left.set(xscale="log", yscale="log", xlabel="seeds trained together", ylabel="ms per step")
+        left.set_xticks(x, labels=list(map(str, x)))
+        left.minorticks_off()
     left.grid(alpha=0.3)
-    if curves:
+    if left.lines:
         left.legend(fontsize="small")
     values = [own["step_over_roofline"] for own in cells]
     right.barh(range(len(cells)), values, color=["C0" if value <= ASKED_STEP else "C1" for value in values])

@@ -2,6 +2,7 @@
 
 import importlib.util
 import json
+import subprocess
 import sys
 from pathlib import Path
 
@@ -11,6 +12,7 @@ import numpy as np
 import pytest
 
 from fwdonly import UsageError, cost, nets
+from fwdonly.quantity import Quantity
 
 SOURCE = Path(__file__).parents[1] / "benchmarks" / "energy.py"
 
@@ -219,6 +221,9 @@ def test_verdicts_are_cautious(suite_of):
     ]  # mf adam, mf sgd, bp adam, bp sgd
     assert verdicts[4:] == ["not measured", "not measured", "reached"]
     assert "1 of 2 cells are missing" in next(own["of"] for what, own in found.items() if what.startswith("BP, adam"))
+    cells[0]["step_over_roofline"] = 0.7  # faster than possible: the ceiling is wrong, and nothing is reached
+    impossible = suite_of.asked(content, True)[0]
+    assert impossible["verdict"] == "not measured" and "too low" in impossible["of"]
     assert {own["verdict"] for own in suite_of.asked(content, False)} == {"not measured"}
     assert all(own["value"] is None for own in suite_of.asked(content, False))
 
@@ -325,6 +330,25 @@ def test_a_process_that_looks_for_the_allocators_peak_says_what_there_is(suite_o
     assert suite_of.main(["--in-a-process", json.dumps(["mf", "36-16-16", 8, "adam", "float32"])]) == 0
     found = json.loads(capsys.readouterr().out)
     assert found["value"] is None and "keeps no statistics" in found["reason"]
+
+
+def test_peaks_come_from_processes_of_their_own(suite_of, tmp_path, monkeypatch):
+    suite = suite_with(suite_of, tmp_path)
+    cell = {"net": "36-16-16", "batch": 8, "optimizer": "adam", "library": "fwdonly", "ms_per_step": 1.0}
+    cells = [{**cell, "rule": "mf"}, {**cell, "rule": "bp"}, {**cell, "rule": "ff"}]
+    programs = {"mf": "print('{\"value\": 5}')", "bp": "raise SystemExit('no memory')"}
+
+    def start(suite, own):
+        command = [sys.executable, "-c", programs[own["rule"]]]
+        return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+    monkeypatch.setattr(suite_of, "_start_probe", start)
+    monkeypatch.setattr(cost, "device_peak", lambda: Quantity(1, "B", "measured", "xla_allocator"))
+    suite_of.peaks(suite, suite_of.Budget(60.0), cells)
+    assert cells[0]["allocator_peak"] == {"value": 5} and "allocator_peak" not in cells[2]
+    assert cells[1]["allocator_peak"]["value"] is None and cells[1]["allocator_peak"]["reason"] == "no memory"
+    suite_of.peaks(suite, suite_of.Budget(0.0), cells)
+    assert "no time" in cells[0]["allocator_peak"]["reason"]
 
 
 def test_mnist_is_used_where_the_folder_has_it_and_nothing_is_invented_otherwise(suite_of, tmp_path):
