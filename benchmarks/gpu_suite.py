@@ -576,8 +576,7 @@ def images(suite: Suite) -> tuple[data.Dataset, str]:
     """MNIST where the folder has it, otherwise random images of its shapes; and a sentence on which it is."""
     folder, count = suite.options.data_dir, suite.scale.images
     if folder is not None and (folder / "mnist.npz").exists() and not suite.options.smoke:
-        found = data.load("mnist", folder)
-        return found, f"MNIST, {found.source}"
+        return data.load("mnist", folder), "MNIST, of --data-dir"  # no path: it says who measured, not what
     why = "no --data-dir" if folder is None else "--smoke" if suite.options.smoke else "no mnist.npz in --data-dir"
     (height, width, channels), rng = architecture(suite.scale.mlps[0])[0], np.random.default_rng(0)
     parts = []
@@ -681,11 +680,8 @@ def asked(content: JSON, gpu: bool) -> list[JSON]:
         worst, where = max(values, default=(None, why))
         verdict = "not measured" if worst is None or missing else "reached"
         verdict = "not reached" if worst is not None and worst > limit else verdict
-        where += (
-            f"; {missing} of {missing + len(values)} cells are missing or not to be believed"
-            if values and missing
-            else ""
-        )
+        if values and missing:
+            where += f"; {missing} of {missing + len(values)} cells are missing or not to be believed"
         if not gpu:
             verdict, where = "not measured", "it is asked of a GPU"
         found.append({"what": what, "limit": limit, "verdict": verdict, "value": worst if gpu else None, "of": where})
