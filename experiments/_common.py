@@ -7,15 +7,18 @@ import io
 import json
 import os
 import shlex
+import shutil
 import signal
 import sys
 import time
 import warnings
+import zlib
 from collections.abc import Callable, Generator, Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Literal, NamedTuple
 
+import _processes as workers
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -45,6 +48,7 @@ from fwdonly import (
 from fwdonly.base import first_difference, one_line
 from fwdonly.energy import Intensity, Meter
 from fwdonly.quantity import Quantity, total
+from fwdonly.sweep import MemoryWarning
 from fwdonly.train import check_classes, steps_per_epoch
 
 Optimizer = Literal["adam", "adamw", "sgd", "momentum"]
@@ -96,6 +100,27 @@ class Shared:
     of what is free. 0: never keep them."""
     how: Literal["auto", "map", "vmap"] = "auto"
     """Seeds one after another (map) or all at once (vmap). auto: map on a CPU, vmap elsewhere."""
+    devices: int | None = None
+    """Devices over which the seeds are spread. None: all that this process sees, no more than there are seeds."""
+    at_once: int | None = None
+    """Seeds that train together; the others wait. None: as many as fit into memory."""
+    precision: Literal["float32", "tf32", "bfloat16"] = "float32"
+    """Of the factors in matrix products and convolutions; sums and state are float32. A CPU has float32 alone."""
+    stream: bool | None = None
+    """Keep the training images in host memory and bring them to the device in time (extra stream). None: where they
+    would take more than half of the device's memory."""
+    compilation_cache: bool = True
+    """Keep compiled programs in the user's cache folder, so that the next start compiles nothing; they may be deleted.
+    $JAX_COMPILATION_CACHE_DIR names another folder. Compile seconds are then those of fetching."""
+    coordinator: str | None = None
+    """HOST:PORT of process 0, where several processes share the seeds; the two options below, and the same
+    --output-dir, belong to it. Under SLURM (srun) and Open MPI none of the three is needed."""
+    num_processes: int | None = None
+    """Of this run, on all machines."""
+    process_id: int | None = None
+    """Of this process, from 0."""
+    join_seconds: float = 300.0
+    """Give up if not all processes have come together in so many seconds."""
     energy: bool = False
     """Measure the energy of every rule's training where there is a sensor (NVML on GPUs, RAPL on processors; elsewhere
     it is said to be unavailable), and draw the power over time."""
@@ -251,7 +276,9 @@ SIZES += ("mirror_noise", "decay", "auxiliary_weight")
 """Options that are numbers of 0 or more, wherever a script has them."""
 
 METERING = ("energy", "idle_seconds", "carbon_intensity", "carbon_source", "codecarbon")
-NOT_CONFIGURATION = ("cache_gb", "data_dir", "output_dir", "resume", "quiet", *METERING)
+PLACES = ("cache_gb", "devices", "at_once", "stream", "compilation_cache")
+PROCESSES = ("coordinator", "num_processes", "process_id")
+NOT_CONFIGURATION = ("data_dir", "output_dir", "resume", "quiet", "join_seconds", *PLACES, *PROCESSES, *METERING)
 
 
 def parse(kind: type[Options], presets: dict[str, dict[str, Any]]) -> Any:
@@ -282,7 +309,7 @@ def well_behaved(work: Callable[[], int]) -> int:
     def one_line_for_ours(
         message: Any, category: type[Warning], filename: str, lineno: int, line: str | None = None
     ) -> str:
-        ours = issubclass(category, foton.ExpansionWarning)
+        ours = issubclass(category, foton.ExpansionWarning | MemoryWarning)
         return f"warning: {message}\n" if ours else usual(message, category, filename, lineno, line)
 
     warnings.formatwarning = one_line_for_ours  # ty: ignore[invalid-assignment]
@@ -313,7 +340,7 @@ def run(
     is trained.
     """
     check(options)
-    metering, intensity = meter(options)
+    keep_programs(options)
     plans = [plan(arm.options) for arm in arms]
     of_stages = [[dataclasses.replace(p, **own) for own in arm.stages] for arm, p in zip(arms, plans, strict=True)]
     dataset = data.load(options.dataset, options.data_dir)
@@ -322,13 +349,16 @@ def run(
     )
     seeds = list(range(options.first_seed, options.first_seed + options.seeds))
     split = split_of(options, dataset, seeds)
-    rules = [rule_maker(arm, arm_plan, dataset, split) for arm, arm_plan in zip(arms, plans, strict=True)]
     config = configuration(script, arms, dataset, split) | ({"protocol": protocol} if protocol else {})
-    heading = title(arms, dataset, rules)
-    folder = open_folder(script, options, dataset, config)
-    found = Found(folder, config, heading, protocol, [arm.name for arm in arms], seeds)
+    folder = look_into(script, options, dataset, config)
+    work = Work(folder, config, protocol, [arm.name for arm in arms], seeds)
+    process, processes = workers.join(options)  # after the folder was read, and before anything is written to it
+    metering, intensity = meter(options)
+    rules = [rule_maker(arm, arm_plan, dataset, split) for arm, arm_plan in zip(arms, plans, strict=True)]
+    make_folder(folder, config, dataset)
+    found = work.open(title(arms, dataset, rules), process, processes)
 
-    def train(at: int, numbers: range, **more: Any) -> Result:
+    def train(at: int, numbers: Sequence[int], **more: Any) -> Result:
         return sweep(
             rules[at],
             dataset,
@@ -337,25 +367,25 @@ def run(
             hyper={"learning_rate": arms[at].options.learning_rate},
             split=split if split[0].ndim == 1 else (split[0][list(numbers)], split[1][list(numbers)]),
             how=options.how,
+            devices=options.devices,
+            at_once=options.at_once,
             **more,
         )
 
-    todo = [
-        (at, numbers)
-        for at, numbers in turns(len(arms), len(seeds), options.alone)
-        if not found.has(arms[at].name, [seeds[i] for i in numbers])
-    ]
+    missing = [[i for i, seed in enumerate(seeds) if not work.done(arm.name, seed)] for arm in arms]
+    todo = turns([own[process::processes] for own in missing], options.alone)
     ready: dict[int, StageCosts] = {}
     with interruptible() as interrupted:
         if metering is not None:
             metering.hurry = interrupted
         for number, (at, numbers) in enumerate(todo, start=1):
             arm, own = arms[at], [seeds[i] for i in numbers]
-            name, checkpoint = arm.name.upper(), folder / f"{arm.name}.checkpoint.npz"
+            name, checkpoint = arm.name.upper(), work.checkpoint(arm.name, own)
             compile_seconds = 0.0
+            if processes > 1:
+                name = f"[{process + 1}/{processes}] {name}"
             if options.alone:
                 name += f" seed {own[0]} (run {number} of {len(todo)})"
-                checkpoint = folder / f"{arm.name}-{own[0]}.checkpoint.npz"
                 if at not in ready:  # compiles, and executes once: what comes first would be slower
                     first = train(at, numbers, callback=lambda _: True)
                     compile_seconds = first.compile_seconds
@@ -383,12 +413,13 @@ def run(
                 found.write()
             if not result.finished:
                 break
-            checkpoint.unlink(missing_ok=True)
-    return conclude(found, finish)
+            for path in folder.glob(f"{checkpoint.name.removesuffix('.npz')}*.npz"):  # of groups, too
+                path.unlink()
+    return work.end(found, finish)
 
 
-def conclude(found: "Found", finish: Callable[[Path], None] | None) -> int:
-    """Print the table and what is to be said of it; the exit code."""
+def conclude(found: "Found", folder: Path, finish: Callable[[Path], None] | None, *, others: bool) -> int:
+    """Print the table and what is to be said of it; the exit code. ``others``: processes are still at work."""
     report.print_table(found.heading, *report.table_rows(found.summaries))
     print("\n".join(report.footnotes(found.summaries)))
     diverged = False
@@ -399,8 +430,14 @@ def conclude(found: "Found", finish: Callable[[Path], None] | None) -> int:
             which = f"{summary['rule'].upper()} with seed {', '.join(gone)}"
             mend = "try a lower learning rate (in a closed form, a larger ridge)"
             print(f"warning: the loss of {which} became NaN or infinite; {mend}", file=sys.stderr)
+    if others:
+        print(
+            "this process has ended; the last one to end writes the results of all. If one has died, continue with:\n"
+            f"  {resume_command(folder)}"
+        )
+        return 3 if diverged else 0
     if not found.finished:
-        print(f"interrupted; the table is partial. Continue with:\n  {resume_command(found.folder)}")
+        print(f"interrupted; the table is partial. Continue with:\n  {resume_command(folder)}")
         return 130
     if finish is not None:
         finish(found.folder)
@@ -464,13 +501,26 @@ def split_of(options: Shared, dataset: data.Dataset, seeds: Sequence[int]) -> tu
     return split
 
 
-def turns(arms: int, seeds: int, alone: bool) -> list[tuple[int, range]]:
-    """(arm, seeds by position), in the order of training: alone in the order A B, B A, A B, ..., so that no rule always
-    comes first and a slow drift of the machine meets all alike."""
+def turns(missing: Sequence[Sequence[int]], alone: bool) -> list[tuple[int, list[int]]]:
+    """(arm, seeds by position) in the order of training, of every arm's missing seeds: alone in the order A B, B A,
+    A B, ..., so that no rule always comes first and a slow drift of the machine meets all alike."""
     if not alone:
-        return [(arm, range(seeds)) for arm in range(arms)]
-    orders = [range(arms) if seed % 2 == 0 else range(arms - 1, -1, -1) for seed in range(seeds)]
-    return [(arm, range(seed, seed + 1)) for seed, order in enumerate(orders) for arm in order]
+        return [(arm, list(own)) for arm, own in enumerate(missing) if own]
+    units = [(arm, seed) for arm, own in enumerate(missing) for seed in own]
+    units.sort(key=lambda unit: (unit[1], unit[0] if unit[1] % 2 == 0 else -unit[0]))
+    return [(arm, [seed]) for arm, seed in units]
+
+
+def keep_programs(options: Shared) -> None:
+    """Set up the persistent cache of compiled programs, or switch it off."""
+    if not options.compilation_cache:
+        jax.config.update("jax_enable_compilation_cache", False)
+    elif not jax.config.values["jax_compilation_cache_dir"]:
+        folder = data.cache_folder()
+        if folder is not None:
+            jax.config.update("jax_compilation_cache_dir", str(folder / "programs"))
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)  # all of them: a start has many small ones
+    jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
 
 
 def check(options: Shared) -> None:
@@ -483,6 +533,9 @@ def check(options: Shared) -> None:
         ("patience", 1),
         ("validate_every", 1),
         ("mirror_epochs", 0),
+        ("devices", 1),
+        ("at_once", 1),
+        ("join_seconds", 1),
     ):
         value = getattr(options, name, None)
         if value is not None and value < low:
@@ -539,6 +592,8 @@ def plan(options: Options) -> Plan:
         augment=options.augment,
         validate_every=options.validate_every,
         cache_gb=options.cache_gb,
+        precision=options.precision,
+        stream=options.stream,
     )
 
 
@@ -607,8 +662,8 @@ def configuration(
     return json.loads(json.dumps({"script": script, "rules": settings, "data": described}))
 
 
-def open_folder(script: str, options: Shared, dataset: data.Dataset, config: dict[str, Any]) -> Path:
-    """The result folder, made if need be and never one that holds something else."""
+def look_into(script: str, options: Shared, dataset: data.Dataset, config: dict[str, Any]) -> Path:
+    """The result folder, which may not be there yet, and never is one that holds something else."""
     stamp = time.strftime("%Y%m%d-%H%M%S")
     folder = (
         options.output_dir or Path("results") / f"{script}-{dataset.name.replace(':', '-').replace('/', '-')}-{stamp}"
@@ -638,13 +693,18 @@ def open_folder(script: str, options: Shared, dataset: data.Dataset, config: dic
         return folder
     if options.resume:
         raise UsageError(f"there is nothing to resume in {folder}; leave out --resume, or give another --output-dir")
+    return folder
+
+
+def make_folder(folder: Path, config: dict[str, Any], dataset: data.Dataset) -> None:
+    """Make the result folder and say in it what it is, if it does not yet."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise UsageError(f"cannot make the folder {folder}: {error.strerror}; give a writable --output-dir") from error
-    opened = {"configuration": config, "command": shlex.join([sys.executable, *sys.argv])}
-    results.write_json(folder / "config.json", opened | {"data_source": dataset.source})
-    return folder
+    if not (folder / "config.json").exists():
+        opened = {"configuration": config, "command": shlex.join([sys.executable, *sys.argv])}
+        results.write_json(folder / "config.json", opened | {"data_source": dataset.source})
 
 
 class Found:
@@ -654,12 +714,11 @@ class Found:
         self,
         folder: Path,
         config: dict[str, Any],
-        heading: str,
         protocol: dict[str, Any] | None,
         rules: Sequence[str],
         seeds: Sequence[int],
     ) -> None:
-        self.folder, self.config, self.heading, self.protocol = folder, config, heading, protocol
+        self.folder, self.config, self.protocol, self.heading = folder, config, protocol, ""
         self.rules, self.seeds = list(rules), list(seeds)
         self.summaries: list[results.Summary] = []
         self.rows: list[dict[str, Any]] = []
@@ -674,10 +733,20 @@ class Found:
         except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
             raise UsageError(f"the results in {folder} are damaged ({error}); give another --output-dir") from error
 
-    def has(self, rule: str, seeds: Sequence[int]) -> bool:
-        """Whether these runs of the rule are finished."""
-        done = [run["seed"] for s in self.summaries if s["rule"] == rule and s["finished"] for run in s["runs"]]
-        return set(seeds) <= set(done)
+    def has(self, rule: str, seed: int) -> bool:
+        """Whether this run of the rule is finished."""
+        return any(
+            run["seed"] == seed for s in self.summaries if s["rule"] == rule and s["finished"] for run in s["runs"]
+        )
+
+    def take_in(self, other: "Found") -> None:
+        """Add the finished runs of another one."""
+        for summary in other.summaries:
+            if summary["finished"]:
+                of_rule = [
+                    [row for row in rows if row["rule"] == summary["rule"]] for rows in (other.rows, other.powers)
+                ]
+                self.add(summary, *of_rule)
 
     def add(self, summary: results.Summary, rows: list[dict[str, Any]], powers: list[dict[str, Any]]) -> None:
         """Take in runs, in the place of unfinished ones of the same rule."""
@@ -694,7 +763,7 @@ class Found:
     @property
     def finished(self) -> bool:
         """Whether every rule has every seed."""
-        return all(self.has(rule, self.seeds) for rule in self.rules)
+        return all(self.has(rule, seed) for rule in self.rules for seed in self.seeds)
 
     def write(self) -> None:
         """Write the result files of what there is so far."""
@@ -703,7 +772,7 @@ class Found:
         content |= {"rules": self.summaries}
         content["statistics"] = {summary["rule"]: results.statistics_of(summary) for summary in self.summaries}
         results.write_metrics(self.folder / "metrics.csv", self.rows)
-        partial = "" if self.finished else "\nPartial: the run was interrupted.\n"
+        partial = "" if self.finished else "\nPartial: runs are missing.\n"
         table = report.markdown(*report.table_rows(self.summaries))
         lines = [self.heading, "", table, *report.footnotes(self.summaries), partial]
         results.write_text(self.folder / "table.md", "\n".join(lines))
@@ -716,6 +785,72 @@ class Found:
             figures.power_figure(self.folder / "power.png", self.powers, self.heading)
         # Last: a rule that this file calls finished has its other files.
         results.write_json(self.folder / "summary.json", content | {"environment": results.environment()})
+
+
+class Work:
+    """The runs of an experiment, those that are done and those of every process; the folder is read at once.
+
+    With several processes each writes the results of its runs to a folder of its own, ``part-K``, as if they were all;
+    the last one to end joins them.
+    """
+
+    def __init__(self, folder: Path, *about: Any) -> None:
+        self.folder, self.about = folder, about
+        self.whole, self.parts = Found(folder, *about), self.read_parts()
+        if self.claim.exists():  # left by a process that died while it joined the parts
+            self.claim.rmdir()
+
+    @property
+    def claim(self) -> Path:
+        """A folder that one process alone can make: the one that joins the parts."""
+        return self.folder / "joining"
+
+    def read_parts(self) -> list["Found"]:
+        """What the folders of single processes hold."""
+        return [Found(part, *self.about) for part in sorted(self.folder.glob("part-*"))]
+
+    def done(self, rule: str, seed: int) -> bool:
+        """Whether this run was finished when the folder was read."""
+        return any(found.has(rule, seed) for found in (self.whole, *self.parts))
+
+    def open(self, heading: str, process: int, processes: int) -> "Found":
+        """Where this process puts its runs."""
+        own, self.heading = self.whole, heading
+        if processes > 1:
+            part = self.folder / f"part-{process}"
+            part.mkdir(exist_ok=True)
+            own = Found(part, *self.about)
+        own.heading = heading
+        return own
+
+    def checkpoint(self, rule: str, seeds: Sequence[int]) -> Path:
+        """Of these runs: a restart with another number of processes, and so with other groups, does not find it."""
+        whole = len(seeds) == len(self.whole.seeds)
+        name = "" if whole else f"-{zlib.crc32(repr(seeds).encode()):08x}" if len(seeds) > 1 else f"-{seeds[0]}"
+        return self.folder / f"{rule}{name}.checkpoint.npz"
+
+    def end(self, own: "Found", finish: Callable[[Path], None] | None) -> int:
+        """Join the parts if all runs are finished, and conclude; the exit code."""
+        parts = self.read_parts()
+        if not parts:
+            return conclude(own, self.folder, finish, others=False)
+        everything = Found(self.folder, *self.about)
+        everything.heading = self.heading
+        for part in parts:
+            everything.take_in(part)
+        mine = all(summary["finished"] for summary in own.summaries)
+        if everything.finished:
+            try:
+                self.claim.mkdir()
+            except FileExistsError:
+                return conclude(own, self.folder, finish, others=True)
+            everything.write()
+            for path in (*self.folder.glob("part-*"), self.claim):
+                shutil.rmtree(path)
+            for path in self.folder.glob("*.checkpoint*.npz"):
+                path.unlink()
+            return conclude(everything, self.folder, finish, others=False)
+        return conclude(own, self.folder, finish, others=mine)
 
 
 def title(arms: Sequence[Arm], dataset: data.Dataset, rules: Sequence[Callable[..., Any]]) -> str:

@@ -60,6 +60,11 @@ class Options(_common.Shared):
     alone: Suppress[bool] = False
     target: Suppress[float | None] = None
     resume: Suppress[bool] = True
+    at_once: Suppress[int | None] = None
+    coordinator: Suppress[str | None] = None
+    num_processes: Suppress[int | None] = None
+    process_id: Suppress[int | None] = None
+    join_seconds: Suppress[float] = 300.0
     energy: Suppress[bool] = False
     idle_seconds: Suppress[float] = 0.0
     carbon_intensity: Suppress[float | None] = None
@@ -71,6 +76,7 @@ def main() -> int:
     """Parse, search, report."""
     options = tyro.cli(Options)
     _common.check(options)
+    _common.keep_programs(options)
     known = RULES[options.rule]
     own = options_of(options.rule, options, *_said(options), tuned=())
     arm = arm_of(options.rule, own)
@@ -110,6 +116,7 @@ def main() -> int:
             about=about,
             split=split,
             how=options.how,
+            devices=options.devices,
             callback=lambda found: interrupted() or say(found, options.quiet),
             watch=lambda _: interrupted(),
         )

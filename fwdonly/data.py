@@ -466,7 +466,7 @@ def _user_folder(data_dir: str | Path | None) -> tuple[Path, str] | None:
     return folder, where
 
 
-def _cache_folder() -> Path | None:
+def cache_folder() -> Path | None:
     """Where downloads and conversions are kept; None if neither `$FWDONLY_CACHE` nor pooch says where."""
     if folder := os.environ.get("FWDONLY_CACHE"):
         return Path(folder).expanduser()
@@ -486,7 +486,7 @@ def _search(name: str, data_dir: str | Path | None) -> tuple[Dataset | None, lis
         tried.append("data_dir and $FWDONLY_DATA: not given")
     if name == "fashion_mnist":
         places.append((_DEBIAN, "Debian's dataset-fashion-mnist"))
-    cache = _cache_folder()
+    cache = cache_folder()
     if cache:
         places.append((cache, "download cache"))
     for folder, what in places:
@@ -828,7 +828,7 @@ def _tfds(name: str, data_dir: str | Path | None) -> Dataset:
         roots.insert(0, user[0])
     found = next(filter(None, (_newest(root / base, f"{version or '*'}/dataset_info.json") for root in roots)), None)
     prepared = found.parent if found else None
-    cache = _cache_folder()
+    cache = cache_folder()
     converted = cache / "tfds" / base if cache else None
     if converted and (stored := _newest(converted, f"{prepared.name if prepared else version or '*'}.npz")):
         return _from_npz(name, stored)

@@ -99,6 +99,7 @@ def tune(
     about: Mapping[str, Any] | None = None,
     split: tuple[np.ndarray, np.ndarray] | None = None,
     how: Literal["auto", "vmap", "map"] = "auto",
+    devices: int | None = None,
     callback: Callable[[Round], bool | None] | None = None,
     watch: Callable[[Progress], bool | None] | None = None,
     heartbeat: float = HEARTBEAT,
@@ -137,6 +138,7 @@ def tune(
         about: what else decides the numbers; kept with the study, and compared when it is continued.
         split: as for `fwdonly.fit`.
         how: as for `fwdonly.sweep`.
+        devices: as for `fwdonly.sweep`. A round trains as one group: where it does not fit, give fewer ``parallel``.
         callback: called after every round, and while trials elsewhere are waited for; a true return value ends the
             search there.
         watch: called within a round as the callback of `fwdonly.sweep`; a true return value ends the search at once.
@@ -195,7 +197,19 @@ def tune(
                         made[key] = make(**{name: _unpacked(value) for name, value in json.loads(key).items()})
                     try:
                         whole = _train(
-                            optuna, study, group, space, made[key], data, seeds, parallel, split, how, watch, refused
+                            optuna,
+                            study,
+                            group,
+                            space,
+                            made[key],
+                            data,
+                            seeds,
+                            parallel,
+                            split,
+                            how,
+                            devices,
+                            watch,
+                            refused,
                         )
                     except _losses(optuna):
                         raise
@@ -222,6 +236,7 @@ def _train(
     size: int,
     split: tuple[np.ndarray, np.ndarray] | None,
     how: Literal["auto", "vmap", "map"],
+    devices: int | None,
     watch: Callable[[Progress], bool | None] | None,
     refused: list[int],
 ) -> bool:
@@ -269,6 +284,7 @@ def _train(
         if split is None or split[0].ndim == 1
         else (np.tile(split[0], (size, 1)), np.tile(split[1], (size, 1))),
         how=how,
+        devices=devices,
         callback=judge,
         test=False,
     )

@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 
 os.environ["JAX_PLATFORMS"] = "cpu"  # before JAX is imported; subprocesses inherit it
+os.environ["JAX_ENABLE_COMPILATION_CACHE"] = "false"  # of the user who runs the tests
 
 import jaxtyping
 

@@ -61,7 +61,14 @@ def test_a_comparison_ends_in_verdicts_and_a_report_from_paired_runs(script, tmp
 def test_turns_alternate_and_a_rule_alone_gives_the_numbers_of_its_own_script(script, tmp_path):
     from _common import turns
 
-    assert [(arm, seed[0]) for arm, seed in turns(2, 3, True)] == [(0, 0), (1, 0), (1, 1), (0, 1), (0, 2), (1, 2)]
+    assert [(arm, seed[0]) for arm, seed in turns([range(3)] * 2, True)] == [
+        (0, 0),
+        (1, 0),
+        (1, 1),
+        (0, 1),
+        (0, 2),
+        (1, 2),
+    ]
     shared = [*TINY, "--seeds", 2, "--epochs", 2, "--keep", "best_loss"]
     assert script("compare", *shared, "--set", "mf=--learning-rate 0.003", "--output-dir", tmp_path / "c")[0] == 0
     own = ["--optimizer", "adamw", "--lr-schedule", "constant", "--patience", "10", "--no-compare"]

@@ -1,0 +1,79 @@
+"""Several processes, on one machine or many, that share the seeds of an experiment."""
+
+import os
+import sys
+import threading
+from typing import Any
+
+import jax
+
+from fwdonly import UsageError
+
+LAUNCHERS = (("SLURM_STEP_NUM_TASKS", "SLURM_PROCID"), ("OMPI_COMM_WORLD_SIZE", "OMPI_COMM_WORLD_RANK"))
+"""Where a launcher says how many processes there are, and which one this is."""
+
+
+def join(options: Any) -> tuple[int, int]:
+    """Come together with the other processes through ``jax.distributed``; (this process, number of processes).
+
+    When all have come, each goes its own way: nothing is communicated later, and none ends because another one died.
+
+    Raises:
+        UsageError: options that do not fit together, or more processes than runs.
+    """
+    process, processes = _which(options)
+    if processes == 1:
+        return 0, 1
+    runs = options.seeds
+    if processes > runs:
+        raise UsageError(f"{processes} processes are too many for {runs} seeds; start at most {runs}")
+    if options.output_dir is None:
+        raise UsageError("several processes need --output-dir, one folder that all of them see")
+    if options.energy:
+        raise UsageError("--energy needs a process that has the machine to itself; leave out the other processes")
+    where = options.coordinator or "the coordinator that the launcher names"
+
+    def give_up() -> None:
+        # The runtime would end the process with a stack trace of its own.
+        print(
+            f"error: {where} was not reached, or not all {processes} processes came, in {options.join_seconds:g} s; "
+            "start them together, check address and firewall, or give more --join-seconds",
+            file=sys.stderr,
+            flush=True,
+        )
+        os._exit(2)
+
+    timer = threading.Timer(options.join_seconds, give_up)
+    timer.daemon = True
+    timer.start()
+    given: dict[str, Any] = {} if options.coordinator is None else {"num_processes": processes, "process_id": process}
+    try:
+        jax.distributed.initialize(options.coordinator, **given, initialization_timeout=int(options.join_seconds) + 60)
+        jax.distributed.shutdown()
+    except (RuntimeError, ValueError) as error:
+        raise UsageError(f"the processes could not come together: {str(error).splitlines()[0]}") from error
+    finally:
+        timer.cancel()
+    print(f"process {process + 1} of {processes}", flush=True)
+    return process, processes
+
+
+def _which(options: Any) -> tuple[int, int]:
+    """This process and the number of all, as the options or the launcher say."""
+    given = options.coordinator, options.num_processes, options.process_id
+    if any(value is not None for value in given):
+        if None in given:
+            raise UsageError("--coordinator, --num-processes and --process-id belong together")
+        host, _, port = options.coordinator.rpartition(":")
+        if not host or not port.isdigit() or not 0 < int(port) < 2**16:
+            raise UsageError(f"--coordinator is HOST:PORT of process 0; got {options.coordinator}")
+        if not 0 <= options.process_id < options.num_processes:
+            raise UsageError(
+                f"--process-id lies in 0..{options.num_processes - 1} with --num-processes {options.num_processes}; "
+                f"got {options.process_id}"
+            )
+        return options.process_id, options.num_processes
+    for count, number in LAUNCHERS:
+        if int(os.environ.get(count, "1")) > 1 and number in os.environ:
+            return int(os.environ[number]), int(os.environ[count])
+    return 0, 1

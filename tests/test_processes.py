@@ -1,0 +1,198 @@
+"""Several processes on one set of runs, and programs that are kept from one start to the next."""
+
+import csv
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+
+from fwdonly import UsageError
+
+FOLDER = Path(__file__).parents[1] / "experiments"
+QUICK = {"JAX_DISABLE_MOST_OPTIMIZATIONS": "true", "FWDONLY_OFFLINE": "1"}
+SMALL = ["--dataset", "digits", "--widths", "8", "--seeds", "3", "--batch-size", "64", "--quiet"]
+
+
+def begin(*arguments, **environment):
+    """Start mf_mlp.py with these options."""
+    command = [sys.executable, str(FOLDER / "mf_mlp.py"), *map(str, arguments)]
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    return subprocess.Popen(command, env=os.environ | QUICK | environment, **pipes)
+
+
+def ended(process, seconds=180):
+    out, err = process.communicate(timeout=seconds)
+    return process.returncode, out, err
+
+
+def free_port():
+    with socket.socket() as found:
+        found.bind(("127.0.0.1", 0))
+        return found.getsockname()[1]
+
+
+def side_by_side(count, *arguments, **environment):
+    """Start ``count`` processes that come together."""
+    where = ["--coordinator", f"127.0.0.1:{free_port()}", "--num-processes", count]
+    return [begin(*arguments, *where, "--process-id", k, **environment) for k in range(count)]
+
+
+def numbers(folder):
+    """Everything of the runs but times, by rule and seed; fails where a run is there twice."""
+    summary = json.loads((folder / "summary.json").read_text())
+    assert summary["finished"]
+    names = ("epochs", "kept_epoch", "val_accuracy", "val_loss", "test_accuracy", "test_loss")
+    runs = [
+        (rule["rule"], run["seed"], [run[name] for name in names]) for rule in summary["rules"] for run in rule["runs"]
+    ]
+    assert [key for *key, _ in runs] == [[rule, seed] for rule in ("mf", "bp") for seed in range(len(runs) // 2)]
+    with open(folder / "metrics.csv", newline="") as file:
+        history = [[row[name] for name in row if name != "seconds"] for row in csv.DictReader(file)]
+    assert len({tuple(row[:4]) for row in history}) == len(history)
+    return runs, sorted(history)
+
+
+def test_two_processes_give_the_numbers_of_one(tmp_path):
+    options = [*SMALL, "--epochs", 2, "--output-dir"]
+    assert ended(begin(*options, tmp_path / "one"))[0] == 0
+    found = [ended(process) for process in side_by_side(2, *options, tmp_path / "two")]
+    assert [code for code, _, _ in found] == [0, 0], found
+    assert numbers(tmp_path / "two") == numbers(tmp_path / "one")
+    said = sorted(out.count("the last one to end writes") for _, out, _ in found)
+    assert said == [0, 1]  # one of them joined the parts
+    files = {path.name for path in (tmp_path / "two").iterdir()}
+    assert files == {"config.json", "summary.json", "metrics.csv", "table.md", "learning_curves.png"}
+
+
+@pytest.mark.parametrize("again", [pytest.param(1, marks=pytest.mark.slow), 3])
+def test_a_killed_process_costs_its_unfinished_runs_alone(again, tmp_path):
+    """Each run by itself; one of two processes is killed after its first runs, then other processes go on."""
+    options = [*SMALL, "--alone", "--epochs", 150, "--output-dir"]
+    whole, folder = tmp_path / "whole", tmp_path / "shared"
+    reference = begin(*options, whole)
+    first, second = side_by_side(2, *options, folder)
+    part = folder / "part-1" / "summary.json"
+    wait_for(lambda: part.exists() and runs_of(part), second)
+    second.send_signal(signal.SIGKILL)
+    second.communicate()
+    code, out, err = ended(first)
+    assert code == 0 and "If one has died, continue with" in out and not (folder / "summary.json").exists(), err
+    before = runs_of(part) | runs_of(folder / "part-0" / "summary.json")
+    assert 0 < len(before) < 6
+    options += [folder, "--resume"]
+    restarted = [begin(*options)] if again == 1 else side_by_side(again, *options)
+    codes = [ended(process) for process in restarted]
+    assert [code for code, _, _ in codes] == [0] * again, codes
+    assert ended(reference)[0] == 0
+    assert numbers(folder) == numbers(whole)
+    after = runs_of(folder / "summary.json")
+    assert len(after) == 6 and all(after[key] == seconds for key, seconds in before.items())  # none was trained twice
+    assert not list(folder.glob("part-*")) and not list(folder.glob("*.npz"))
+
+
+def runs_of(path):
+    """Seconds of the finished runs, by rule and seed."""
+    rules = json.loads(path.read_text())["rules"]
+    return {(rule["rule"], run["seed"]): run["train_seconds"] for rule in rules for run in rule["runs"]}
+
+
+def wait_for(what, process, seconds=120):
+    end = time.monotonic() + seconds
+    while not what():
+        assert process.poll() is None and time.monotonic() < end, process.communicate()
+        time.sleep(0.02)
+
+
+def test_a_missing_process_or_coordinator_is_an_error_within_the_stated_time(tmp_path):
+    options = [*SMALL, "--output-dir", tmp_path / "r", "--join-seconds", 3, "--num-processes", 2]
+    port = free_port()
+    for number in (0, 1):  # the coordinator waits in vain, and a process finds none
+        begun = time.monotonic()
+        code, _, err = ended(begin(*options, "--coordinator", f"127.0.0.1:{port}", "--process-id", number), 60)
+        assert code == 2 and err.splitlines()[-1].startswith("error: 127.0.0.1:") and "in 3 s" in err
+        assert time.monotonic() - begun < 40  # imports and data aside, 3 s
+        assert not (tmp_path / "r").exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--num-processes", 2], "belong together"),
+        (["--coordinator", "here", "--num-processes", 2, "--process-id", 0], "HOST:PORT of process 0; got here"),
+        (
+            ["--coordinator", "h:1", "--num-processes", 2, "--process-id", 2],
+            "lies in 0..1 with --num-processes 2; got 2",
+        ),
+        (["--coordinator", "h:1", "--num-processes", 4, "--process-id", 0], "4 processes are too many for 3 seeds"),
+        (["--coordinator", "h:1", "--num-processes", 2, "--process-id", 0], "several processes need --output-dir"),
+        (["--devices", 9], "devices must be 1 to 1"),
+        (["--devices", 0], "--devices must be at least 1; got 0"),
+        (["--at-once", 0], "--at-once must be at least 1; got 0"),
+        (["--precision", "tf32"], "precision tf32 needs an accelerator"),
+        (["--stream", "True", "--batch-size", "None"], "a full batch needs all images"),
+    ],
+)
+def test_bad_input_is_one_line(arguments, message, script, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    code, _, err = script("mf_mlp", *SMALL, *arguments)
+    assert code == 2 and message in err and len(err.splitlines()) == 1
+
+
+def test_energy_wants_the_machine_for_one_process(script, tmp_path):
+    where = ["--coordinator", "h:1", "--num-processes", 2, "--process-id", 0, "--output-dir", tmp_path / "r"]
+    code, _, err = script("mf_mlp", *SMALL, *where, "--energy")
+    assert code == 2 and "--energy needs a process that has the machine to itself" in err
+
+
+def test_a_launcher_says_which_process_this_is(monkeypatch):
+    monkeypatch.syspath_prepend(str(FOLDER))
+    from _processes import _which
+
+    nothing = SimpleNamespace(coordinator=None, num_processes=None, process_id=None)
+    assert _which(nothing) == (0, 1)
+    monkeypatch.setenv("SLURM_STEP_NUM_TASKS", "4")
+    assert _which(nothing) == (0, 1)  # within an allocation, but not started by srun
+    monkeypatch.setenv("SLURM_PROCID", "3")
+    assert _which(nothing) == (3, 4)
+    own = SimpleNamespace(coordinator="h:1", num_processes=2, process_id=1)
+    assert _which(own) == (1, 2)  # what is said goes before
+    with pytest.raises(UsageError, match="belong together"):
+        _which(SimpleNamespace(coordinator=None, num_processes=None, process_id=0))
+
+
+COUNTING = """
+import atexit, collections, runpy, sys
+from jax import monitoring
+seen = collections.Counter()
+monitoring.register_event_listener(lambda name, **_: seen.update([name]))
+events = ["/jax/compilation_cache/cache_" + what for what in ("hits", "misses")]
+atexit.register(lambda: print("cache", *(seen[event] for event in events)))
+sys.path.insert(0, str(__import__("pathlib").Path(sys.argv[1]).parent))
+sys.argv = sys.argv[1:]
+runpy.run_path(sys.argv[0], run_name="__main__")
+"""
+
+
+def test_the_second_start_compiles_nothing(tmp_path):
+    def start(name, *more):
+        command = [sys.executable, "-c", COUNTING, str(FOLDER / "mf_mlp.py"), *map(str, SMALL), "--epochs", "1"]
+        command += ["--output-dir", str(tmp_path / name), *more]
+        flags = os.environ | QUICK | {"FWDONLY_CACHE": str(tmp_path / "cache"), "JAX_ENABLE_COMPILATION_CACHE": "true"}
+        done = subprocess.run(command, env=flags, capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr
+        return [int(word) for word in done.stdout.split("cache")[-1].split()], done.stderr
+
+    (_, misses), _ = start("first")
+    assert misses > 10
+    (again, missing), err = start("second")
+    assert missing == 0 and again >= misses and not err
+    assert numbers(tmp_path / "second") == numbers(tmp_path / "first")
+    assert start("third", "--no-compilation-cache")[0] == [0, 0]
+    assert {path.parent.name for path in (tmp_path / "cache").rglob("*-cache")} == {"programs"}
