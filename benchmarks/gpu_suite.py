@@ -20,7 +20,7 @@ import time
 import warnings
 from collections.abc import Callable, Generator, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple, NoReturn
+from typing import Any, NamedTuple, NoReturn, cast
 
 import jax
 import jax.numpy as jnp
@@ -28,6 +28,7 @@ import numpy as np
 from _shared import CLASSES, Swept, jax_steps, take_turns, torch_module, torch_steps, transformation
 
 from fwdonly import RULES, Plan, UsageError, cost, data, nets, report, results, sweep
+from fwdonly._programs import DOT, Precision, check_precision
 from fwdonly.base import Batch, LearningRule, Net
 from fwdonly.energy import Meter
 from fwdonly.foton import ExpansionWarning
@@ -35,9 +36,6 @@ from fwdonly.quantity import unavailable
 
 SHARES = {"ceiling": 0.07, "steps": 0.45, "seeds": 0.2, "train": 0.13, "energy": 0.15}
 """Sections and their shares of the time; what one leaves over goes to those after it."""
-
-PRECISIONS = {"float32": "highest", "tf32": "tensorfloat32", "bfloat16": "BF16_BF16_F32"}
-"""JAX's names for matrix products of float32 arrays; its own "bfloat16" means TF32 on a GPU."""
 
 TORCH_PRECISIONS = {"float32": "highest", "tf32": "high", "bfloat16": "medium"}
 ASKED_STEP, ASKED_SEED, ASKED_TRAIN = 1.5, 0.15, 3.0
@@ -183,7 +181,7 @@ class Suite:
             "finished": False,
             "options": settings,
             "environment": results.environment() | {"torch": getattr(torch, "__version__", None)},
-            "precision": {"asked": options.precision, "jax": PRECISIONS[options.precision], "of": "matrix products"},
+            "precision": {"asked": options.precision, "jax": DOT[options.precision], "of": "products, convolutions"},
             "sections": {name: {"skipped": "the run ended before it"} for name in SHARES},
             "asked": [],
         }
@@ -191,7 +189,7 @@ class Suite:
 
     def precision(self, name: str | None = None) -> Any:
         """Within it, matrix products are compiled to this precision; default is the one that was asked for."""
-        return jax.default_matmul_precision(PRECISIONS[name or self.options.precision])
+        return jax.default_matmul_precision(DOT[name or self.options.precision])
 
     def save(self) -> None:
         results.write_json(self.options.output, self.content)
@@ -250,7 +248,7 @@ def product(precision: str, size: int, repeats: int) -> tuple[Callable[[], Any],
         return jax.lax.fori_loop(0, repeats, once, c)
 
     # Arrays of bfloat16 are multiplied as such; no preset is needed for them, nor has every version one.
-    with contextlib.nullcontext() if precision == "bfloat16" else jax.default_matmul_precision(PRECISIONS[precision]):
+    with contextlib.nullcontext() if precision == "bfloat16" else jax.default_matmul_precision(DOT[precision]):
         compiled = jax.jit(many).lower(a, c).compile()
     return lambda: compiled(a, c).block_until_ready(), compiled.as_text() or ""
 
@@ -275,7 +273,7 @@ def pass_over(kind: str, elements: int, repeats: int) -> tuple[Callable[[], Any]
 def inexactness(precision: str, size: int) -> float:
     """Relative difference of a product of float32 arrays, as training steps have them, from float64."""
     a, b = np.random.default_rng(0).standard_normal((2, size, size)).astype(np.float32)
-    with jax.default_matmul_precision(PRECISIONS[precision]):
+    with jax.default_matmul_precision(DOT[precision]):
         found = np.asarray(jax.jit(jnp.matmul)(a, b))[:16]
     exact = a[:16].astype(np.float64) @ b
     return float(np.linalg.norm(found - exact) / np.linalg.norm(exact))
@@ -290,7 +288,7 @@ def ceiling(suite: Suite, budget: Budget, found: JSON) -> None:
     """Matrix products in three precisions, and passes over large arrays."""
     scale = suite.scale
     found |= {"products": {}, "bandwidth": {}}
-    order = sorted(PRECISIONS, key=lambda name: name != suite.options.precision)
+    order = sorted(DOT, key=lambda name: name != suite.options.precision)
     calls: dict[tuple[str, str], Any] = {}
     amounts: dict[tuple[str, str], float] = {}
     wanted = [("product", order[0]), ("pass", "triad"), ("pass", "scale"), *(("product", name) for name in order[1:])]
@@ -302,11 +300,12 @@ def ceiling(suite: Suite, budget: Budget, found: JSON) -> None:
         try:
             with budget.piece():
                 if kind == "product":
+                    check_precision(cast(Precision, name))
                     call, text = product(name, scale.product, scale.repeats)
                     amounts[kind, name] = 2.0 * scale.product**3 * scale.repeats
                     error = inexactness(name, min(scale.product, 2048))
                     place[name] = {"size": scale.product, "operands": "bfloat16" if name == "bfloat16" else "float32"}
-                    place[name] |= {"jax": PRECISIONS[name], "error_of_float32_arrays": error}
+                    place[name] |= {"jax": DOT[name], "error_of_float32_arrays": error}
                     place[name] |= {"computed_as": computed_as(error)}
                 else:
                     call, text, moved = pass_over(name, scale.elements, scale.repeats)
@@ -360,8 +359,6 @@ def steps_per_call(suite: Suite, macs: float) -> int:
 
 def prepare(suite: Suite, rule: str, net: str, batch: int, optimizer: str) -> tuple[Callable[[], Any], int, JSON]:
     """A call of training steps, their number, and what is known of the cell without running it."""
-    if net.startswith("cnn-") and suite.options.precision == "bfloat16":
-        raise UsageError("convolutions have no bfloat16 algorithm in JAX's setting; use --precision tf32 or float32")
     shape, blocks = architecture(net)
     made = build(rule, net, optimizer)
     macs = cost.macs(rule, blocks, shape, num_classes=CLASSES, batch=batch)
@@ -490,7 +487,7 @@ def probe(rule: str, net: str, batch: int, optimizer: str, precision: str) -> JS
     """The allocator's peak of training steps, in a process that does nothing else."""
     shape, _ = architecture(net)
     made = build(rule, net, optimizer)
-    with jax.default_matmul_precision(PRECISIONS[precision]):
+    with jax.default_matmul_precision(DOT[precision]):
         compiled = cost.compile_step(made, shape, batch).compiled
     key = jax.random.key(0)
     given = Batch(jax.random.uniform(key, (batch, *shape)), jnp.arange(batch) % CLASSES)
@@ -593,7 +590,7 @@ def train(suite: Suite, budget: Budget, found: JSON) -> None:
     count = len(dataset.y_train)
     # Only those are held out that whole batches leave out anyway: every epoch has as many steps as all images give.
     split = data.split(dataset, num_validation=count % 128 or 128)
-    plan = Plan(epochs=suite.scale.epochs, batch_size=128, keep="last")
+    plan = Plan(epochs=suite.scale.epochs, batch_size=128, keep="last", precision=suite.options.precision)
     found |= {"data": words, "images": count, "steps_per_epoch": len(split[0]) // 128, "epochs": plan.epochs}
     found |= {"net": suite.scale.mlps[0], "optimizer": "adam", "batch": 128, "seeds": 10, "how": "vmap", "rules": {}}
     found["note"] = f"seconds include a validation on {len(split[1])} images after every epoch, and no compilation"
@@ -611,7 +608,7 @@ def train(suite: Suite, budget: Budget, found: JSON) -> None:
                 break
             suite.say(f"train {rule}: run {run + 1}/{suite.scale.runs}")
             try:
-                with budget.piece(), suite.precision():
+                with budget.piece():
                     last = sweep(source, dataset, plan, seeds=range(10), split=split, how="vmap")
             except Exception as error:
                 own |= suite.failed(error)
@@ -862,7 +859,7 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--output", type=Path, default=Path("gpu-suite.json"), help="JSON to write; the figure beside")
     parser.add_argument("--minutes", type=float, default=7.5, help="time for everything; what does not fit is skipped")
     parser.add_argument("--sections", nargs="+", choices=list(SHARES), default=list(SHARES), help="what to measure")
-    parser.add_argument("--precision", choices=list(PRECISIONS), default="float32", help="of the steps' products")
+    parser.add_argument("--precision", choices=list(DOT), default="float32", help="of the steps' products")
     parser.add_argument("--data-dir", type=Path, help="folder with mnist.npz; without it images are synthetic")
     parser.add_argument("--energy-seconds", type=float, default=10.0, help="length of an energy window")
     parser.add_argument("--no-torch", dest="torch", action="store_false", help="leave eager PyTorch out")
@@ -918,12 +915,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(json.dumps(probe(*json.loads(options.in_a_process)), allow_nan=False))
         return 0
     os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")  # PyTorch and other processes share the memory
+    try:
+        check_precision(options.precision)
+    except UsageError as error:
+        print(f"error: {error}; use --precision float32", file=sys.stderr)
+        return 2
     suite = Suite(options)
     if options.smoke:
         jax.config.update("jax_disable_most_optimizations", True)  # compiles faster
     try:
         suite.save()
-        print(f"{suite.content['environment']['device']} ({suite.backend}), matrix products in {options.precision}")
+        print(f"{suite.content['environment']['device']} ({suite.backend}), products in {options.precision}")
         if not suite.on_gpu:
             print("no GPU: what is asked of one is not measured here")
         run(suite)

@@ -11,7 +11,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from fwdonly import UsageError, cost, nets
+from fwdonly import Batch, UsageError, cost, nets
+from fwdonly._programs import DOT
 from fwdonly.quantity import Quantity
 
 SOURCE = Path(__file__).parents[1] / "benchmarks" / "energy.py"
@@ -240,15 +241,41 @@ def test_a_piece_must_fit_into_what_its_section_has_left(suite_of):
 
 
 @pytest.mark.parametrize(
-    ("asked", "sign"), [("float32", "HIGHEST"), ("tf32", "[HIGH, HIGH]"), ("bfloat16", "lhs_precision_type = bf16")]
+    ("asked", "sign"),
+    [("float32", "HIGHEST"), ("tf32", "lhs_precision_type = tf32"), ("bfloat16", "lhs_precision_type = bf16")],
 )
 def test_threads_compile_in_the_precision_that_was_asked_for(suite_of, tmp_path, asked, sign):
     """A context of JAX belongs to one thread: without its own, a thread would compile in the default."""
     suite, x = suite_with(suite_of, tmp_path, "--precision", asked), np.ones((4, 4), np.float32)
-    made = suite.at_once({"text": lambda: jax.jit(jnp.matmul).lower(x, x).as_text(), "fails": lambda: 1 / 0})
+
+    def text():
+        return jax.jit(jnp.matmul).trace(x, x).lower(lowering_platforms=("cuda",)).as_text()
+
+    made = suite.at_once({"text": text, "fails": lambda: 1 / 0})
     assert sign in made["text"] and isinstance(made["fails"], ZeroDivisionError)
-    assert sign not in jax.jit(jnp.matmul).lower(x, x).as_text()  # the control
-    assert suite.content["precision"] == {"asked": asked, "jax": suite_of.PRECISIONS[asked], "of": "matrix products"}
+    assert sign not in text()  # the control
+    assert suite.content["precision"] == {"asked": asked, "jax": DOT[asked], "of": "products, convolutions"}
+
+
+@pytest.mark.parametrize(("asked", "operands"), [("float32", "f32"), ("tf32", "f32"), ("bfloat16", "bf16")])
+def test_convolutions_are_in_the_precision_that_was_asked_for(suite_of, tmp_path, monkeypatch, asked, operands):
+    """What `prepare` compiles, as it is handed to the compiler of a GPU; factors are cast for bfloat16 alone."""
+    suite = suite_with(suite_of, tmp_path, "--precision", asked)
+    monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
+    texts = []
+
+    def compile_step(rule, shape, batch):
+        x, y = jax.ShapeDtypeStruct((batch, *shape), np.float32), jax.ShapeDtypeStruct((batch,), np.int32)
+        key = jax.eval_shape(lambda: jax.random.key(0))
+        traced = jax.jit(rule.update).trace(jax.eval_shape(rule.init, key, x), Batch(x, y), key)
+        texts.append(traced.lower(lowering_platforms=("cuda",)).as_text())
+        raise UsageError("seen")
+
+    monkeypatch.setattr(cost, "compile_step", compile_step)
+    made = suite.at_once({"bp": lambda: suite_of.prepare(suite, "bp", "cnn-4-8", 8, "adam")})
+    lines = [line for line in texts[0].splitlines() if "stablehlo.convolution" in line]
+    assert str(made["bp"]) == "seen" and lines and all(f"x{operands}>, tensor<" in line for line in lines)
+    assert all((line.count("precision HIGHEST") == 2) == (asked == "float32") for line in lines)
 
 
 def test_the_precision_of_a_product_shows_in_its_error(suite_of):
@@ -264,6 +291,8 @@ def test_the_precision_of_a_product_shows_in_its_error(suite_of):
 
     assert [suite_of.computed_as(error(bits)) for bits in (24, 11, 8)] == ["float32", "tf32", "bfloat16"]
     assert suite_of.computed_as(suite_of.inexactness("float32", 256)) == "float32"
+    call, text = suite_of.product("bfloat16", 16, 3)  # which the suite leaves out on a CPU
+    assert call().dtype == jnp.bfloat16 and "bf16[16,16]" in text
 
 
 def test_a_measurement_that_fails_costs_itself_alone(suite_of, tmp_path):
@@ -286,8 +315,9 @@ def test_the_suite_measures_every_section_and_says_what_it_left_out(suite_of, ca
     sections = content["sections"]
     assert content["finished"] and list(sections) == ["ceiling", "steps", "seeds", "train", "energy"]
     assert all(own["seconds"] > 0 and "failed" not in own for own in sections.values())
-    assert set(sections["ceiling"]["products"]) == {"float32", "tf32", "bfloat16"}
-    assert all(own["per_second"] > 0 for own in sections["ceiling"]["products"].values())
+    products = sections["ceiling"]["products"]
+    assert set(products) == {"float32", "tf32", "bfloat16"} and products["float32"]["per_second"] > 0
+    assert all("needs an accelerator" in products[name]["skipped"] for name in ("tf32", "bfloat16"))
     assert all(own["per_second"] > 0 for own in sections["ceiling"]["bandwidth"].values())
 
     cells = {(own["net"], own["rule"]): own for own in sections["steps"]["cells"]}
@@ -376,11 +406,15 @@ def test_bad_input_of_the_suite_is_one_line(suite_of, capsys, tmp_path):
     assert suite_of.main(["--smoke", "--no-torch", "--output", "/proc/none/out.json"]) == 2
     err = capsys.readouterr().err
     assert err.startswith("error: ") and err.count("\n") == 1 and "writable" in err
-    assert there.read_text() == "{}"
+    for precision in ("tf32", "bfloat16"):
+        assert suite_of.main(["--smoke", "--precision", precision, "--output", str(tmp_path / "new.json")]) == 2
+        err = capsys.readouterr().err
+        assert err.startswith("error: ") and err.count("\n") == 1 and "needs an accelerator" in err
+    assert there.read_text() == "{}" and not (tmp_path / "new.json").exists()
 
 
 @pytest.mark.device
 @pytest.mark.skipif(jax.default_backend() == "cpu", reason="needs an accelerator; here is a CPU alone")
 def test_a_gpu_multiplies_in_the_precision_that_was_asked_for(suite_of):
-    found = {name: suite_of.computed_as(suite_of.inexactness(name, 2048)) for name in suite_of.PRECISIONS}
+    found = {name: suite_of.computed_as(suite_of.inexactness(name, 2048)) for name in DOT}
     assert found == {"float32": "float32", "tf32": "tf32", "bfloat16": "bfloat16"}
