@@ -4,20 +4,22 @@ Nothing here needs more than JAX, Flax, optax and NumPy (PyTorch where it is ask
 machines that have no tyro.
 """
 
+import argparse
+import contextlib
 import functools
 import importlib
 import itertools
 import time
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Generator
+from typing import Any, NoReturn
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
 
-from fwdonly import Batch, cost, ff, nets
-from fwdonly.base import LearningRule
+from fwdonly import RULES, Batch, cost, ff, nets
+from fwdonly.base import LearningRule, Net
 
 CLASSES, LEARNING_RATE = 10, 1e-3
 NETS = {
@@ -61,6 +63,16 @@ def transformation(rule: str, optimizer: str) -> optax.GradientTransformation:
         return ff.reference(500, 60)
     tx = {"sgd": optax.sgd, "adam": optax.adam}[optimizer](LEARNING_RATE)
     return ff.separate(tx, tx, tx) if rule == "ff" else tx
+
+
+def built(rule: str, net: Net, optimizer: str) -> LearningRule:
+    """The rule on a network, as a comparison needs it."""
+    options: dict[str, Any] = {}
+    if rule == "foton":  # orthonormal from the start, without biases
+        net = tuple(block.clone(kernel_init=nets.orthogonal, bias="none") for block in net)
+    if rule == "ff" and any(isinstance(block, nets.Conv) for block in net):  # peer normalisation takes no max pooling
+        options["peer"] = 0.0
+    return RULES[rule].rule(net, transformation(rule, optimizer), num_classes=CLASSES, **options)
 
 
 def jax_steps(rule: LearningRule, shape: tuple[int, ...], batch: int, count: int) -> Callable[[], None]:
@@ -241,6 +253,37 @@ def torch_ff(widths: tuple[int, ...], optimizer: str) -> Callable[[Any, Any], No
             opt.step()
 
     return step
+
+
+class Budget:
+    """The seconds of a section, and whether one more piece fits: as long as the slowest one so far, at least."""
+
+    def __init__(self, seconds: float, now: Callable[[], float] = time.monotonic) -> None:
+        self.seconds, self.now, self.slowest = seconds, now, 0.0
+        self.end = now() + seconds
+
+    def left(self) -> float:
+        return self.end - self.now()
+
+    def lacks(self, needed: float = 0.0) -> str | None:
+        """Why a piece does not fit, if it does not."""
+        needed, left = max(needed, self.slowest), max(self.left(), 0.0)
+        if left > needed:
+            return None
+        return f"no time: {left:.0f} of the section's {self.seconds:.0f} s were left, and it may take {needed:.0f} s"
+
+    @contextlib.contextmanager
+    def piece(self) -> Generator[None]:
+        began = self.now()
+        yield
+        self.slowest = max(self.slowest, self.now() - began)
+
+
+class Parser(argparse.ArgumentParser):
+    """Says what is wrong in one line."""
+
+    def error(self, message: str) -> NoReturn:
+        self.exit(2, f"error: {message}; see --help\n")
 
 
 def torch_module() -> Any:

@@ -18,16 +18,27 @@ import subprocess
 import sys
 import time
 import warnings
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple, NoReturn, cast
+from typing import Any, NamedTuple, cast
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from _shared import CLASSES, Swept, jax_steps, take_turns, torch_module, torch_steps, transformation
+from _shared import (
+    CLASSES,
+    Budget,
+    Parser,
+    Swept,
+    built,
+    jax_steps,
+    take_turns,
+    torch_module,
+    torch_steps,
+    transformation,
+)
 
-from fwdonly import RULES, Plan, UsageError, cost, data, nets, report, results, sweep
+from fwdonly import Plan, UsageError, cost, data, nets, report, results, sweep
 from fwdonly._programs import DOT, Precision, check_precision
 from fwdonly.base import Batch, LearningRule, Net
 from fwdonly.energy import Meter
@@ -95,13 +106,7 @@ def architecture(name: str) -> tuple[tuple[int, ...], Net]:
 
 def build(rule: str, name: str, optimizer: str) -> LearningRule:
     """The rule on its network."""
-    _, net = architecture(name)
-    options: JSON = {}
-    if rule == "foton":  # orthonormal from the start, without biases
-        net = tuple(block.clone(kernel_init=nets.orthogonal, bias="none") for block in net)
-    if rule == "ff" and name.startswith("cnn-"):  # peer normalisation takes no maximum pooling
-        options["peer"] = 0.0
-    return RULES[rule].rule(net, transformation(rule, optimizer), num_classes=CLASSES, **options)
+    return built(rule, architecture(name)[1], optimizer)
 
 
 def optimizer_bytes(rule: str, name: str, optimizer: str) -> int:
@@ -137,30 +142,6 @@ class Roofline(NamedTuple):
 def roofline(macs: float, moved: float, ceiling: Ceiling) -> Roofline:
     """Of ``macs`` multiply-accumulates, two operations each, and ``moved`` bytes."""
     return Roofline(2 * macs / ceiling.flops, moved / ceiling.bandwidth)
-
-
-class Budget:
-    """The seconds of a section, and whether one more piece fits: as long as the slowest one so far, at least."""
-
-    def __init__(self, seconds: float, now: Callable[[], float] = time.monotonic) -> None:
-        self.seconds, self.now, self.slowest = seconds, now, 0.0
-        self.end = now() + seconds
-
-    def left(self) -> float:
-        return self.end - self.now()
-
-    def lacks(self, needed: float = 0.0) -> str | None:
-        """Why a piece does not fit, if it does not."""
-        needed, left = max(needed, self.slowest), max(self.left(), 0.0)
-        if left > needed:
-            return None
-        return f"no time: {left:.0f} of the section's {self.seconds:.0f} s were left, and it may take {needed:.0f} s"
-
-    @contextlib.contextmanager
-    def piece(self) -> Generator[None]:
-        began = self.now()
-        yield
-        self.slowest = max(self.slowest, self.now() - began)
 
 
 class Suite:
@@ -843,13 +824,6 @@ def figure(path: Path, content: JSON) -> str | None:
 # The command
 
 SECTIONS = {"ceiling": ceiling, "steps": steps, "seeds": seeds, "train": train, "energy": energy}
-
-
-class Parser(argparse.ArgumentParser):
-    """Says what is wrong in one line."""
-
-    def error(self, message: str) -> NoReturn:
-        self.exit(2, f"error: {message}; see --help\n")
 
 
 def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
