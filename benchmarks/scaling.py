@@ -31,7 +31,7 @@ from _shared import CLASSES, Budget, Contenders, Parser, built, take_turns, time
 
 from fwdonly import Batch, UsageError, cost, nets, report, results
 from fwdonly import _programs as programs
-from fwdonly._programs import DOT, Programs, Setup, check_precision, free_bytes, lift, mesh_of, tree_bytes
+from fwdonly._programs import DOT, Programs, Setup, check_precision, free_bytes, mesh_of, tree_bytes
 from fwdonly.base import LearningRule, Net
 from fwdonly.foton import ExpansionWarning
 
@@ -86,7 +86,7 @@ GRID = Grid(
     },
 )
 SMOKE = Grid(
-    Cell(batch=4, width=16),
+    Cell(batch=4, width=16, depth=1),
     {"seeds": (1, 2), "devices": (1, 2), "batch": (4, 8), "width": (16, 32), "depth": (1, 2)},
 )
 
@@ -108,18 +108,18 @@ class Settings(NamedTuple):
 class Pace:
     """What was seen so far, from which follows how long a cell may take."""
 
-    def __init__(self, flops: float, per_mac: dict[str, float], compiling: dict[str, float]) -> None:
-        self.flops, self.per_mac, self.compiling = flops, per_mac, compiling
+    def __init__(self, flops: float, per_mac: dict[str, float], preparing: dict[str, float]) -> None:
+        self.flops, self.per_mac, self.preparing = flops, per_mac, preparing
 
     def step(self, rule: str, cell: Cell) -> float:
         """Seconds of a step of all runs: as the rule's last cell, or at half the ceiling."""
         return cell.macs(rule) * self.per_mac.get(rule, 4 / self.flops)
 
     def seconds(self, rule: str, cell: Cell, settings: Settings) -> float:
-        """Of compiling, warming up and all rounds."""
+        """Of compiling, allocating, warming up and all rounds."""
         step = self.step(rule, cell)
         call = step * steps_per_call(step, settings)
-        return self.compiling.get(rule, 0.0) + call + settings.rounds * (call + max(call, settings.window))
+        return self.preparing.get(rule, 0.0) + 2 * call + settings.rounds * (call + max(call, settings.window))
 
 
 def steps_per_call(step: float, settings: Settings) -> int:
@@ -138,8 +138,13 @@ class Job(NamedTuple):
     setup: Setup
 
 
-def _start(job: Job, seed: Any, shared: Batch) -> Any:
-    return job.rule.init(jax.random.key(seed), shared.x[0])
+@functools.lru_cache(maxsize=len(RULES))
+def begin(name: str, width: int, depth: int) -> tuple[LearningRule, Any]:
+    """A rule on a network and the state in which every run begins; weights do not depend on the batch."""
+    rule = built(name, Cell(width=width, depth=depth).net, "adam")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ExpansionWarning)  # no orthonormal networks, but their steps take as long
+        return rule, jax.jit(rule.init)(jax.random.key(0), jax.random.uniform(jax.random.key(1), (2, *SHAPE)))
 
 
 def _steps(job: Job, count: int, state: Any, seed: Any, shared: Batch) -> tuple[Any, Any]:
@@ -167,32 +172,32 @@ class Prepared(NamedTuple):
 
 
 def prepare(rule: str, cell: Cell, settings: Settings, count: int) -> Prepared:
-    """The program of a cell, for shapes alone: nothing is allocated.
+    """The program of a cell, for shapes alone: besides one run's state nothing is allocated.
 
     Raises:
         UsageError: fewer devices than asked for, or what the rule refuses.
     """
     mesh = mesh_of(cell.seeds, cell.devices)
     setup: Any = Setup(settings.how, mesh, settings.precision)  # ty: ignore[invalid-argument-type]
-    job = Job(built(rule, cell.net, "adam"), setup)
+    made, state = begin(rule, cell.width, cell.depth)
+    job = Job(made, setup)
     x: Any = jax.ShapeDtypeStruct((BATCHES, cell.batch, *SHAPE), jnp.float32)
     y: Any = jax.ShapeDtypeStruct((BATCHES, cell.batch), jnp.int32)
     seeds = jax.ShapeDtypeStruct((cell.seeds,), jnp.uint32)
-    whole = job._replace(setup=setup._replace(mesh=None))
-    states = jax.eval_shape(lift(functools.partial(_start, whole), whole.setup), seeds, Batch(x, y))
+    states: Any = jax.tree.map(lambda a: jax.ShapeDtypeStruct((cell.seeds, *a.shape), a.dtype), state)
     compiled = Programs()
     program = compiled.prepare(_steps, job, states, seeds, Batch(x, y), static=(count,), donate=(0,))
     needs = tree_bytes(states) // setup.devices + tree_bytes((x, y)) + (compiled.working_bytes() or 0)
 
     def start() -> Callable[[], None]:
-        drawn = jax.random.uniform(jax.random.key(1), x.shape), jax.random.randint(jax.random.key(2), y.shape, 0, 10)
-        shared, own = setup.share(Batch(*drawn)), setup.place(jnp.arange(cell.seeds, dtype=jnp.uint32))
-        state = Programs()(_start, job, own, shared)
+        images, labels = jax.random.uniform(jax.random.key(1), x.shape), jnp.arange(y.size).reshape(y.shape) % CLASSES
+        shared, own = setup.share(Batch(images, labels)), setup.place(jnp.arange(cell.seeds, dtype=jnp.uint32))
+        states = setup.place(jax.tree.map(lambda a: jnp.broadcast_to(a, (cell.seeds, *a.shape)), state))
 
         def call() -> None:
-            nonlocal state
-            state, losses = program(state, own, shared)
-            jax.block_until_ready((state, losses))
+            nonlocal states
+            states, losses = program(states, own, shared)
+            jax.block_until_ready((states, losses))
 
         return call
 
@@ -229,6 +234,7 @@ def measure(cell: Cell, rules: Sequence[str], settings: Settings, budget: Budget
             if reason := _lacks(budget, reserved, needed):
                 row["skipped"] = reason
                 continue
+            began = time.perf_counter()
             try:
                 if rule not in made:
                     made[rule] = prepare(rule, cell, settings, steps_per_call(pace.step(rule, cell), settings))
@@ -243,14 +249,14 @@ def measure(cell: Cell, rules: Sequence[str], settings: Settings, budget: Budget
                     continue
                 call = own.start()
                 call()
-                began = time.perf_counter()
+                ready = time.perf_counter()
                 call()
-                took = time.perf_counter() - began
+                took = time.perf_counter() - ready
             except Exception as error:
                 row |= failed(error)
                 continue
             pace.per_mac[rule] = took / own.count / row["macs_per_step"]
-            pace.compiling[rule] = max(pace.compiling.get(rule, 0.0), own.compile_seconds)
+            pace.preparing[rule] = max(pace.preparing.get(rule, 0.0), ready - began)
             needed = settings.rounds * (took + max(took, settings.window))
             if reason := _lacks(budget, reserved, needed):
                 row["skipped"] = reason
@@ -313,7 +319,7 @@ def on_devices(cell: Cell, rules: Sequence[str], settings: Settings, budget: Bud
     if reason := budget.lacks(START if budget.slowest == 0 else 0.0):
         return nothing("skipped", reason)
     given: JSON = {"cell": cell, "rules": list(rules), "settings": settings, "seconds": max(budget.left() - START, 0.0)}
-    given |= {"flops": pace.flops, "per_mac": pace.per_mac, "compiling": pace.compiling}
+    given |= {"flops": pace.flops, "per_mac": pace.per_mac, "preparing": pace.preparing}
     flags = f"{os.environ.get('XLA_FLAGS', '')} --xla_force_host_platform_device_count={cell.devices}".strip()
     command = [sys.executable, __file__, "--in-a-process", json.dumps(given)]
     pipes: JSON = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
@@ -330,7 +336,7 @@ def on_devices(cell: Cell, rules: Sequence[str], settings: Settings, budget: Bud
 
 def in_a_process(given: JSON) -> list[JSON]:
     """The other side of `on_devices`."""
-    pace = Pace(given["flops"], given["per_mac"], given["compiling"])
+    pace = Pace(given["flops"], given["per_mac"], given["preparing"])
     settings, cell = Settings(*given["settings"]), Cell(*given["cell"])
     jax.config.update("jax_disable_most_optimizations", settings.quick)
     return measure(cell, given["rules"], settings, Budget(given["seconds"]), pace)
@@ -556,7 +562,6 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Measure, write and print; 3 if something failed."""
     options = parse(arguments)
-    warnings.simplefilter("ignore", ExpansionWarning)  # no orthonormal networks, but their steps take as long
     if options.in_a_process:
         print(json.dumps(in_a_process(json.loads(options.in_a_process)), allow_nan=False))
         return 0

@@ -418,3 +418,174 @@ def test_bad_input_of_the_suite_is_one_line(suite_of, capsys, tmp_path):
 def test_a_gpu_multiplies_in_the_precision_that_was_asked_for(suite_of):
     found = {name: suite_of.computed_as(suite_of.inexactness(name, 2048)) for name in DOT}
     assert found == {"float32": "float32", "tf32": "tf32", "bfloat16": "bfloat16"}
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# scaling.py
+
+
+@pytest.fixture(scope="module")
+def scaling():
+    folder = SOURCE.parent
+    sys.path.insert(0, str(folder))
+    import scaling
+
+    yield scaling
+    sys.path.remove(str(folder))
+
+
+TINY = {"how": "map", "precision": "float32", "rounds": 1, "window": 0.001, "product": 8}
+
+
+def measured(scaling, cell, rules=("mf", "bp"), left=1e3, **settings):
+    budget = scaling.Budget(left, lambda: 0.0)
+    return scaling.measure(cell, rules, scaling.Settings(**TINY | settings), budget, scaling.Pace(1e9, {}, {}))
+
+
+def test_one_axis_is_varied_at_a_time(scaling):
+    base = scaling.Cell(seeds=1, devices=1, batch=128, width=1000, depth=2)
+    assert scaling.GRID.base == base and set(scaling.GRID.axes) == set(base._fields)
+    for axis, values in scaling.GRID.axes.items():
+        cells = scaling.GRID.cells(axis)
+        same = base._replace(seeds=8) if axis == "devices" else base  # the same eight seeds on every number of them
+        assert [getattr(cell, axis) for cell in cells] == list(values) == sorted(values)
+        assert all(cell._replace(**{axis: getattr(same, axis)}) == same for cell in cells)
+    spans = {"seeds": (1, 256), "devices": (1, 8), "batch": (32, 4096), "width": (128, 4096), "depth": (1, 20)}
+    assert {axis: (values[0], values[-1]) for axis, values in scaling.GRID.axes.items()} == spans
+    assert base._replace(seeds=4).macs("mf") == 4 * 128 * 3_628_000
+
+
+def test_rates_follow_from_the_seconds_of_a_call(scaling, monkeypatch):
+    """Three seeds, batch 4: 10 steps take 20 ms; a product of 100 rows takes 1 ms, 2e9 operations a second."""
+    cell, settings = scaling.Cell(seeds=3, batch=4), scaling.Settings(**TINY | {"product": 100})
+    times = {("product", ""): [1e-3, 9.0, 1e-4], ("mf", "fwdonly"): [0.02, 0.05, 0.01]}
+    monkeypatch.setattr(scaling, "take_turns", lambda contenders, rounds, seconds: dict(times))
+
+    def holds():
+        rows = {"mf": {"macs_per_step": cell.macs("mf")}}
+        made, pace = {"mf": scaling.Prepared(lambda: lambda: None, 10, 0.0, 0)}, scaling.Pace(1.0, {}, {})
+        scaling.take_their_turns(cell, {"mf": lambda: None}, rows, made, settings, pace)
+        row = rows["mf"]
+        found = [row[f"seconds_{name}"] for name in ("per_step", "min", "max")]
+        found += [row["steps_per_second"], row["samples_per_second"], row["ceiling_flops"], row["over_ideal"]]
+        macs = 3 * 4 * (2 * (784 * 1000 + 1000 * 1000) + 3 * 10 * 2000)
+        return np.allclose(found, [2e-3, 1e-3, 5e-3, 1500, 6000, 2e9, 2e-3 / (2 * macs / 2e9)])
+
+    assert holds()
+    right = scaling.Cell.macs
+    monkeypatch.setattr(scaling.Cell, "macs", lambda self, rule: right(self, rule) / self.seeds)  # of one run
+    assert not holds()
+
+
+@pytest.mark.usefixtures("quick_compilation")
+def test_the_steps_that_are_timed_are_those_of_the_rule(scaling):
+    """Three steps of two runs against `update` by hand, each run with batches of its own."""
+    rule, start = scaling.begin("mf", 5, 1)
+    rng = np.random.default_rng(0)
+    x = jnp.asarray(rng.random((scaling.BATCHES, 4, *scaling.SHAPE)), jnp.float32)
+    shared = Batch(x, jnp.asarray(rng.integers(0, 10, (scaling.BATCHES, 4)), jnp.int32))
+    job = scaling.Job(rule, scaling.Setup("map", None, "float32"))
+    seeds = jnp.arange(2, dtype=jnp.uint32)
+    both = jax.tree.map(lambda a: jnp.stack([a, a]), start)
+    states, _ = scaling.Programs()(scaling._steps, job, both, seeds, shared, static=(3,))
+    update = jax.jit(rule.update)
+
+    def by_hand(first):
+        state = start
+        for number in range(3):
+            at = (first + number) % scaling.BATCHES
+            state, _ = update(state, Batch(shared.x[at], shared.y[at]), jax.random.key(0))  # MF draws nothing
+        return jax.tree.leaves(state.params)
+
+    def same(run, first):
+        pairs = zip(jax.tree.leaves(states.params), by_hand(first), strict=True)
+        return all(np.allclose(own[run], hand, atol=1e-6) for own, hand in pairs)
+
+    assert same(0, 0) and same(1, 1) and not same(1, 0)  # the control: the batches of the other run
+
+
+@pytest.mark.usefixtures("quick_compilation")
+def test_cells_that_do_not_fit_say_why(scaling, monkeypatch):
+    cell = scaling.Cell(batch=4, width=8, depth=1)
+    assert all("no time: it may take" in row["skipped"] for row in measured(scaling, cell, left=0.0))
+    row = measured(scaling, cell._replace(seeds=99, devices=99), ["mf"])[0]
+    assert "refused: devices must be 1 to" in row["skipped"]
+    monkeypatch.setattr(scaling, "free_bytes", lambda: 1000)
+    rows = measured(scaling, cell)
+    assert all("no memory: it needs" in row["skipped"] and row["needs_bytes"] > 1000 for row in rows)
+
+    free, groups, turns = iter([10**9, 1000, 10**9]), [], scaling.take_turns  # BP does not fit beside MF, but alone
+
+    def noted(contenders, *rest):
+        groups.append([name for name, _ in contenders])
+        return turns(contenders, *rest)
+
+    monkeypatch.setattr(scaling, "free_bytes", lambda: next(free))
+    monkeypatch.setattr(scaling, "take_turns", noted)
+    rows = measured(scaling, cell)
+    assert groups == [["product", "mf"], ["product", "bp"]] and all(row["seconds_per_step"] > 0 for row in rows)
+
+
+def test_a_process_that_fails_or_takes_too_long_costs_its_cell_alone(scaling, monkeypatch):
+    cell, settings = scaling.Cell(seeds=2, devices=2), scaling.Settings(**TINY)
+
+    def found(run, left=60.0):
+        monkeypatch.setattr(subprocess, "run", run)
+        budget = scaling.Budget(left, lambda: 0.0)
+        return scaling.on_devices(cell, ["mf", "bp"], settings, budget, scaling.Pace(1e9, {}, {}))
+
+    def late(command, timeout, **_):
+        raise subprocess.TimeoutExpired(command, timeout)
+
+    broken = lambda *_, **__: subprocess.CompletedProcess([], 1, "", "Traceback\nMemoryError: none")
+    assert [row["failed"] for row in found(broken)] == ["MemoryError: none"] * 2
+    assert all("took longer" in row["skipped"] for row in found(late))
+    assert all("no time" in row["skipped"] for row in found(late, left=1.0))
+
+
+@pytest.mark.usefixtures("quick_compilation")
+def test_scaling_writes_what_it_measured_and_what_it_left_out(scaling, capsys, tmp_path):
+    output = tmp_path / "out.json"
+    words = ["--smoke", "--rules", "mf", "--axes", "devices", "seeds", "--output", str(output)]
+    assert scaling.main(words) == 0
+    out, content = capsys.readouterr().out, json.loads(output.read_text())
+    assert content["finished"] and list(content["axes"]) == ["seeds", "devices", "batch", "width", "depth"]
+    assert all("not asked for" in content["axes"][name]["skipped"] for name in ("batch", "width", "depth"))
+    assert content["axes"]["devices"]["simulated"] and "simulated" not in content["axes"]["seeds"]
+    cells = {name: content["axes"][name]["cells"] for name in ("seeds", "devices")}
+    assert [(row["seeds"], row["devices"]) for row in cells["seeds"]] == [(1, 1), (2, 1)]
+    assert [(row["seeds"], row["devices"]) for row in cells["devices"]] == [(2, 1), (2, 2)]
+    for row in [*cells["seeds"], *cells["devices"]]:
+        assert row["rule"] == "mf" and (row["batch"], row["width"], row["depth"]) == (4, 16, 1)
+        assert row["macs_per_step"] == row["seeds"] * 4 * (2 * 784 * 16 + 3 * 10 * 16)
+        assert 0 < row["seconds_min"] <= row["seconds_per_step"] <= row["seconds_max"] and row["compile_seconds"] > 0
+        assert row["needs_bytes"] > 0 and row["over_ideal"] > 0 and len(row["rounds"]) == 1
+    assert content["ceiling"]["flops"] > 0 and content["environment"]["packages"]["jax"]
+    assert "| devices (simulated) |" in out and "batch: not asked for" in out and "left] devices 2 (simulated)" in out
+    assert output.with_suffix(".png").stat().st_size > 3000
+    assert str(tmp_path) not in output.read_text()
+
+
+def test_bad_input_of_scaling_is_one_line(scaling, capsys, tmp_path):
+    there = tmp_path / "there.json"
+    there.write_text("{}")
+    cases = {
+        "--minutes": ["--minutes", "0"],
+        "--seconds": ["--seconds", "nan"],
+        "--rounds": ["--rounds", "-1"],
+        "invalid choice": ["--rules", "cwc"],
+        "invalid choice: 'time'": ["--axes", "time"],
+        "twice": ["--rules", "mf", "mf"],
+        "exists": ["--output", str(there)],
+    }
+    for word, arguments in cases.items():
+        with pytest.raises(SystemExit) as stopped:
+            scaling.main(["--smoke", *arguments])
+        err = capsys.readouterr().err
+        assert stopped.value.code == 2 and err.startswith("error: ") and err.count("\n") == 1 and word in err, err
+    unwritable = {"writable": ["--output", "/proc/none/out.json"], "needs an accelerator": ["--precision", "tf32"]}
+    for word, arguments in unwritable.items():
+        assert scaling.main(["--smoke", "--output", str(tmp_path / "new.json"), *arguments]) == 2
+        err = capsys.readouterr().err
+        assert err.startswith("error: ") and err.count("\n") == 1 and word in err
+    assert there.read_text() == "{}" and not (tmp_path / "new.json").exists()
