@@ -501,6 +501,8 @@ def footnotes(summaries: Sequence[Summary]) -> list[str]:
     own_clock = [alone(summary) for summary in summaries if summary["runs"]]
     lines = [ALONE] if any(own_clock) else []
     lines += [] if all(own_clock) else [FOOTNOTE]
+    rounded = {label(s): s["precision"] for s in summaries if s.get("precision", "float32") != "float32"}
+    lines += [f"{name}: matrix products and convolutions of {word} factors." for name, word in rounded.items()]
     where = machines(summaries)
     lines += [f"Seconds and energies are of different machines ({'; '.join(where)})."] if len(where) > 1 else []
     metered = [summary for summary in summaries if _readings(summary)]

@@ -79,6 +79,9 @@ def summarise(rule: str, seeds: Sequence[int], result: Result, intensity: Intens
         "compile_seconds": result.compile_seconds,
         "train_seconds": result.train_seconds,
         "energy": energy,
+        "precision": result.precision,
+        "run_bytes": result.run_bytes,
+        "streamed": result.streamed,
         "runs": runs,
     }
 

@@ -213,6 +213,7 @@ def _joined(groups: list[Result], runs: int) -> Result:
         energy=energy,
         run_bytes=groups[-1].run_bytes,
         streamed=groups[0].streamed,
+        precision=groups[0].precision,
         **joined,
     )
 

@@ -167,6 +167,7 @@ class Result:
         run_bytes: device memory that a run takes, of the largest program of the training, by the compiler's account;
             None where it gives none.
         streamed: the training images stayed in host memory (see `Plan.stream`).
+        precision: of the factors in matrix products and convolutions (see `Plan.precision`).
     """
 
     state: State
@@ -187,6 +188,7 @@ class Result:
     energy: Reading | None = None
     run_bytes: int | None = None
     streamed: bool = False
+    precision: Precision = "float32"
 
 
 def fit(
@@ -673,6 +675,7 @@ def train(
         energy=energy,
         run_bytes=host.run_bytes,
         streamed=streamed,
+        precision=plans[0].precision,
         readouts=jax.tree.map(unless_diverged, readouts),
         **{name: unless_diverged(value) for name, value in measured.items()},
     )
