@@ -403,6 +403,9 @@ def run(
             if result.finished or not options.alone:
                 summary = results.summarise(arm.name, own, result, intensity)
                 summary |= {**arm.about, "network": arm.network}
+                if processes > 1:  # which may have shared a machine
+                    for record in summary["runs"]:
+                        record["machine"] += f"{report.SIDE_BY_SIDE} of {processes} processes"
                 summary["compile_seconds"] += compile_seconds
                 if options.alone:
                     images = steps_per_epoch(plans[at], split[0].shape[-1])

@@ -27,6 +27,9 @@ FOOTNOTE = (
     "compile s of a rule are its measured totals."
 )
 
+SIDE_BY_SIDE = ", one"
+"""What the machine of a run is called in addition where processes shared the seeds, as in ", one of 2 processes"."""
+
 ALONE = (
     "Every seed was trained by itself: train s of a seed is its own wall clock, without compilation; of a rule, "
     "train s is the mean, and compile s the total of all seeds."
@@ -504,6 +507,8 @@ def footnotes(summaries: Sequence[Summary]) -> list[str]:
     rounded = {label(s): s["precision"] for s in summaries if s.get("precision", "float32") != "float32"}
     lines += [f"{name}: matrix products and convolutions of {word} factors." for name, word in rounded.items()]
     where = machines(summaries)
+    if any(SIDE_BY_SIDE in name for name in where):
+        lines += ["Seconds are of processes side by side: where they shared a machine, no difference may be claimed."]
     lines += [f"Seconds and energies are of different machines ({'; '.join(where)})."] if len(where) > 1 else []
     metered = [summary for summary in summaries if _readings(summary)]
     lines += [METERED] if any(summary.get("energy") for summary in metered) else []

@@ -90,6 +90,16 @@ def test_runs_trained_alone_have_their_own_seconds_and_energy_in_the_table(resul
     assert "energy of 1 runs estimated (nvml_counter) and of 2 runs measured" in report.footnotes([summary])[-1]
 
 
+def test_precision_and_processes_side_by_side_are_said(result):
+    plain = results.summarise("mf", [4, 5, 6], result)
+    assert not any("factors" in note or "side by side" in note for note in report.footnotes([plain]))
+    rounded = results.summarise("mf", [4, 5, 6], dataclasses.replace(result, precision="tf32"))
+    rounded["runs"][1]["machine"] += f"{report.SIDE_BY_SIDE} of 2 processes"
+    notes = report.footnotes([rounded])
+    assert "MF: matrix products and convolutions of tf32 factors." in notes
+    assert any(note.startswith("Seconds are of processes side by side") for note in notes)
+
+
 def test_rules_of_which_the_same_is_said_share_a_footnote(result):
     first, second = (results.summarise(rule, [4, 5, 6], result) for rule in ("mf", "bp"))
     for run in (*first["runs"], *second["runs"]):
