@@ -40,6 +40,9 @@ SHAPE, BATCHES = (28, 28, 1), 4
 RULES = ("mf", "bp", "ff", "pepita", "foton", "cafo", "feedback")
 SHARE = 0.8
 """Of the free memory that a cell may need."""
+CHUNK = 32
+"""Steps in a call of several mapped runs, at least: each call copies every run's state in and out, as a sweep's does
+after 128 steps; with one step of 784-1000-1000 in a call that more than doubles its time."""
 START = 10.0
 """Seconds that a process takes to start, at first sight."""
 
@@ -115,16 +118,16 @@ class Pace:
         """Seconds of a step of all runs: as the rule's last cell, or at half the ceiling."""
         return cell.macs(rule) * self.per_mac.get(rule, 4 / self.flops)
 
+    def count(self, rule: str, cell: Cell, settings: Settings) -> int:
+        """Steps in one call: so many that it takes some half of a window, and the host's part does not count."""
+        low = 1 if settings.quick or settings.how == "vmap" or cell.seeds == 1 else CHUNK
+        return int(min(256, max(low, settings.window / 2 / self.step(rule, cell))))
+
     def seconds(self, rule: str, cell: Cell, settings: Settings) -> float:
         """Of compiling, allocating, warming up and all rounds."""
         step = self.step(rule, cell)
-        call = step * steps_per_call(step, settings)
+        call = step * self.count(rule, cell, settings)
         return self.preparing.get(rule, 0.0) + 2 * call + settings.rounds * (call + max(call, settings.window))
-
-
-def steps_per_call(step: float, settings: Settings) -> int:
-    """So many that a call takes some half of a window, and the host's part does not count."""
-    return int(min(256, max(1, settings.window / 2 / step)))
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -237,7 +240,7 @@ def measure(cell: Cell, rules: Sequence[str], settings: Settings, budget: Budget
             began = time.perf_counter()
             try:
                 if rule not in made:
-                    made[rule] = prepare(rule, cell, settings, steps_per_call(pace.step(rule, cell), settings))
+                    made[rule] = prepare(rule, cell, settings, pace.count(rule, cell, settings))
                 own = made[rule]
                 row |= {"needs_bytes": own.needs, "compile_seconds": own.compile_seconds}
                 free = free_bytes()
@@ -479,6 +482,8 @@ def figure(path: Path, content: JSON) -> str | None:
 
 def _lines(panel: Any, own: list[JSON], x: str) -> None:
     """A line per rule with the spread of its rounds."""
+    from matplotlib import ticker
+
     for number, rule in enumerate(RULES):
         rows = [row for row in own if row["rule"] == rule]
         if rows:
@@ -488,6 +493,10 @@ def _lines(panel: Any, own: list[JSON], x: str) -> None:
             style: JSON = {"color": f"C{number}", "label": rule, "markersize": 4, "linewidth": 1.3, "capsize": 2}
             panel.errorbar([row[x] for row in rows], y, yerr=(low, high), fmt="o-", **style)
     panel.set(xscale="log", yscale="log")
+    for side in (panel.xaxis, panel.yaxis):
+        side.set_major_locator(ticker.LogLocator(subs=(1.0, 3.0)))
+        side.set_major_formatter(ticker.LogFormatterSciNotation(minor_thresholds=(math.inf, math.inf)))
+        side.set_minor_formatter(ticker.NullFormatter())
 
 
 def work_panel(panel: Any, axis: str, own: list[JSON], content: JSON) -> str:
@@ -507,7 +516,7 @@ def work_panel(panel: Any, axis: str, own: list[JSON], content: JSON) -> str:
 
 def devices_panel(panel: Any, axis: str, own: list[JSON], content: JSON) -> str:
     """Seconds against devices, the work being the same, and the share of one device's; returns the title."""
-    import matplotlib.ticker
+    from matplotlib import ticker
 
     _lines(panel, own, axis)
     counts = sorted({row[axis] for row in own})
@@ -522,7 +531,7 @@ def devices_panel(panel: Any, axis: str, own: list[JSON], content: JSON) -> str:
                 label = "ideal here: no gain" if label else None
                 panel.plot(counts, [alone[rule]] * len(counts), ":", color=f"C{number}", linewidth=1, label=label)
     panel.set_xticks(counts, labels=list(map(str, counts)))
-    panel.xaxis.set_minor_locator(matplotlib.ticker.NullLocator())
+    panel.xaxis.set_minor_locator(ticker.NullLocator())
     panel.set(
         xlabel=f"devices, of {own[0]['seeds']} seeds" + (" (simulated: they share the cores)" if simulated else "")
     )

@@ -455,6 +455,18 @@ def test_one_axis_is_varied_at_a_time(scaling):
     assert base._replace(seeds=4).macs("mf") == 4 * 128 * 3_628_000
 
 
+def test_calls_are_long_enough_for_what_they_copy(scaling):
+    """A rule that takes 1 ns per multiply-accumulate: one step of the base point takes 0.464 s, of MF."""
+    pace, cell = scaling.Pace(1.0, {"mf": 1e-9}, {"mf": 5.0}), scaling.Cell()
+    settings = scaling.Settings(**TINY | {"window": 2.0, "rounds": 3})
+    step = 128e-9 * 3_628_000
+    assert pace.step("mf", cell) == pytest.approx(step) and pace.count("mf", cell, settings) == 2
+    assert pace.seconds("mf", cell, settings) == pytest.approx(5 + 2 * 2 * step + 3 * (2 * step + 2.0))
+    several = cell._replace(seeds=2)
+    assert pace.count("mf", several, settings) == 32 and pace.count("mf", several, settings._replace(how="vmap")) == 1
+    assert pace.seconds("mf", several, settings) == pytest.approx(5 + (2 + 3 * 2) * 32 * 2 * step)
+
+
 def test_rates_follow_from_the_seconds_of_a_call(scaling, monkeypatch):
     """Three seeds, batch 4: 10 steps take 20 ms; a product of 100 rows takes 1 ms, 2e9 operations a second."""
     cell, settings = scaling.Cell(seeds=3, batch=4), scaling.Settings(**TINY | {"product": 100})
