@@ -266,8 +266,12 @@ def measure(cell: Cell, rules: Sequence[str], settings: Settings, budget: Budget
                 continue
             reserved += needed
             calls[rule] = call
-        if calls:
-            take_their_turns(cell, calls, rows, made, settings, pace)
+        try:
+            if calls:
+                take_their_turns(cell, calls, rows, made, settings, pace)
+        except Exception as error:  # memory that was not there after all, say
+            for rule in calls:
+                rows[rule] |= failed(error)
         call = own = None  # none of this group may hold memory when the next one starts
         pending = later
     programs.program.cache_clear()

@@ -537,6 +537,13 @@ def test_cells_that_do_not_fit_say_why(scaling, monkeypatch):
     rows = measured(scaling, cell)
     assert groups == [["product", "mf"], ["product", "bp"]] and all(row["seconds_per_step"] > 0 for row in rows)
 
+    def full(*_):
+        raise RuntimeError("RESOURCE_EXHAUSTED: out of memory\nmore")
+
+    monkeypatch.setattr(scaling, "free_bytes", lambda: 0)  # nobody knows
+    monkeypatch.setattr(scaling, "take_turns", full)
+    assert measured(scaling, cell, ["mf"])[0]["skipped"] == "no memory: RESOURCE_EXHAUSTED: out of memory"
+
 
 def test_a_process_that_fails_or_takes_too_long_costs_its_cell_alone(scaling, monkeypatch):
     cell, settings = scaling.Cell(seeds=2, devices=2), scaling.Settings(**TINY)
