@@ -244,7 +244,7 @@ def measure(cell: Cell, rules: Sequence[str], settings: Settings, budget: Budget
                 own = made[rule]
                 row |= {"needs_bytes": own.needs, "compile_seconds": own.compile_seconds}
                 free = free_bytes()
-                if 0 < SHARE * free < own.needs:
+                if free is not None and SHARE * free < own.needs:
                     if calls:
                         later.append(rule)
                     else:

@@ -45,6 +45,7 @@ from fwdonly import (
     results,
     sweep,
 )
+from fwdonly._programs import DOT
 from fwdonly.base import first_difference, one_line
 from fwdonly.energy import Intensity, Meter
 from fwdonly.quantity import Quantity, total
@@ -114,7 +115,8 @@ class Shared:
     $JAX_COMPILATION_CACHE_DIR names another folder. Compile seconds are then those of fetching."""
     coordinator: str | None = None
     """HOST:PORT of process 0, where several processes share the seeds; the two options below, and the same
-    --output-dir, belong to it. Under SLURM (srun) and Open MPI none of the three is needed."""
+    --output-dir, belong to it. Started by srun, none of the three is needed. On a GPU machine give every process
+    GPUs of its own ($CUDA_VISIBLE_DEVICES)."""
     num_processes: int | None = None
     """Of this run, on all machines."""
     process_id: int | None = None
@@ -355,7 +357,7 @@ def run(
     process, processes = workers.join(options)  # after the folder was read, and before anything is written to it
     metering, intensity = meter(options)
     rules = [rule_maker(arm, arm_plan, dataset, split) for arm, arm_plan in zip(arms, plans, strict=True)]
-    make_folder(folder, config, dataset)
+    make_folder(folder, config if process == 0 else None, dataset)
     found = work.open(title(arms, dataset, rules), process, processes)
 
     def train(at: int, numbers: Sequence[int], **more: Any) -> Result:
@@ -373,8 +375,9 @@ def run(
         )
 
     missing = [[i for i, seed in enumerate(seeds) if not work.done(arm.name, seed)] for arm in arms]
-    todo = turns([own[process::processes] for own in missing], options.alone)
+    todo = turns([[i for i in own if i % processes == process] for own in missing], options.alone)
     ready: dict[int, StageCosts] = {}
+    stopped = False
     with interruptible() as interrupted:
         if metering is not None:
             metering.hurry = interrupted
@@ -405,7 +408,7 @@ def run(
                 summary |= {**arm.about, "network": arm.network}
                 if processes > 1:  # which may have shared a machine
                     for record in summary["runs"]:
-                        record["machine"] += f"{report.SIDE_BY_SIDE} of {processes} processes"
+                        record["processes"] = processes
                 summary["compile_seconds"] += compile_seconds
                 if options.alone:
                     images = steps_per_epoch(plans[at], split[0].shape[-1])
@@ -414,11 +417,11 @@ def run(
                 rows = results.metric_rows(arm.name, own, result)
                 found.add(summary, rows, results.power_rows(arm.name, own, result))
                 found.write()
-            if not result.finished:
+            if stopped := not result.finished:
                 break
             for path in folder.glob(f"{checkpoint.name.removesuffix('.npz')}*.npz"):  # of groups, too
                 path.unlink()
-    return work.end(found, finish)
+    return work.end(found, finish, stopped=stopped)
 
 
 def conclude(found: "Found", folder: Path, finish: Callable[[Path], None] | None, *, others: bool) -> int:
@@ -435,8 +438,8 @@ def conclude(found: "Found", folder: Path, finish: Callable[[Path], None] | None
             print(f"warning: the loss of {which} became NaN or infinite; {mend}", file=sys.stderr)
     if others:
         print(
-            "this process has ended; the last one to end writes the results of all. If one has died, continue with:\n"
-            f"  {resume_command(folder)}"
+            "this process is done; the last one to end writes the results of all. If all have ended and there are "
+            f"none, one has died; then go on, in any number of processes, with:\n  {resume_command(folder)}"
         )
         return 3 if diverged else 0
     if not found.finished:
@@ -470,7 +473,8 @@ def stage_costs(
     shape, batch = dataset.x_train.shape[1:], plan.batch_size or len(dataset.y_train)
     stages = (made,) if isinstance(made, LearningRule) else made
     for rule, kept in zip(stages, first.features_kept, strict=True):
-        step = cost.compile_step(rule, shape, batch, kept=kept)
+        with jax.default_matmul_precision(DOT[plan.precision]):
+            step = cost.compile_step(rule, shape, batch, kept=kept)
         memories.append(cost.memory(step.compiled))
         steps.append(cost.flops(step.compiled).times(1 / batch, "FLOP"))
         once = None
@@ -509,9 +513,11 @@ def turns(missing: Sequence[Sequence[int]], alone: bool) -> list[tuple[int, list
     A B, ..., so that no rule always comes first and a slow drift of the machine meets all alike."""
     if not alone:
         return [(arm, list(own)) for arm, own in enumerate(missing) if own]
-    units = [(arm, seed) for arm, own in enumerate(missing) for seed in own]
-    units.sort(key=lambda unit: (unit[1], unit[0] if unit[1] % 2 == 0 else -unit[0]))
-    return [(arm, [seed]) for arm, seed in units]
+    order = []
+    for turn, seed in enumerate(sorted({seed for own in missing for seed in own})):
+        arms = [arm for arm, own in enumerate(missing) if seed in own]
+        order += [(arm, [seed]) for arm in (arms if turn % 2 == 0 else reversed(arms))]
+    return order
 
 
 def keep_programs(options: Shared) -> None:
@@ -699,13 +705,13 @@ def look_into(script: str, options: Shared, dataset: data.Dataset, config: dict[
     return folder
 
 
-def make_folder(folder: Path, config: dict[str, Any], dataset: data.Dataset) -> None:
-    """Make the result folder and say in it what it is, if it does not yet."""
+def make_folder(folder: Path, config: dict[str, Any] | None, dataset: data.Dataset) -> None:
+    """Make the result folder and, where there is a ``config``, say in it what it is, if it does not yet."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise UsageError(f"cannot make the folder {folder}: {error.strerror}; give a writable --output-dir") from error
-    if not (folder / "config.json").exists():
+    if config is not None and not (folder / "config.json").exists():
         opened = {"configuration": config, "command": shlex.join([sys.executable, *sys.argv])}
         results.write_json(folder / "config.json", opened | {"data_source": dataset.source})
 
@@ -755,7 +761,10 @@ class Found:
         """Take in runs, in the place of unfinished ones of the same rule."""
         rule, new = summary["rule"], {run["seed"] for run in summary["runs"]}
         before = [s for s in self.summaries if s["rule"] == rule and s["finished"]]
+        if before and not summary["finished"]:
+            return  # what is begun does not undo what is done; its checkpoint has it
         before = [s | {"runs": [run for run in s["runs"] if run["seed"] not in new]} for s in before]
+        before = [s for s in before if s["runs"]]
         others = [s for s in self.summaries if s["rule"] != rule]
         self.summaries = sorted([*others, results.join([*before, summary])], key=lambda s: self.rules.index(s["rule"]))
         self.rows = [row for row in self.rows if row["rule"] != rule or row["seed"] not in new] + rows
@@ -799,9 +808,10 @@ class Work:
 
     def __init__(self, folder: Path, *about: Any) -> None:
         self.folder, self.about = folder, about
-        self.whole, self.parts = Found(folder, *about), self.read_parts()
-        if self.claim.exists():  # left by a process that died while it joined the parts
-            self.claim.rmdir()
+        self.whole = Found(folder, *about)
+        self.parts = self.read_parts()
+        with contextlib.suppress(FileNotFoundError):
+            self.claim.rmdir()  # left by a process that died while it joined the parts
 
     @property
     def claim(self) -> Path:
@@ -809,8 +819,8 @@ class Work:
         return self.folder / "joining"
 
     def read_parts(self) -> list["Found"]:
-        """What the folders of single processes hold."""
-        return [Found(part, *self.about) for part in sorted(self.folder.glob("part-*"))]
+        """What the folders of single processes hold, unless all of it has been joined."""
+        return [] if self.whole.finished else [Found(p, *self.about) for p in sorted(self.folder.glob("part-*"))]
 
     def done(self, rule: str, seed: int) -> bool:
         """Whether this run was finished when the folder was read."""
@@ -827,33 +837,47 @@ class Work:
         return own
 
     def checkpoint(self, rule: str, seeds: Sequence[int]) -> Path:
-        """Of these runs: a restart with another number of processes, and so with other groups, does not find it."""
+        """Of these runs: a restart that divides the missing runs otherwise does not find it."""
         whole = len(seeds) == len(self.whole.seeds)
         name = "" if whole else f"-{zlib.crc32(repr(seeds).encode()):08x}" if len(seeds) > 1 else f"-{seeds[0]}"
         return self.folder / f"{rule}{name}.checkpoint.npz"
 
-    def end(self, own: "Found", finish: Callable[[Path], None] | None) -> int:
-        """Join the parts if all runs are finished, and conclude; the exit code."""
-        parts = self.read_parts()
+    def end(self, own: "Found", finish: Callable[[Path], None] | None, *, stopped: bool) -> int:
+        """Join the parts if all runs are finished, and conclude; the exit code. ``stopped``: before its last run."""
+        shared = own is not self.whole
+        everything = self.whole = Found(self.folder, *self.about) if shared else own
+        try:
+            parts = self.read_parts()
+        except UsageError:  # another process is removing them
+            self.whole = Found(self.folder, *self.about)
+            if not self.whole.finished:
+                raise
+            parts = []
         if not parts:
-            return conclude(own, self.folder, finish, others=False)
-        everything = Found(self.folder, *self.about)
+            self.remove_parts()
+            return conclude(own, self.folder, finish, others=shared)
         everything.heading = self.heading
         for part in parts:
             everything.take_in(part)
-        mine = all(summary["finished"] for summary in own.summaries)
         if everything.finished:
             try:
                 self.claim.mkdir()
             except FileExistsError:
                 return conclude(own, self.folder, finish, others=True)
             everything.write()
-            for path in (*self.folder.glob("part-*"), self.claim):
-                shutil.rmtree(path)
-            for path in self.folder.glob("*.checkpoint*.npz"):
-                path.unlink()
+            self.remove_parts()
+            self.claim.rmdir()
             return conclude(everything, self.folder, finish, others=False)
-        return conclude(own, self.folder, finish, others=mine)
+        return conclude(own, self.folder, finish, others=not stopped)
+
+    def remove_parts(self) -> None:
+        """Remove what has been joined."""
+        for part in self.folder.glob("part-*"):
+            (part / "summary.json").unlink(missing_ok=True)  # first: without it a part is empty, and not damaged
+            shutil.rmtree(part, ignore_errors=True)
+        if self.whole.finished:
+            for path in self.folder.glob("*.checkpoint*.npz"):
+                path.unlink(missing_ok=True)
 
 
 def title(arms: Sequence[Arm], dataset: data.Dataset, rules: Sequence[Callable[..., Any]]) -> str:
@@ -870,8 +894,14 @@ def title(arms: Sequence[Arm], dataset: data.Dataset, rules: Sequence[Callable[.
 
 
 def resume_command(folder: Path) -> str:
-    """The command line that continues this run."""
-    words = [word for word in sys.argv if word != "--resume"]
+    """The command line that continues this run, in one process."""
+    words, skip = [], False
+    for word in sys.argv:
+        name, given, _ = word.partition("=")
+        own = name.removeprefix("--").replace("-", "_") in PROCESSES and name.startswith("--")
+        if not (own or skip or word == "--resume"):
+            words.append(word)
+        skip = own and not given
     if not any(word.split("=")[0] in ("--output-dir", "--output_dir") for word in words):
         words += ["--output-dir", str(folder)]
     return shlex.join([sys.executable, *words, "--resume"])
@@ -939,13 +969,18 @@ class Reporter:
         if progress.record is not None:
             self.accuracy = 100 * _mean(progress.record["val_accuracy"])
         stage = f" stage {progress.stage + 1}/{stages}" if stages > 1 else ""
+        first, last, runs = progress.runs
+        if last - first < runs:  # of this group; the others take as long
+            stage = f" seeds {first + 1}-{last} of {runs}{stage}"
+            done, total = done * (last - first) + total * first, total * runs
         numbers = f"epoch {progress.epoch + (not ended)}/{caps[progress.stage]}  loss {_mean(progress.loss):.4f}"
         numbers += f"  val {self.accuracy:.2f} %" if np.isfinite(self.accuracy) else ""
         training = int(progress.active.sum())
         numbers += f"  {training}/{progress.active.size} seeds" if 0 < training < progress.active.size else ""
         self.bar.update(self.task, total=total, completed=done, description=self.name + stage, numbers=numbers)
         if self.lines and ended and not self.quiet:
-            left = progress.seconds / done * (total - done)
+            begun = done - total * progress.runs[0] // progress.runs[2]  # by this group, whose seconds these are
+            left = progress.seconds / begun * (total - done)
             print(f"{self.name}{stage}  {numbers}  {_clock(progress.seconds)} gone, {_clock(left)} left", flush=True)
         return self.stop()
 

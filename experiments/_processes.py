@@ -9,8 +9,8 @@ import jax
 
 from fwdonly import UsageError
 
-LAUNCHERS = (("SLURM_STEP_NUM_TASKS", "SLURM_PROCID"), ("OMPI_COMM_WORLD_SIZE", "OMPI_COMM_WORLD_RANK"))
-"""Where a launcher says how many processes there are, and which one this is."""
+SLURM = "SLURM_STEP_NUM_TASKS", "SLURM_PROCID"
+"""Where srun says how many processes there are, and which one this is."""
 
 
 def join(options: Any) -> tuple[int, int]:
@@ -31,7 +31,7 @@ def join(options: Any) -> tuple[int, int]:
         raise UsageError("several processes need --output-dir, one folder that all of them see")
     if options.energy:
         raise UsageError("--energy needs a process that has the machine to itself; leave out the other processes")
-    where = options.coordinator or "the coordinator that the launcher names"
+    where = options.coordinator or "the first node of SLURM's job"
 
     def give_up() -> None:
         # The runtime would end the process with a stack trace of its own.
@@ -59,7 +59,7 @@ def join(options: Any) -> tuple[int, int]:
 
 
 def _which(options: Any) -> tuple[int, int]:
-    """This process and the number of all, as the options or the launcher say."""
+    """This process and the number of all, as the options or SLURM say."""
     given = options.coordinator, options.num_processes, options.process_id
     if any(value is not None for value in given):
         if None in given:
@@ -73,7 +73,7 @@ def _which(options: Any) -> tuple[int, int]:
                 f"got {options.process_id}"
             )
         return options.process_id, options.num_processes
-    for count, number in LAUNCHERS:
-        if int(os.environ.get(count, "1")) > 1 and number in os.environ:
-            return int(os.environ[number]), int(os.environ[count])
-    return 0, 1
+    if not all(os.environ.get(name, "").isdigit() for name in SLURM):
+        return 0, 1
+    count, number = (int(os.environ[name]) for name in SLURM)
+    return number, count

@@ -96,7 +96,8 @@ def _shapes(arm: _common.Arm) -> list[tuple[Any, Any]]:
     """Of every block its parameters and its output, as shapes, for colour images of 32 x 32 and ten classes."""
     found, a = [], jax.ShapeDtypeStruct((1, 32, 32, 3), jnp.float32)
     for block in arm.net(10) if callable(arm.net) else arm.net:
-        own = jax.eval_shape(block.init, jax.random.key(0), a)
+        # No key is made: processes that share the seeds have not yet come together.
+        own = jax.eval_shape(lambda a, block=block: block.init(jax.random.key(0), a), a)
         a = jax.eval_shape(block.apply, own, a)
         found.append((own, a))
     return found

@@ -38,7 +38,12 @@ def run(command: list[str], folder: str) -> None:
     process = subprocess.Popen(command, cwd=folder, start_new_session=True)
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda number, _: process.send_signal(number))
-    if code := process.wait():
+    try:
+        code = process.wait()
+    finally:  # submitit ends the job at its time limit: the script has a moment to save
+        process.terminate()
+        process.wait()
+    if code:
         raise RuntimeError(f"exit code {code}")  # or the cluster would call it completed
 
 

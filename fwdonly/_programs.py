@@ -56,14 +56,13 @@ def mesh_of(runs: int, devices: int | None) -> Mesh | None:
     local = jax.local_devices()
     if devices is not None and not 1 <= devices <= len(local):
         raise UsageError(f"devices must be 1 to {len(local)}, the devices of this process; got {devices}")
-    chosen = local[:devices]
+    chosen = local[:devices][:runs]
     kinds = sorted({device.device_kind for device in chosen})
     if len(kinds) > 1:
         raise UsageError(
             f"the devices are of different kinds ({', '.join(kinds)}), which take different time and may round "
             "differently; choose with CUDA_VISIBLE_DEVICES, or use one device"
         )
-    chosen = chosen[:runs]
     return Mesh(np.array(chosen), ("runs",)) if len(chosen) > 1 else None
 
 
@@ -156,13 +155,15 @@ def tree_bytes(trees: Any) -> int:
     return sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(trees))
 
 
-def free_bytes() -> int:
-    """Memory of a device that is free; on a CPU its share of what the machine has. Where nothing says how much, 0."""
+def free_bytes() -> int | None:
+    """Memory that is free, of a GPU or of a CPU's machine; None where nothing says how much."""
     found = jax.local_devices()[0].memory_stats() or {}
     if "bytes_limit" in found:
         return found["bytes_limit"] - found["bytes_in_use"]
+    if jax.default_backend() != "cpu":
+        return None
     try:
         lines = Path("/proc/meminfo").read_text().splitlines()
         return next(int(line.split()[1]) for line in lines if line.startswith("MemAvailable")) * 1024
     except (OSError, StopIteration):
-        return 0
+        return None

@@ -27,8 +27,7 @@ FOOTNOTE = (
     "compile s of a rule are its measured totals."
 )
 
-SIDE_BY_SIDE = ", one"
-"""What the machine of a run is called in addition where processes shared the seeds, as in ", one of 2 processes"."""
+SIDE_BY_SIDE = "runs were trained by several processes side by side, which may have shared a machine"
 
 ALONE = (
     "Every seed was trained by itself: train s of a seed is its own wall clock, without compilation; of a rule, "
@@ -378,6 +377,8 @@ def _cost(quantity: str, run: dict[str, Any], *, target: bool) -> float | int | 
 def _why_not(quantity: str, both: Sequence[Summary], *, target: bool) -> str | None:
     """Why the runs' costs decide nothing, if so."""
     runs = [run for summary in both for run in summary["runs"] if target or not gone(run)]
+    if quantity in ("time", "energy") and any(map(_side_by_side, both)):
+        return SIDE_BY_SIDE
     if quantity == "time":
         known = [_cost("time", run, target=target) is not None for run in runs if not target or run.get("target_epoch")]
         together = "seeds were trained together, so none has seconds of its own"
@@ -420,6 +421,10 @@ def machines(summaries: Sequence[Summary]) -> dict[str, dict[str, list[int]]]:
         for run in summary["runs"]:
             found.setdefault(run.get("machine") or "unknown", {}).setdefault(label(summary), []).append(run["seed"])
     return found
+
+
+def _side_by_side(summary: Summary) -> bool:
+    return any(run.get("processes", 1) > 1 for run in summary["runs"])
 
 
 def html(folders: Sequence[Path | str]) -> str:
@@ -507,8 +512,7 @@ def footnotes(summaries: Sequence[Summary]) -> list[str]:
     rounded = {label(s): s["precision"] for s in summaries if s.get("precision", "float32") != "float32"}
     lines += [f"{name}: matrix products and convolutions of {word} factors." for name, word in rounded.items()]
     where = machines(summaries)
-    if any(SIDE_BY_SIDE in name for name in where):
-        lines += ["Seconds are of processes side by side: where they shared a machine, no difference may be claimed."]
+    lines += [f"Seconds: {SIDE_BY_SIDE}."] if any(map(_side_by_side, summaries)) else []
     lines += [f"Seconds and energies are of different machines ({'; '.join(where)})."] if len(where) > 1 else []
     metered = [summary for summary in summaries if _readings(summary)]
     lines += [METERED] if any(summary.get("energy") for summary in metered) else []

@@ -55,7 +55,7 @@ def sweep(
             `fwdonly.data.split`, the same for all.
         how: "vmap" trains all runs at once, "map" one after another within each chunk; "auto" is "map" on a CPU and
             "vmap" elsewhere.
-        callback: as for `fwdonly.fit`; arrays in `Progress` have one entry per run.
+        callback: as for `fwdonly.fit`; arrays in `Progress` have one entry per run of the group under way.
         checkpoint: as for `fwdonly.fit`; the second group and those that follow have files of their own beside it,
             ``NAME.FIRST.npz`` by the position of their first run.
         resume: as for `fwdonly.fit`; the number of devices may be another one.
@@ -63,9 +63,9 @@ def sweep(
         test: as for `fwdonly.fit`.
         devices: how many of this process's devices to use; default all, but no more than there are runs. All must be
             of one kind. Where their number does not divide that of the runs, the last ones idle in part.
-        at_once: runs that train together. Default: all, or as many as the memory that the compiled programs ask for
-            allows (`Result.run_bytes` for each). Where there is less memory after all, half of them, with a
-            `MemoryWarning`. For every group of another size the programs are compiled again.
+        at_once: runs that train together, whatever the compiled programs say they need. Default: all, or as many as the
+            memory that they ask for allows (`Result.run_bytes` for each). Where memory runs out after all, half of
+            them, with a `MemoryWarning`. For every group of another size the programs are compiled again.
 
     Returns:
         A `Result` whose arrays have a leading axis over runs.
@@ -118,10 +118,13 @@ def sweep(
         path = None if checkpoint is None else _path(checkpoint, first)
         going_on = path is not None and resume and path.exists()
         count = min(_saved(path) if going_on else size, runs - first)
+        # What was asked for, and what has been saved, is tried, whatever is said of its size.
+        settings["must_fit"] = at_once is None and not going_on
         try:
             groups.append(_group(make_rule, data, plan, arrays, first, count, runs, path, going_on, settings))
         except DoesNotFit as error:
             size = error.runs
+            _warn(f"{count} runs at once would not fit into the device's memory; training {size} at a time")
         except jax.errors.JaxRuntimeError as error:
             if "RESOURCE_EXHAUSTED" not in str(error):
                 raise
@@ -132,13 +135,10 @@ def sweep(
                     "fewer chunk_steps where images are streamed"
                 ) from None
             size = -(-count // 2)
+            begun = " from their start" if going_on else ""
             if path is not None:
                 path.unlink(missing_ok=True)
-            warnings.warn(
-                f"{count} runs at once do not fit into the device's memory; going on with {size}",
-                MemoryWarning,
-                stacklevel=2,
-            )
+            _warn(f"{count} runs at once do not fit into the device's memory; going on with {size}{begun}")
         else:
             first += count
             if not groups[-1].finished or any(stops):  # asked at the end of a group, too
@@ -148,6 +148,10 @@ def sweep(
 
 class MemoryWarning(UserWarning):
     """Runs had to be trained in smaller groups than was planned."""
+
+
+def _warn(message: str) -> None:
+    warnings.warn(message, MemoryWarning, stacklevel=3)
 
 
 def _path(checkpoint: str | Path, first: int) -> Path:
@@ -201,7 +205,7 @@ def _joined(groups: list[Result], runs: int) -> Result:
     }
     energy = groups[0].energy
     if energy is not None:
-        energy = energy.without(f"the runs were trained in {len(groups)} groups, each with a window of its own")
+        energy = energy.without("the runs were trained in groups, each with a window of its own")
     return Result(
         state=jax.tree.map(join, *(group.state for group in groups)),
         history=_history(groups, missing),

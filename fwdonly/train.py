@@ -29,7 +29,7 @@ from .energy import Meter, Reading, Window
 EVALUATION_BATCH = 500
 EXAMPLES = 1024  # training images that start values may depend on
 CHECKPOINT_SECONDS = 60.0
-_WHERE = ("cache_gb", "stream")  # settings that say where data lie, and change no number
+_WHERE = ("cache_gb", "stream")  # settings that say where data lie, and change numbers by rounding at most
 
 Source = LearningRule | tuple[LearningRule, ...] | Callable[..., Any]
 """A rule, its stages, or a function of the numeric hyperparameters that returns one of these."""
@@ -64,10 +64,11 @@ class Plan:
             rounding. None: half of the memory that is free when the training begins (a resumed run does as it did
             before). 0: never. Augmented and streamed images are never kept.
         precision: of the factors in matrix products and convolutions: "float32", "tf32" (Ampere and newer) or
-            "bfloat16"; on a CPU "float32" alone. Sums, everything else and the state are float32 with all of them.
+            "bfloat16"; on a CPU "float32" alone. Sums, everything else and the state are float32 with all of them; but
+            what comes out of a convolution of bfloat16 factors is rounded to bfloat16, too.
         stream: the training images stay in host memory, and Grain (extra ``stream``) brings them to the device chunk by
-            chunk, ahead of the training; the numbers are those of images on the device. None: where they would take
-            more than half of the memory that is free there.
+            chunk, ahead of the training. The numbers are those of images on the device; to rounding, where features of
+            frozen layers would be kept there. None: where they would take more than half of the memory that is free.
         chunk_steps: steps (of every run of a sweep) per compiled call, after which the host reports and may stop.
     """
 
@@ -219,8 +220,8 @@ def fit(
         callback: called after every compiled chunk and epoch; a true return value stops the training there. In a sweep
             it may return one truth value per run: those runs end there, and the training goes on.
         checkpoint: file to write about once a minute and on a stop; a resumed run equals an uninterrupted one bit
-            for bit, unless it is given another ``cache_gb``. It knows plan, data, split and seed, and the shapes of the
-            state, but not the rule's own options.
+            for bit, unless it is given another ``cache_gb`` or ``stream``. It knows plan, data, split and seed, and the
+            shapes of the state, but not the rule's own options.
         resume: continue from ``checkpoint`` if that file exists.
         meter: reads the energy of the training; everything is compiled before its window begins, and the test lies
             after it. Epochs are its marks. A meter that fails costs the reading, never the training.
@@ -557,13 +558,15 @@ def train(
     test: bool,
     devices: int | None = None,
     runs: tuple[int, int, int] = (0, 1, 1),
+    must_fit: bool = False,
 ) -> Result:
     """The loop behind `fit` and `fwdonly.sweep`; arguments as there, every array with its runs axis already on.
 
-    ``runs`` are the first and last of these runs, and the number of all, in a sweep of several groups.
+    ``runs`` are the first and last of these runs, and the number of all, in a sweep of several groups; with
+    ``must_fit`` they are refused if their programs ask for more memory than there is.
 
     Raises:
-        DoesNotFit: so many runs would need more memory than the devices have.
+        DoesNotFit: they do.
     """
     if not test:
         data = dataclasses.replace(data, x_test=data.x_test[:0], y_test=data.y_test[:0])
@@ -592,7 +595,8 @@ def train(
     pad = functools.partial(_pad, padding)
     streamed = plans[0].stream
     if streamed is None:
-        streamed = plans[0].batch_size is not None and data.x_train.nbytes > programs.free_bytes() / 2
+        free = programs.free_bytes()
+        streamed = plans[0].batch_size is not None and free is not None and data.x_train.nbytes > free / 2
     x, y, val = data.x_train, data.y_train, split[1]
     example = split[0][..., :: max(1, split[0].shape[-1] // EXAMPLES)][..., :EXAMPLES]
     feeder = None
@@ -625,7 +629,7 @@ def train(
         learner, tracker = host.run(_start, jobs[0], *start)
     tracker = host.end_runs(tracker)
     jax.block_until_ready((learner, tracker))
-    host.prepare(jobs, learner, tracker, run, arrays)
+    host.prepare(jobs, learner, tracker, run, arrays, must_fit=must_fit)
     with contextlib.nullcontext() if meter is None else meter.window("training") as host.window:
         learner, tracker, stopped = _loop(host, jobs, learner, tracker, run, arrays)
         if host.window is not None:
@@ -825,7 +829,9 @@ class _Host:
         self.per_epoch = job.steps // job.plan.validate_every
         self.epoch = int(np.asarray(tracker.epoch).max())
 
-    def prepare(self, jobs: list[_Job], learner: Any, tracker: Any, run: _Run, arrays: _Arrays) -> None:
+    def prepare(
+        self, jobs: list[_Job], learner: Any, tracker: Any, run: _Run, arrays: _Arrays, *, must_fit: bool
+    ) -> None:
         """Compile what the stages from here on will run, so that neither clock nor meter sees a compilation."""
         step = self.step
         if self.stage == len(jobs) - 1 and not np.asarray(tracker.active).any():
@@ -846,9 +852,9 @@ class _Host:
                 self.run.prepare(_chunk, job, *given, static=(size,), donate=(0,))
             self.run.prepare(_end_epoch, job, learner, tracker, own, arrays, donate=(0, 1))
             step = 0
-        self.check_memory(programs.tree_bytes((learner, tracker, run)), features)
+        self.check_memory(programs.tree_bytes((learner, tracker, run)), features, must_fit)
 
-    def check_memory(self, held: int, features: int) -> None:
+    def check_memory(self, held: int, features: int, must_fit: bool) -> None:
         """Note what a run takes, ``held`` bytes of all runs being there already, and whether there is so much.
 
         Raises:
@@ -861,11 +867,14 @@ class _Host:
         on_device = (count + self.padding) // devices
         per_run = (held + features) / devices / on_device + (working / on_device if at_once else 0.0)
         self.run_bytes = round(per_run)
-        free = programs.free_bytes() / (devices if jax.default_backend() == "cpu" else 1)
-        if working + features / devices > free and count > devices:
+        free = programs.free_bytes()
+        if free is None or not must_fit or count == 1:
+            return
+        free /= devices if jax.default_backend() == "cpu" else 1
+        if working + features / devices > free:
             shared = 0 if at_once else working
             fit = int((free + held / devices - shared) // per_run) * devices
-            raise DoesNotFit(min(max(fit, devices), count - 1))
+            raise DoesNotFit(min(max(fit, 1), count - 1))
 
     def keeps_features(self, job: _Job, tracker: Any, run: _Run, arrays: _Arrays) -> bool:
         """Whether features of frozen layers are kept: there are any, the images stay as they are, and they fit."""
@@ -876,7 +885,7 @@ class _Host:
         fits = self.features_kept.get(job.stage) if room is None else None
         if fits is None:
             need = programs.tree_bytes(_shapes(_features, job, tracker.kept, run, arrays))
-            free = programs.free_bytes() * (1 if jax.default_backend() == "cpu" else job.setup.devices)
+            free = (programs.free_bytes() or 0) * (1 if jax.default_backend() == "cpu" else job.setup.devices)
             fits = need <= (free / 2 if room is None else 1e9 * room)
         self.features_kept[job.stage] = fits
         return fits

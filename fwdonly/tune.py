@@ -255,6 +255,11 @@ def _train(
     pruned, latest = np.zeros(size, bool), np.zeros(size * len(seeds))
 
     def judge(progress: Progress) -> np.ndarray | bool:
+        if progress.runs[1] - progress.runs[0] < len(latest):
+            raise UsageError(
+                f"a round of {size} trials x {len(seeds)} seeds does not fit into the device's memory; "
+                "search with fewer parallel trials"
+            )
         if watch is not None and watch(progress):
             return True
         if progress.record is not None:

@@ -540,7 +540,7 @@ def test_cells_that_do_not_fit_say_why(scaling, monkeypatch):
     def full(*_):
         raise RuntimeError("RESOURCE_EXHAUSTED: out of memory\nmore")
 
-    monkeypatch.setattr(scaling, "free_bytes", lambda: 0)  # nobody knows
+    monkeypatch.setattr(scaling, "free_bytes", lambda: None)  # nobody knows
     monkeypatch.setattr(scaling, "take_turns", full)
     assert measured(scaling, cell, ["mf"])[0]["skipped"] == "no memory: RESOURCE_EXHAUSTED: out of memory"
 

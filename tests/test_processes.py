@@ -20,9 +20,9 @@ QUICK = {"JAX_DISABLE_MOST_OPTIMIZATIONS": "true", "FWDONLY_OFFLINE": "1"}
 SMALL = ["--dataset", "digits", "--widths", "8", "--seeds", "3", "--batch-size", "64", "--quiet"]
 
 
-def begin(*arguments, **environment):
-    """Start mf_mlp.py with these options."""
-    command = [sys.executable, str(FOLDER / "mf_mlp.py"), *map(str, arguments)]
+def begin(*arguments, script="mf_mlp", **environment):
+    """Start a script with these options."""
+    command = [sys.executable, str(FOLDER / f"{script}.py"), *map(str, arguments)]
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
     return subprocess.Popen(command, env=os.environ | QUICK | environment, **pipes)
 
@@ -59,16 +59,19 @@ def numbers(folder):
     return runs, sorted(history)
 
 
-def test_two_processes_give_the_numbers_of_one(tmp_path):
+@pytest.mark.parametrize("script", ["mf_mlp", "compare"])
+def test_two_processes_give_the_numbers_of_one(script, tmp_path):
     options = [*SMALL, "--epochs", 2, "--output-dir"]
-    assert ended(begin(*options, tmp_path / "one"))[0] == 0
-    found = [ended(process) for process in side_by_side(2, *options, tmp_path / "two")]
+    assert ended(begin(*options, tmp_path / "one", script=script))[0] == 0
+    found = [ended(process) for process in side_by_side(2, *options, tmp_path / "two", script=script)]
     assert [code for code, _, _ in found] == [0, 0], found
     assert numbers(tmp_path / "two") == numbers(tmp_path / "one")
     said = sorted(out.count("the last one to end writes") for _, out, _ in found)
     assert said == [0, 1]  # one of them joined the parts
-    files = {path.name for path in (tmp_path / "two").iterdir()}
-    assert files == {"config.json", "summary.json", "metrics.csv", "table.md", "learning_curves.png"}
+    assert {path.name for path in (tmp_path / "two").iterdir()} == {path.name for path in (tmp_path / "one").iterdir()}
+    if script == "compare":
+        assert "side by side" in (tmp_path / "two" / "report.md").read_text()
+        assert "side by side" not in (tmp_path / "one" / "report.md").read_text()
 
 
 @pytest.mark.parametrize("again", [pytest.param(1, marks=pytest.mark.slow), 3])
@@ -95,6 +98,39 @@ def test_a_killed_process_costs_its_unfinished_runs_alone(again, tmp_path):
     after = runs_of(folder / "summary.json")
     assert len(after) == 6 and all(after[key] == seconds for key, seconds in before.items())  # none was trained twice
     assert not list(folder.glob("part-*")) and not list(folder.glob("*.npz"))
+
+
+def test_an_interrupted_process_says_so_and_undoes_nothing_that_is_done(tmp_path):
+    """Two processes, all seeds of each together: one is asked to stop, a single one does what is left."""
+    options = [*SMALL, "--epochs", 4000, "--output-dir", tmp_path]
+    first, second = side_by_side(2, *options)
+    wait_for(lambda: (tmp_path / "part-0").exists() and (tmp_path / "part-1").exists(), second)
+    time.sleep(8)
+    first.send_signal(signal.SIGTERM)
+    code, out, _ = ended(first)
+    second.send_signal(signal.SIGTERM)
+    assert code == 130 and "interrupted" in out
+    assert "--resume" in out and "--coordinator" not in out.split("Continue with")[1]
+    assert ended(second)[0] == 130
+
+
+def test_what_is_begun_does_not_undo_what_is_done(monkeypatch, tmp_path):
+    monkeypatch.syspath_prepend(str(FOLDER))
+    from _common import Found
+
+    def summary(seeds, finished):
+        runs = [{"seed": seed} for seed in seeds]
+        seconds = {"compile_seconds": 1.0, "train_seconds": 2.0}
+        return {"rule": "mf", "finished": finished, "runs": runs, "energy": None, **seconds}
+
+    found = Found(tmp_path, {}, None, ["mf"], [0, 1, 2])
+    found.add(summary([0, 2], True), [], [])
+    found.add(summary([1], False), [], [])
+    assert [found.has("mf", seed) for seed in range(3)] == [True, False, True]
+    found.add(summary([0, 2], True), [], [])  # joined once more
+    assert found.summaries[0]["train_seconds"] == 2.0
+    found.add(summary([1], True), [], [])
+    assert found.finished and found.summaries[0]["train_seconds"] == 4.0
 
 
 def runs_of(path):
@@ -161,6 +197,8 @@ def test_a_launcher_says_which_process_this_is(monkeypatch):
     assert _which(nothing) == (0, 1)  # within an allocation, but not started by srun
     monkeypatch.setenv("SLURM_PROCID", "3")
     assert _which(nothing) == (3, 4)
+    monkeypatch.setenv("SLURM_PROCID", "all")
+    assert _which(nothing) == (0, 1)
     own = SimpleNamespace(coordinator="h:1", num_processes=2, process_id=1)
     assert _which(own) == (1, 2)  # what is said goes before
     with pytest.raises(UsageError, match="belong together"):

@@ -94,10 +94,14 @@ def test_precision_and_processes_side_by_side_are_said(result):
     plain = results.summarise("mf", [4, 5, 6], result)
     assert not any("factors" in note or "side by side" in note for note in report.footnotes([plain]))
     rounded = results.summarise("mf", [4, 5, 6], dataclasses.replace(result, precision="tf32"))
-    rounded["runs"][1]["machine"] += f"{report.SIDE_BY_SIDE} of 2 processes"
+    rounded["runs"][1]["processes"] = 2
     notes = report.footnotes([rounded])
     assert "MF: matrix products and convolutions of tf32 factors." in notes
-    assert any(note.startswith("Seconds are of processes side by side") for note in notes)
+    assert f"Seconds: {report.SIDE_BY_SIDE}." in notes
+    both = [rounded, results.summarise("bp", [4, 5, 6], result)]
+    for cost in ("time", "energy"):
+        assert report._why_not(cost, both, target=False) == report.SIDE_BY_SIDE
+    assert report._why_not("passes", both, target=False) is None
 
 
 def test_rules_of_which_the_same_is_said_share_a_footnote(result):

@@ -228,14 +228,29 @@ def test_the_memory_of_the_programs_decides_how_many_runs_train_together(tiny, m
     whole, firsts = trained("mf", tiny, how="vmap"), []
     state = sum(leaf[0].nbytes for leaf in jax.tree.leaves(whole.state))
     assert 3 * state < whole.run_bytes < 30 * state + tiny.x_train[0].nbytes * PLAN.batch_size  # kept, start, new, ...
-    for free in (10**9, 2 * whole.run_bytes):
+    for free in (None, 10**9, 2 * whole.run_bytes):
         seen = []
-        with monkeypatch.context() as patch:
+        with monkeypatch.context() as patch, warnings.catch_warnings(record=True) as said:
+            warnings.simplefilter("always")
             patch.setattr(programs, "free_bytes", lambda: free)  # noqa: B023
             found = trained("mf", tiny, plan=RESIDENT, how="vmap", callback=lambda p: seen.append(p.runs))  # noqa: B023
         firsts.append(seen[0][1])
+        words = "5 runs at once would not fit into the device's memory; training "
+        assert [str(each.message).startswith(words) for each in said][:1] == [True] * (firsts[-1] < 5)
         np.testing.assert_allclose(found.val_loss, whole.val_loss, rtol=1e-3)
-    assert firsts[0] == 5 > firsts[1] >= 2
+    assert firsts[:2] == [5, 5] and 5 > firsts[2] >= 2  # nobody knows, enough, not enough
+
+
+def test_what_is_asked_for_or_saved_is_tried_whatever_memory_is_said_to_be_there(tiny, monkeypatch, tmp_path):
+    whole, seen, path, calls = trained("mf", tiny), [], tmp_path / "c.npz", iter(range(1000))
+    trained("mf", tiny, checkpoint=path, callback=lambda _: next(calls) == 3)
+    monkeypatch.setattr(programs, "free_bytes", lambda: 1)
+    watch = {"plan": RESIDENT, "callback": lambda p: seen.append(p.runs)}
+    assert not differing(numbers(trained("mf", tiny, at_once=4, **watch)), numbers(whole))
+    assert set(seen) == {(0, 4, 5), (4, 5, 5)}
+    seen.clear()
+    assert not differing(numbers(trained("mf", tiny, checkpoint=path, resume=True, **watch)), numbers(whole))
+    assert set(seen) == {(0, 5, 5)}
 
 
 def test_a_group_that_runs_out_of_memory_is_halved_with_a_message(tiny, monkeypatch, tmp_path):

@@ -244,3 +244,9 @@ def test_without_optuna_the_extra_is_named(tiny, monkeypatch):
 def test_no_study_without_a_complete_trial_has_a_best_one(tiny):
     with pytest.raises(UsageError, match="no complete trial"):
         tune.best(optuna.create_study())
+
+
+def test_a_round_that_does_not_fit_into_memory_is_one_line(tiny, monkeypatch):
+    monkeypatch.setattr(programs, "free_bytes", lambda: 1)
+    with pytest.warns(UserWarning, match="would not fit"), pytest.raises(UsageError, match="fewer parallel trials"):
+        search(tiny, trials=3)
