@@ -701,8 +701,9 @@ def _loop(
             sizes = _chunk_sizes(job.steps - host.step, host.longest(job, run))
             for size, fed in zip(sizes, host.feed(tracker, sizes), strict=False):  # a stopped one is fed no further
                 order, key, active = tracker.order, tracker.key, tracker.active
-                given = learner, order, key, active, fed, run, arrays
-                learner, loss = host.run(_chunk, job, *given, static=(size,), donate=(0,))
+                learner, loss = host.run(
+                    _chunk, job, learner, order, key, active, fed, run, arrays, static=(size,), donate=(0,)
+                )
                 # Waits for the chunk before this one only, so that the device always has the next chunk to work on.
                 stopped = host.tell_chunk(size, loss)
                 tracker = host.end_runs(tracker)
