@@ -86,7 +86,7 @@ def test_a_killed_process_costs_its_unfinished_runs_alone(again, tmp_path):
     second.send_signal(signal.SIGKILL)
     second.communicate()
     code, out, err = ended(first)
-    assert code == 0 and "If one has died, continue with" in out and not (folder / "summary.json").exists(), err
+    assert code == 0 and "one has died; then go on" in out and not (folder / "summary.json").exists(), err
     before = runs_of(part) | runs_of(folder / "part-0" / "summary.json")
     assert 0 < len(before) < 6
     options += [folder, "--resume"]
