@@ -375,7 +375,8 @@ def run(
         )
 
     missing = [[i for i, seed in enumerate(seeds) if not work.done(arm.name, seed)] for arm in arms]
-    todo = turns([[i for i in own if i % processes == process] for own in missing], options.alone)
+    mine = [[i for i in own if i % processes == process] for own in missing]
+    todo = turns(mine, options.alone, processes)
     ready: dict[int, StageCosts] = {}
     stopped = False
     with interruptible() as interrupted:
@@ -508,15 +509,15 @@ def split_of(options: Shared, dataset: data.Dataset, seeds: Sequence[int]) -> tu
     return split
 
 
-def turns(missing: Sequence[Sequence[int]], alone: bool) -> list[tuple[int, list[int]]]:
+def turns(missing: Sequence[Sequence[int]], alone: bool, processes: int = 1) -> list[tuple[int, list[int]]]:
     """(arm, seeds by position) in the order of training, of every arm's missing seeds: alone in the order A B, B A,
     A B, ..., so that no rule always comes first and a slow drift of the machine meets all alike."""
     if not alone:
         return [(arm, list(own)) for arm, own in enumerate(missing) if own]
     order = []
-    for turn, seed in enumerate(sorted({seed for own in missing for seed in own})):
+    for seed in sorted({seed for own in missing for seed in own}):
         arms = [arm for arm, own in enumerate(missing) if seed in own]
-        order += [(arm, [seed]) for arm in (arms if turn % 2 == 0 else reversed(arms))]
+        order += [(arm, [seed]) for arm in (arms if seed // processes % 2 == 0 else reversed(arms))]
     return order
 
 

@@ -69,6 +69,8 @@ def test_turns_alternate_and_a_rule_alone_gives_the_numbers_of_its_own_script(sc
         (0, 2),
         (1, 2),
     ]
+    second_of_two = [(arm, seed[0]) for arm, seed in turns([[1, 3], [1, 3]], True, 2)]  # which has every other seed
+    assert second_of_two == [(0, 1), (1, 1), (1, 3), (0, 3)]
     shared = [*TINY, "--seeds", 2, "--epochs", 2, "--keep", "best_loss"]
     assert script("compare", *shared, "--set", "mf=--learning-rate 0.003", "--output-dir", tmp_path / "c")[0] == 0
     own = ["--optimizer", "adamw", "--lr-schedule", "constant", "--patience", "10", "--no-compare"]
