@@ -39,8 +39,8 @@ from _shared import (
 )
 
 from fwdonly import Plan, UsageError, cost, data, nets, report, results, sweep
-from fwdonly._programs import DOT, Precision, check_precision
-from fwdonly.base import Batch, LearningRule, Net
+from fwdonly._programs import check_precision
+from fwdonly.base import DOT, Batch, LearningRule, Net, Precision
 from fwdonly.energy import Meter
 from fwdonly.foton import ExpansionWarning
 from fwdonly.quantity import unavailable

@@ -31,8 +31,8 @@ from _shared import CLASSES, Budget, Contenders, Parser, built, take_turns, time
 
 from fwdonly import Batch, UsageError, cost, nets, report, results
 from fwdonly import _programs as programs
-from fwdonly._programs import DOT, Programs, Setup, check_precision, free_bytes, mesh_of, tree_bytes
-from fwdonly.base import LearningRule, Net
+from fwdonly._programs import Programs, Setup, check_precision, free_bytes, mesh_of, tree_bytes
+from fwdonly.base import DOT, LearningRule, Net, setting
 from fwdonly.foton import ExpansionWarning
 
 SHAPE, BATCHES = (28, 28, 1), 4
@@ -367,7 +367,7 @@ class Benchmark:
             "finished": False,
             "options": {name: own[name] for name in own if name not in ("output", "in_a_process")},
             "environment": results.environment(),
-            "compilation_cache": bool(programs.setting("compilation_cache_dir")),
+            "compilation_cache": bool(setting("compilation_cache_dir")),
             "base": {"inputs": math.prod(SHAPE), **self.grid.base._asdict(), "optimizer": "adam", "how": how},
             "precision": {"asked": options.precision, "jax": DOT[options.precision]},
             "ceiling": {"size": rows, "flops": None},

@@ -6,18 +6,15 @@ import dataclasses
 import io
 import json
 import os
-import shlex
-import shutil
 import signal
 import sys
-import time
 import warnings
-import zlib
 from collections.abc import Callable, Generator, Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Literal, NamedTuple
 
+import _folder
 import _processes as workers
 import jax
 import jax.numpy as jnp
@@ -37,16 +34,15 @@ from fwdonly import (
     cost,
     data,
     ff,
-    figures,
     foton,
     nets,
     opinions,
-    report,
     results,
     sweep,
 )
-from fwdonly._programs import DOT
-from fwdonly.base import first_difference, one_line
+from fwdonly import _programs as programs
+from fwdonly import stream as streams
+from fwdonly.base import DOT, one_line, setting
 from fwdonly.energy import Intensity, Meter
 from fwdonly.quantity import Quantity, total
 from fwdonly.sweep import MemoryWarning
@@ -279,8 +275,16 @@ SIZES += ("mirror_noise", "decay", "auxiliary_weight")
 
 METERING = ("energy", "idle_seconds", "carbon_intensity", "carbon_source", "codecarbon")
 PLACES = ("cache_gb", "devices", "at_once", "stream", "compilation_cache")
-PROCESSES = ("coordinator", "num_processes", "process_id")
-NOT_CONFIGURATION = ("data_dir", "output_dir", "resume", "quiet", "join_seconds", *PLACES, *PROCESSES, *METERING)
+NOT_CONFIGURATION = (
+    "data_dir",
+    "output_dir",
+    "resume",
+    "quiet",
+    "join_seconds",
+    *PLACES,
+    *workers.PROCESSES,
+    *METERING,
+)
 
 
 def parse(kind: type[Options], presets: dict[str, dict[str, Any]]) -> Any:
@@ -352,12 +356,16 @@ def run(
     seeds = list(range(options.first_seed, options.first_seed + options.seeds))
     split = split_of(options, dataset, seeds)
     config = configuration(script, arms, dataset, split) | ({"protocol": protocol} if protocol else {})
-    folder = look_into(script, options, dataset, config)
-    work = Work(folder, config, protocol, [arm.name for arm in arms], seeds)
+    folder = options.output_dir or _folder.new_name(script, dataset)
+    _folder.look_into(folder, config, resume=options.resume)
+    work = _folder.Work(folder, config, protocol, [arm.name for arm in arms], seeds)
     process, processes = workers.join(options)  # after the folder was read, and before anything is written to it
+    check_machine(options)
     metering, intensity = meter(options)
     rules = [rule_maker(arm, arm_plan, dataset, split) for arm, arm_plan in zip(arms, plans, strict=True)]
-    make_folder(folder, config if process == 0 else None, dataset)
+    _folder.make(folder)
+    if process == 0:
+        _folder.describe(folder, config, dataset)
     found = work.open(title(arms, dataset, rules), process, processes)
 
     def train(at: int, numbers: Sequence[int], **more: Any) -> Result:
@@ -405,11 +413,8 @@ def run(
                     meter=metering,
                 )
             if result.finished or not options.alone:
-                summary = results.summarise(arm.name, own, result, intensity)
+                summary = results.summarise(arm.name, own, result, intensity, processes)
                 summary |= {**arm.about, "network": arm.network}
-                if processes > 1:  # which may have shared a machine
-                    for record in summary["runs"]:
-                        record["processes"] = processes
                 summary["compile_seconds"] += compile_seconds
                 if options.alone:
                     images = steps_per_epoch(plans[at], split[0].shape[-1])
@@ -423,36 +428,6 @@ def run(
             for path in folder.glob(f"{checkpoint.name.removesuffix('.npz')}*.npz"):  # of groups, too
                 path.unlink()
     return work.end(found, finish, stopped=stopped)
-
-
-def conclude(found: "Found", folder: Path, finish: Callable[[Path], None] | None, *, others: bool) -> int:
-    """Print the table and what is to be said of it; the exit code. ``others``: processes are still at work."""
-    report.print_table(found.heading, *report.table_rows(found.summaries))
-    print("\n".join(report.footnotes(found.summaries)))
-    diverged = False
-    for summary in found.summaries:
-        gone = [str(record["seed"]) for record in summary["runs"] if record["diverged"]]
-        if gone:
-            diverged = True
-            which = f"{summary['rule'].upper()} with seed {', '.join(gone)}"
-            mend = "try a lower learning rate (in a closed form, a larger ridge)"
-            print(f"warning: the loss of {which} became NaN or infinite; {mend}", file=sys.stderr)
-    if others:
-        print(
-            "this process is done; the last one to end writes the results of all. If all have ended and there are "
-            f"none, one has died; then go on, in any number of processes, with:\n  {resume_command(folder)}"
-        )
-        return 3 if diverged else 0
-    if not found.finished:
-        print(f"interrupted; the table is partial. Continue with:\n  {resume_command(folder)}")
-        return 130
-    if finish is not None:
-        finish(found.folder)
-    names = ["config.json", "summary.json", "metrics.csv", "table.md", "learning_curves.png"]
-    more = ("alignment.png", "power.csv", "power.png", "report.html", "report.md")
-    names += [name for name in more if (found.folder / name).exists()]
-    print(f"results: {found.folder}/ ({', '.join(names)})")
-    return 3 if diverged else 0
 
 
 class StageCosts(NamedTuple):
@@ -511,7 +486,8 @@ def split_of(options: Shared, dataset: data.Dataset, seeds: Sequence[int]) -> tu
 
 def turns(missing: Sequence[Sequence[int]], alone: bool, processes: int = 1) -> list[tuple[int, list[int]]]:
     """(arm, seeds by position) in the order of training, of every arm's missing seeds: alone in the order A B, B A,
-    A B, ..., so that no rule always comes first and a slow drift of the machine meets all alike."""
+    A B, ..., so that no rule always comes first and a slow drift of the machine meets all alike. Of several
+    ``processes`` number k has the seeds at k, k + processes, ..., and takes turns over those."""
     if not alone:
         return [(arm, list(own)) for arm, own in enumerate(missing) if own]
     order = []
@@ -525,7 +501,7 @@ def keep_programs(options: Shared) -> None:
     """Set up the persistent cache of compiled programs, or switch it off."""
     if not options.compilation_cache:
         jax.config.update("jax_enable_compilation_cache", False)
-    elif not jax.config.values["jax_compilation_cache_dir"]:
+    elif not setting("compilation_cache_dir"):
         folder = data.cache_folder()
         if folder is not None:
             jax.config.update("jax_compilation_cache_dir", str(folder / "programs"))
@@ -564,6 +540,14 @@ def check(options: Shared) -> None:
             raise UsageError(f"--{name.replace('_', '-')} must be 0 or more; got {getattr(options, name)}")
     if options.resume and options.output_dir is None:
         raise UsageError("--resume needs --output-dir, the folder to continue in")
+
+
+def check_machine(options: Shared) -> None:
+    """Refuse what this machine or installation has not, before anything is written."""
+    programs.check_precision(options.precision)
+    programs.mesh_of(options.seeds, options.devices)
+    if options.stream:
+        streams.grain()
 
 
 def meter(options: Shared) -> tuple[Meter | None, Intensity | None]:
@@ -651,7 +635,7 @@ def optimizer(options: Any, learning_rate: Any, steps: int, steps_per_epoch: int
 
 
 # ---------------------------------------------------------------------------------------------------------------------
-# The result folder
+# What a result folder says of it
 
 
 def configuration(
@@ -672,215 +656,6 @@ def configuration(
     return json.loads(json.dumps({"script": script, "rules": settings, "data": described}))
 
 
-def look_into(script: str, options: Shared, dataset: data.Dataset, config: dict[str, Any]) -> Path:
-    """The result folder, which may not be there yet, and never is one that holds something else."""
-    stamp = time.strftime("%Y%m%d-%H%M%S")
-    folder = (
-        options.output_dir or Path("results") / f"{script}-{dataset.name.replace(':', '-').replace('/', '-')}-{stamp}"
-    )
-    try:
-        there = folder.exists()
-        if there and not folder.is_dir():
-            raise UsageError(f"{folder} is a file; give another --output-dir")
-        filled = there and any(folder.iterdir())
-    except OSError as error:
-        raise UsageError(f"cannot look into {folder}: {error.strerror}; give another --output-dir") from error
-    if filled:
-        path = folder / "config.json"
-        if not path.exists():
-            raise UsageError(f"{folder} is not empty and not a result folder; give another --output-dir")
-        try:
-            found = json.loads(path.read_text())["configuration"]
-        except (OSError, ValueError, KeyError, TypeError) as error:
-            raise UsageError(f"{path} is damaged ({error}); give another --output-dir") from error
-        difference = first_difference(found, config)
-        if difference:
-            raise UsageError(f"{folder} holds another configuration ({difference}); give another --output-dir")
-        if not options.resume:
-            raise UsageError(
-                f"{folder} already holds this run; add --resume to continue it, or give another --output-dir"
-            )
-        return folder
-    if options.resume:
-        raise UsageError(f"there is nothing to resume in {folder}; leave out --resume, or give another --output-dir")
-    return folder
-
-
-def make_folder(folder: Path, config: dict[str, Any] | None, dataset: data.Dataset) -> None:
-    """Make the result folder and, where there is a ``config``, say in it what it is, if it does not yet."""
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise UsageError(f"cannot make the folder {folder}: {error.strerror}; give a writable --output-dir") from error
-    if config is not None and not (folder / "config.json").exists():
-        opened = {"configuration": config, "command": shlex.join([sys.executable, *sys.argv])}
-        results.write_json(folder / "config.json", opened | {"data_source": dataset.source})
-
-
-class Found:
-    """What a result folder holds of an experiment, read back where it was interrupted, and added to."""
-
-    def __init__(
-        self,
-        folder: Path,
-        config: dict[str, Any],
-        protocol: dict[str, Any] | None,
-        rules: Sequence[str],
-        seeds: Sequence[int],
-    ) -> None:
-        self.folder, self.config, self.protocol, self.heading = folder, config, protocol, ""
-        self.rules, self.seeds = list(rules), list(seeds)
-        self.summaries: list[results.Summary] = []
-        self.rows: list[dict[str, Any]] = []
-        self.powers: list[dict[str, Any]] = []
-        if not (folder / "summary.json").exists():
-            return
-        try:
-            self.summaries = json.loads((folder / "summary.json").read_text(encoding="utf-8"))["rules"]
-            report.table_rows(self.summaries)  # fails on records that are not what `results.summarise` writes
-            self.powers = results.read_power(folder / "power.csv") if (folder / "power.csv").exists() else []
-            self.rows = results.read_metrics(folder / "metrics.csv")
-        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-            raise UsageError(f"the results in {folder} are damaged ({error}); give another --output-dir") from error
-
-    def has(self, rule: str, seed: int) -> bool:
-        """Whether this run of the rule is finished."""
-        return any(
-            run["seed"] == seed for s in self.summaries if s["rule"] == rule and s["finished"] for run in s["runs"]
-        )
-
-    def take_in(self, other: "Found") -> None:
-        """Add the finished runs of another one."""
-        for summary in other.summaries:
-            if summary["finished"]:
-                of_rule = [
-                    [row for row in rows if row["rule"] == summary["rule"]] for rows in (other.rows, other.powers)
-                ]
-                self.add(summary, *of_rule)
-
-    def add(self, summary: results.Summary, rows: list[dict[str, Any]], powers: list[dict[str, Any]]) -> None:
-        """Take in runs, in the place of unfinished ones of the same rule."""
-        rule, new = summary["rule"], {run["seed"] for run in summary["runs"]}
-        before = [s for s in self.summaries if s["rule"] == rule and s["finished"]]
-        if before and not summary["finished"]:
-            return  # what is begun does not undo what is done; its checkpoint has it
-        before = [s | {"runs": [run for run in s["runs"] if run["seed"] not in new]} for s in before]
-        before = [s for s in before if s["runs"]]
-        others = [s for s in self.summaries if s["rule"] != rule]
-        self.summaries = sorted([*others, results.join([*before, summary])], key=lambda s: self.rules.index(s["rule"]))
-        self.rows = [row for row in self.rows if row["rule"] != rule or row["seed"] not in new] + rows
-        self.rows.sort(key=lambda row: self.rules.index(row["rule"]))
-        old = [row for row in self.powers if row["rule"] != rule or (before and row["seed"] not in new)]
-        self.powers = old + powers
-
-    @property
-    def finished(self) -> bool:
-        """Whether every rule has every seed."""
-        return all(self.has(rule, seed) for rule in self.rules for seed in self.seeds)
-
-    def write(self) -> None:
-        """Write the result files of what there is so far."""
-        content: dict[str, Any] = {"finished": self.finished, "title": self.heading, "data": self.config["data"]}
-        content |= {"protocol": self.protocol} if self.protocol else {}
-        content |= {"rules": self.summaries}
-        content["statistics"] = {summary["rule"]: results.statistics_of(summary) for summary in self.summaries}
-        results.write_metrics(self.folder / "metrics.csv", self.rows)
-        partial = "" if self.finished else "\nPartial: runs are missing.\n"
-        table = report.markdown(*report.table_rows(self.summaries))
-        lines = [self.heading, "", table, *report.footnotes(self.summaries), partial]
-        results.write_text(self.folder / "table.md", "\n".join(lines))
-        if self.rows:
-            figures.learning_curves(self.folder / "learning_curves.png", self.rows, self.heading)
-            if any(row.get("cosine") for row in self.rows):
-                figures.alignment_curves(self.folder / "alignment.png", self.rows, self.heading)
-        if self.powers:
-            results.write_rows(self.folder / "power.csv", results.POWER_COLUMNS, self.powers)
-            figures.power_figure(self.folder / "power.png", self.powers, self.heading)
-        # Last: a rule that this file calls finished has its other files.
-        results.write_json(self.folder / "summary.json", content | {"environment": results.environment()})
-
-
-class Work:
-    """The runs of an experiment, those that are done and those of every process; the folder is read at once.
-
-    With several processes each writes the results of its runs to a folder of its own, ``part-K``, as if they were all;
-    the last one to end joins them.
-    """
-
-    def __init__(self, folder: Path, *about: Any) -> None:
-        self.folder, self.about = folder, about
-        self.whole = Found(folder, *about)
-        self.parts = self.read_parts()
-        with contextlib.suppress(FileNotFoundError):
-            self.claim.rmdir()  # left by a process that died while it joined the parts
-
-    @property
-    def claim(self) -> Path:
-        """A folder that one process alone can make: the one that joins the parts."""
-        return self.folder / "joining"
-
-    def read_parts(self) -> list["Found"]:
-        """What the folders of single processes hold, unless all of it has been joined."""
-        return [] if self.whole.finished else [Found(p, *self.about) for p in sorted(self.folder.glob("part-*"))]
-
-    def done(self, rule: str, seed: int) -> bool:
-        """Whether this run was finished when the folder was read."""
-        return any(found.has(rule, seed) for found in (self.whole, *self.parts))
-
-    def open(self, heading: str, process: int, processes: int) -> "Found":
-        """Where this process puts its runs."""
-        own, self.heading = self.whole, heading
-        if processes > 1:
-            part = self.folder / f"part-{process}"
-            part.mkdir(exist_ok=True)
-            own = Found(part, *self.about)
-        own.heading = heading
-        return own
-
-    def checkpoint(self, rule: str, seeds: Sequence[int]) -> Path:
-        """Of these runs: a restart that divides the missing runs otherwise does not find it."""
-        whole = len(seeds) == len(self.whole.seeds)
-        name = "" if whole else f"-{zlib.crc32(repr(seeds).encode()):08x}" if len(seeds) > 1 else f"-{seeds[0]}"
-        return self.folder / f"{rule}{name}.checkpoint.npz"
-
-    def end(self, own: "Found", finish: Callable[[Path], None] | None, *, stopped: bool) -> int:
-        """Join the parts if all runs are finished, and conclude; the exit code. ``stopped``: before its last run."""
-        shared = own is not self.whole
-        everything = self.whole = Found(self.folder, *self.about) if shared else own
-        try:
-            parts = self.read_parts()
-        except UsageError:  # another process is removing them
-            self.whole = Found(self.folder, *self.about)
-            if not self.whole.finished:
-                raise
-            parts = []
-        if not parts:
-            self.remove_parts()
-            return conclude(own, self.folder, finish, others=shared)
-        everything.heading = self.heading
-        for part in parts:
-            everything.take_in(part)
-        if everything.finished:
-            try:
-                self.claim.mkdir()
-            except FileExistsError:
-                return conclude(own, self.folder, finish, others=True)
-            everything.write()
-            self.remove_parts()
-            self.claim.rmdir()
-            return conclude(everything, self.folder, finish, others=False)
-        return conclude(own, self.folder, finish, others=not stopped)
-
-    def remove_parts(self) -> None:
-        """Remove what has been joined."""
-        for part in self.folder.glob("part-*"):
-            (part / "summary.json").unlink(missing_ok=True)  # first: without it a part is empty, and not damaged
-            shutil.rmtree(part, ignore_errors=True)
-        if self.whole.finished:
-            for path in self.folder.glob("*.checkpoint*.npz"):
-                path.unlink(missing_ok=True)
-
-
 def title(arms: Sequence[Arm], dataset: data.Dataset, rules: Sequence[Callable[..., Any]]) -> str:
     """Network, data and passes in one line, for the table and the figure."""
     options, caps = arms[0].options, []
@@ -892,20 +667,6 @@ def title(arms: Sequence[Arm], dataset: data.Dataset, rules: Sequence[Callable[.
     embedded = "" if dataset.name != "mnist5k" else " (5,000 embedded images, not full MNIST)"
     batch = f"batch {options.batch_size}" if options.batch_size else "full batch"
     return f"{arms[0].network} on {dataset.name}{embedded}, {batch}; epochs at most: {', '.join(caps)}"
-
-
-def resume_command(folder: Path) -> str:
-    """The command line that continues this run, in one process."""
-    words, skip = [], False
-    for word in sys.argv:
-        name, given, _ = word.partition("=")
-        own = name.removeprefix("--").replace("-", "_") in PROCESSES and name.startswith("--")
-        if not (own or skip or word == "--resume"):
-            words.append(word)
-        skip = own and not given
-    if not any(word.split("=")[0] in ("--output-dir", "--output_dir") for word in words):
-        words += ["--output-dir", str(folder)]
-    return shlex.join([sys.executable, *words, "--resume"])
 
 
 # ---------------------------------------------------------------------------------------------------------------------

@@ -9,6 +9,9 @@ import jax
 
 from fwdonly import UsageError
 
+PROCESSES = ("coordinator", "num_processes", "process_id")
+"""Options that say which process of a run this is; a run is the same with any of them."""
+
 SLURM = "SLURM_STEP_NUM_TASKS", "SLURM_PROCID"
 """Where srun says how many processes there are, and which one this is."""
 

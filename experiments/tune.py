@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import _common
+import _folder
 import tyro
 from _rules import RULES, arm_of, options_of, value_of, words
 from tyro.conf import Suppress
@@ -59,7 +60,7 @@ class Options(_common.Shared):
     """No progress, only the result."""
     alone: Suppress[bool] = False
     target: Suppress[float | None] = None
-    resume: Suppress[bool] = True
+    resume: Suppress[bool] = False
     at_once: Suppress[int | None] = None
     coordinator: Suppress[str | None] = None
     num_processes: Suppress[int | None] = None
@@ -86,7 +87,7 @@ def main() -> int:
     split = _common.split_of(options, dataset, seeds)
     name = options.study or f"{options.rule}-{dataset.name}-{arm.network}".replace(" ", "-").replace(":", "-")
     folder = options.output_dir or Path("results") / f"tune-{name}"
-    storage = options.storage or str(_made(folder) / "study.journal")
+    storage = options.storage or str(_folder.make(folder) / "study.journal")
     plan = _common.plan(arm.options)
     _common.rule_maker(arm, plan, dataset, split)  # refuses what the rule or the network cannot take
 
@@ -156,7 +157,7 @@ def report(
         }
         for trial in study.get_trials(deepcopy=False)
     ]
-    results.write_rows(_made(folder) / "trials.csv", ["trial", "state", "val_accuracy"], rows)
+    results.write_rows(_folder.make(folder) / "trials.csv", ["trial", "state", "val_accuracy"], rows)
     best, optuna = search.best(study), importlib.import_module("optuna")
     under_way = len(study.get_trials(deepcopy=False, states=(optuna.trial.TrialState.RUNNING,)))
     told = [row for row in rows if row["state"] in ("complete", "pruned")]
@@ -232,14 +233,6 @@ def _said(options: Options) -> list[str]:
         return shlex.split(options.set)
     except ValueError as error:
         raise UsageError(f"--set: {error} in {options.set!r}") from error
-
-
-def _made(folder: Path) -> Path:
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise UsageError(f"cannot make the folder {folder}: {error.strerror}; give a writable --output-dir") from error
-    return folder
 
 
 if __name__ == "__main__":

@@ -10,13 +10,9 @@ import jax
 import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from .base import UsageError
+from .base import DOT, Precision, UsageError, setting
 
 Lift = Literal["single", "vmap", "map"]
-Precision = Literal["float32", "tf32", "bfloat16"]
-
-DOT = {"float32": "highest", "tf32": "TF32_TF32_F32", "bfloat16": "BF16_BF16_F32"}
-"""JAX's names for the factors that matrix products and convolutions work with; sums are float32 with all of them."""
 
 RUNS = PartitionSpec("runs")
 
@@ -31,15 +27,16 @@ class Setup(NamedTuple):
 
     def place(self, tree: Any) -> Any:
         """A tree of arrays with a leading axis over runs, each run on its device."""
-        if self.mesh is None:
-            return jax.tree.map(jax.numpy.asarray, tree)
-        return jax.device_put(tree, NamedSharding(self.mesh, RUNS))
+        return self._put(tree, RUNS)
 
     def share(self, tree: Any) -> Any:
         """A tree of arrays that every run reads, on every device."""
+        return self._put(tree, PartitionSpec())
+
+    def _put(self, tree: Any, spec: PartitionSpec) -> Any:
         if self.mesh is None:
             return jax.tree.map(jax.numpy.asarray, tree)
-        return jax.device_put(tree, NamedSharding(self.mesh, PartitionSpec()))
+        return jax.device_put(tree, NamedSharding(self.mesh, spec))
 
     @property
     def devices(self) -> int:
@@ -74,11 +71,6 @@ def check_precision(precision: Precision) -> None:
     """
     if precision != "float32" and jax.default_backend() == "cpu":
         raise UsageError(f"precision {precision} needs an accelerator; a CPU computes in float32 here")
-
-
-def setting(name: str) -> Any:
-    """The value of one of JAX's settings here and now."""
-    return getattr(jax.config, f"jax_{name}")
 
 
 def lift(f: Callable[..., Any], setup: Setup) -> Callable[..., Any]:

@@ -18,6 +18,18 @@ Metrics = dict[str, Array]
 """At least the scalar ``loss``; for rules with local losses also ``layer_loss`` of shape (layers,)."""
 
 
+Precision = Literal["float32", "tf32", "bfloat16"]
+"""Of the factors in matrix products and convolutions."""
+
+DOT = {"float32": "highest", "tf32": "TF32_TF32_F32", "bfloat16": "BF16_BF16_F32"}
+"""JAX's names for them. Sums are float32; those of a convolution are rounded to bfloat16 in the end."""
+
+
+def setting(name: str) -> Any:
+    """The value of one of JAX's settings here and now."""
+    return getattr(jax.config, f"jax_{name}")
+
+
 class UsageError(ValueError):
     """Bad input that the user can mend; the message is one line that names the fault and the mend."""
 

@@ -12,8 +12,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from ._programs import DOT, setting
-from .base import Net, UsageError, check_word
+from .base import DOT, Net, UsageError, check_word, setting
 
 he_uniform = nn.initializers.he_uniform()
 """Uniform on +-sqrt(6 / fan_in), biases 0: the start values of the public code behind arXiv 2509.19063.

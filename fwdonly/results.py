@@ -32,14 +32,16 @@ METRIC_COLUMNS = ["rule", "seed", "stage", "epoch", "train_loss", "val_loss", "v
 POWER_COLUMNS = ["rule", "seed", "seconds", "device", "watts", "mark"]
 
 
-def summarise(rule: str, seeds: Sequence[int], result: Result, intensity: Intensity | None = None) -> Summary:
+def summarise(
+    rule: str, seeds: Sequence[int], result: Result, intensity: Intensity | None = None, processes: int = 1
+) -> Summary:
     """A rule's `Result` over several seeds as plain JSON types: one record per seed, in the order of ``seeds``.
 
     A run that was trained alone has its own energy and seconds: ``train_seconds``, ``kept_seconds`` (until the state
     that was kept) and ``target_seconds``. Runs of a sweep are not timed one by one: ``train_seconds_share`` is a run's
     share of the wall clock in proportion to its epochs, and energy is not shared out. ``intensity`` adds CO2e. Every
-    run has the `machine` of this process: an experiment may be continued on another one. ``processes`` is for whoever
-    knows how many worked side by side.
+    run has the `machine` of this process, since an experiment may be continued on another one, and how many
+    ``processes`` worked side by side, perhaps on that machine.
     """
     alone = len(seeds) == 1
     energy = None if result.energy is None else _energy(result.energy, intensity)
@@ -68,7 +70,7 @@ def summarise(rule: str, seeds: Sequence[int], result: Result, intensity: Intens
                 "energy": energy if alone else None,
                 "diverged": bool(result.diverged[i]),
                 "machine": where,
-                "processes": 1,
+                "processes": processes,
                 "readouts": {
                     name: {metric: _number(values[i]) for metric, values in found.items()}
                     for name, found in result.readouts.items()

@@ -12,7 +12,25 @@ from ._programs import RUNS, Setup
 from .base import Batch, UsageError
 
 BLOCK_BYTES = 2**28
-"""Largest block of images that is brought to the device at a time. Two wait there, a third is being trained on."""
+"""Largest block of images that is brought to the device at a time."""
+
+BLOCKS = 3
+"""On the device: two wait there while the third is being trained on."""
+
+
+def grain() -> Any:
+    """The library that brings them.
+
+    Raises:
+        UsageError: it is not installed.
+    """
+    try:
+        return importlib.import_module("grain")
+    except ImportError as error:
+        raise UsageError(
+            "images that stay in host memory need Grain: pip install 'fwdonly[stream]' (or stream=False, where the "
+            "device has room for them)"
+        ) from error
 
 
 class Feeder:
@@ -23,13 +41,7 @@ class Feeder:
     """
 
     def __init__(self, x: np.ndarray, y: np.ndarray, train: np.ndarray, batch_size: int, setup: Setup) -> None:
-        try:
-            self.grain: Any = importlib.import_module("grain")
-        except ImportError as error:
-            raise UsageError(
-                "images that stay in host memory need Grain: pip install 'fwdonly[stream]' (or stream=False, where the "
-                "device has room for them)"
-            ) from error
+        self.grain = grain()
         self.x, self.y, self.train, self.batch_size = x, y, train, batch_size
         self.place = jax.local_devices()[0] if setup.mesh is None else NamedSharding(setup.mesh, RUNS)
 
@@ -57,4 +69,6 @@ class Feeder:
 
         steps = self.grain.MapDataset.range(len(sizes)).map(gather)
         ahead = steps.to_iter_dataset(self.grain.ReadOptions(num_threads=1, prefetch_buffer_size=1))
-        return iter(self.grain.experimental.device_put(ahead, self.place, cpu_buffer_size=1, device_buffer_size=2))
+        return iter(
+            self.grain.experimental.device_put(ahead, self.place, cpu_buffer_size=1, device_buffer_size=BLOCKS - 1)
+        )

@@ -71,8 +71,9 @@ def sweep(
         A `Result` whose arrays have a leading axis over runs.
 
     Raises:
-        UsageError: no seeds, seeds out of range, hyperparameters that fit neither all runs nor each, and whatever
-            `fwdonly.fit` raises.
+        UsageError: no seeds, seeds out of range, hyperparameters that fit neither all runs nor each, more devices than
+            there are or devices of different kinds, a single run too large for the memory, and whatever `fwdonly.fit`
+            raises.
 
     Example:
         >>> import fwdonly, optax
@@ -163,7 +164,7 @@ def _saved(checkpoint: Path | None) -> int:
     """How many runs a group had when it was saved."""
     assert checkpoint is not None
     seeds = checkpoints.read_meta(checkpoint).get("fingerprint", {}).get("seeds", [])
-    return len(seeds) if isinstance(seeds, list) else 1
+    return max(1, len(seeds)) if isinstance(seeds, list) else 1
 
 
 def _group(

@@ -22,8 +22,8 @@ from . import _programs as programs
 from . import checkpoint as checkpoints
 from . import data as datasets
 from . import stream as streams
-from ._programs import Lift, Precision, Setup
-from .base import Batch, LearningRule, Metrics, State, UsageError, one_line
+from ._programs import Lift, Setup
+from .base import Batch, LearningRule, Metrics, Precision, State, UsageError, one_line
 from .energy import Meter, Reading, Window
 
 EVALUATION_BATCH = 500
@@ -837,7 +837,7 @@ class _Host:
         step = self.step
         if self.stage == len(jobs) - 1 and not np.asarray(tracker.active).any():
             return  # a finished training, resumed
-        features = 0
+        waiting = 0  # bytes of features that are kept, or of batches on their way
         for job in jobs[self.stage :]:
             if job.stage > self.stage:
                 entered = self.run.prepare(_enter, job, learner, tracker, run, arrays).out_info
@@ -845,18 +845,20 @@ class _Host:
             own = run
             if self.keeps_features(job, tracker, run, arrays):
                 own = run._replace(cache=self.run.prepare(_features, job, tracker.kept, run, arrays).out_info)
-                features = max(features, programs.tree_bytes(own.cache))
+                waiting = max(waiting, programs.tree_bytes(own.cache))
             order, key, active = tracker.order, tracker.key, tracker.active
             for size in {size for at in {step, 0} for size in _chunk_sizes(job.steps - at, self.longest(job, own))}:
                 fed = None if self.feeder is None else self.feeder.shapes(size)
+                waiting = max(waiting, streams.BLOCKS * programs.tree_bytes(fed))
                 given = learner, order, key, active, fed, own, arrays
                 self.run.prepare(_chunk, job, *given, static=(size,), donate=(0,))
             self.run.prepare(_end_epoch, job, learner, tracker, own, arrays, donate=(0, 1))
             step = 0
-        self.check_memory(programs.tree_bytes((learner, tracker, run)), features, must_fit)
+        self.check_memory(programs.tree_bytes((learner, tracker, run)), waiting, must_fit)
 
-    def check_memory(self, held: int, features: int, must_fit: bool) -> None:
-        """Note what a run takes, ``held`` bytes of all runs being there already, and whether there is so much.
+    def check_memory(self, held: int, waiting: int, must_fit: bool) -> None:
+        """Note what a run takes, and whether there is so much: of all runs ``held`` bytes are there already, and
+        ``waiting`` bytes will come.
 
         Raises:
             DoesNotFit: there is not, and fewer runs would do.
@@ -864,16 +866,16 @@ class _Host:
         working = self.run.working_bytes()
         if working is None or self.setup.how == "single":
             return
-        count, devices, at_once = self.runs[1] - self.runs[0], self.setup.devices, self.setup.how == "vmap"
+        count, devices, together = self.runs[1] - self.runs[0], self.setup.devices, self.setup.how == "vmap"
         on_device = (count + self.padding) // devices
-        per_run = (held + features) / devices / on_device + (working / on_device if at_once else 0.0)
+        per_run = (held + waiting) / devices / on_device + (working / on_device if together else 0.0)
         self.run_bytes = round(per_run)
         free = programs.free_bytes()
         if free is None or not must_fit or count == 1:
             return
         free /= devices if jax.default_backend() == "cpu" else 1
-        if working + features / devices > free:
-            shared = 0 if at_once else working
+        if working + waiting / devices > free:
+            shared = 0 if together else working
             fit = int((free + held / devices - shared) // per_run) * devices
             raise DoesNotFit(min(max(fit, 1), count - 1))
 

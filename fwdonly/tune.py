@@ -6,6 +6,7 @@ the device.
 """
 
 import contextlib
+import functools
 import hashlib
 import importlib
 import json
@@ -121,8 +122,9 @@ def tune(
 
     A worker signs its trials every ``heartbeat`` seconds. Whoever sees none for ``grace`` seconds (by its own clock:
     clocks need not agree), or a process of its own machine gone, takes the trial: it fails, and its settings are tried
-    again, once. That is looked for before every round and before the end, which waits until every trial under way
-    elsewhere was either signed or taken. A worker that was only asleep has its result refused, and goes on.
+    again, once for each such death. That is looked for before every round and before the end, which waits until every
+    trial under way elsewhere was either signed or taken. A worker that was only asleep has its result refused, and goes
+    on.
 
     Args:
         make: see `Make`; called once for each combination of choices.
@@ -169,6 +171,9 @@ def tune(
         study = _open(optuna, name, storage, prune, facts, None if first is None else _within(space, first))
         others = _Others(optuna, study, set(space), grace)
         made: dict[str, Any] = {}
+        settings: dict[str, Any] = {"space": space, "data": data, "seeds": seeds, "size": parallel, "split": split}
+        settings |= {"how": how, "devices": devices, "watch": watch}
+        train = functools.partial(_train, optuna, study, **settings)
         mine, waiting_since = 0, None
         running = optuna.trial.TrialState.RUNNING
         while True:
@@ -196,21 +201,7 @@ def tune(
                     if key not in made:
                         made[key] = make(**{name: _unpacked(value) for name, value in json.loads(key).items()})
                     try:
-                        whole = _train(
-                            optuna,
-                            study,
-                            group,
-                            space,
-                            made[key],
-                            data,
-                            seeds,
-                            parallel,
-                            split,
-                            how,
-                            devices,
-                            watch,
-                            refused,
-                        )
+                        whole = train(group=group, made=made[key], refused=refused)
                     except _losses(optuna):
                         raise
                     except Exception:
@@ -228,9 +219,10 @@ def tune(
 def _train(
     optuna: Any,
     study: Any,
+    *,
     group: list[Any],
-    space: Space,
     made: Any,
+    space: Space,
     data: datasets.Dataset,
     seeds: Sequence[int],
     size: int,

@@ -20,7 +20,7 @@ ROOT = Path(__file__).parents[1]
 
 
 class Mutant(NamedTuple):
-    """``old`` becomes ``new`` in ``file``; ``tests`` are the files that should notice."""
+    """``old`` becomes ``new`` in ``file`` of the package; ``tests`` are the files that should notice."""
 
     file: str
     old: str
@@ -32,6 +32,7 @@ class Mutant(NamedTuple):
 EQUATIONS, LOCALITY, CONTRACT, TRAIN = "test_equations", "test_locality", "test_contract", "test_train"
 ANCESTORS = "test_equations_ff_cafo"
 TWO_PASS, FEEDBACK = "test_equations_two_pass", "test_equations_feedback"
+SHARDING = "test_sharding"
 
 MUTANTS = [
     Mutant(
@@ -669,6 +670,91 @@ MUTANTS = [
         "nan_to_num(accuracies, nan=1.0)",
         ("test_tune",),
         "a diverged seed counts as all right",
+    ),
+    Mutant(
+        "train.py",
+        "self.real = slice(runs[1] - runs[0]) if padding else ...",
+        "self.real = ...",
+        (SHARDING,),
+        "the runs that only fill the last device reach the result",
+    ),
+    Mutant(
+        "train.py",
+        "            self.ending = np.zeros(runs[1] - runs[0], bool)",
+        "            self.ending = None",
+        (SHARDING,),
+        "the runs that only fill the last device are trained",
+    ),
+    Mutant(
+        "_programs.py",
+        '{"xla_disable_hlo_passes": "spmd-cleanup"}',
+        "{}",
+        (SHARDING,),
+        "several devices have other last bits than one",
+    ),
+    Mutant(
+        "_programs.py",
+        "with jax.default_matmul_precision(DOT[setup.precision]):",
+        'with jax.default_matmul_precision("default"):',
+        (SHARDING,),
+        "the precision is the device's default, whatever was asked for",
+    ),
+    Mutant(
+        "_programs.py",
+        "    if len(kinds) > 1:",
+        "    if len(kinds) > 2:",
+        (SHARDING,),
+        "devices of two kinds are mixed",
+    ),
+    Mutant(
+        "stream.py",
+        "rows = np.take_along_axis(self.train, order, axis=-1)",
+        "rows = self.train",
+        (SHARDING,),
+        "streamed images come in the same order in every epoch",
+    ),
+    Mutant(
+        "train.py",
+        "if free is None or not must_fit or count == 1:",
+        "if free is None or count == 1:",
+        (SHARDING,),
+        "a group that was asked for is refused by an estimate",
+    ),
+    Mutant(
+        "sweep.py",
+        "min(_saved(path) if going_on else size, runs - first)",
+        "min(size, runs - first)",
+        (SHARDING,),
+        "a resumed group takes as many runs as fit today",
+    ),
+    Mutant("sweep.py", "size = -(-count // 2)", "size = 1", (SHARDING,), "one at a time as soon as memory runs out"),
+    Mutant(
+        "tune.py",
+        "dead = host == platform.node() and not _alive(process, *thread)",
+        "dead = not _alive(process, *thread)",
+        ("test_tune_workers",),
+        "a process of another machine is looked for on this one",
+    ),
+    Mutant(
+        "tune.py",
+        "# the storage's word, or that of the study before\n        return False",
+        "\n        return True",
+        ("test_tune_workers",),
+        "everyone who notices a death asks for the repetition",
+    ),
+    Mutant(
+        "../experiments/_common.py",
+        "mine = [[i for i in own if i % processes == process] for own in missing]",
+        "mine = missing",
+        ("test_processes",),
+        "every process trains every run",
+    ),
+    Mutant(
+        "../experiments/_folder.py",
+        'if before and not summary["finished"]:',
+        "if False:",
+        ("test_processes",),
+        "what is begun undoes what is done",
     ),
 ]
 

@@ -1,10 +1,12 @@
-"""What the equation tests share: how two trees are compared, random values, parameters as `reference` has them."""
+"""What tests share: how two trees are compared, random values, parameters as `reference` has them, a small data set."""
 
 from functools import partial
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+
+from fwdonly import data
 
 jit = partial(  # compiling takes most of the time
     jax.jit, compiler_options={"xla_backend_optimization_level": 0, "xla_llvm_disable_expensive_passes": True}
@@ -43,3 +45,12 @@ def layers_of(params):
     """Parameters, or gradients, of BP's shape as the restatements write them."""
     output = {"W": np.asarray(params.W)} | ({} if params.b is None else {"b": np.asarray(params.b)})
     return [*map(weights, params.blocks), output]
+
+
+def template_images():
+    """Noisy class templates: 200 training and 60 test images of 6x6, four classes."""
+    rng = np.random.default_rng(0)
+    templates = rng.integers(0, 160, (4, 6, 6, 1))
+    y = np.tile(np.arange(4, dtype=np.int32), 65)
+    x = (templates[y] + rng.integers(0, 96, (260, 6, 6, 1))).astype(np.uint8)
+    return data.Dataset("tiny", "made here", x[:200], y[:200], x[200:], y[200:], 4)

@@ -59,11 +59,9 @@ def batch():
 @pytest.fixture(scope="session")
 def tiny():
     """Noisy class templates: 200 training and 60 test images of 6x6, four classes."""
-    rng = np.random.default_rng(0)
-    templates = rng.integers(0, 160, (4, 6, 6, 1))
-    y = np.tile(np.arange(4, dtype=np.int32), 65)
-    x = (templates[y] + rng.integers(0, 96, (260, 6, 6, 1))).astype(np.uint8)
-    return fwdonly.data.Dataset("tiny", "made here", x[:200], y[:200], x[200:], y[200:], 4)
+    from comparing import template_images
+
+    return template_images()
 
 
 @pytest.fixture

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from fwdonly import Batch, UsageError, cost, nets
-from fwdonly._programs import DOT
+from fwdonly.base import DOT
 from fwdonly.quantity import Quantity
 
 SOURCE = Path(__file__).parents[1] / "benchmarks" / "energy.py"

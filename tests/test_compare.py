@@ -193,36 +193,25 @@ def test_an_option_that_the_rules_script_does_not_have_is_refused(script, tmp_pa
     assert code == 2 and "bp_mlp.py, which trains bp, does not take --peer 1" in error
 
 
-def test_a_search_prints_the_command_that_trains_the_best_settings(script, tmp_path):
-    arguments = [
-        "tune",
-        "--rule",
-        "mf",
-        *TINY,
-        "--trials",
-        7,
-        "--seeds",
-        2,
-        "--epochs",
-        4,
-        "--output-dir",
-        tmp_path / "t",
-    ]
-    code, out, _ = script(*arguments)
-    assert code == 0 and {"best.json", "trials.csv", "search.png"} <= {path.name for path in (tmp_path / "t").iterdir()}
-    best = read(tmp_path / "t", "best.json")
+def test_a_search_prints_the_command_that_trains_the_best_settings(script, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    folder = tmp_path / "results" / "tune-mf-digits-MLP-16-16"
+    arguments = ["tune", "--rule", "mf", *TINY, "--trials", 7, "--seeds", 2, "--epochs"]
+    code, out, _ = script(*arguments, 4)
+    assert code == 0 and {"best.json", "trials.csv", "search.png"} <= {path.name for path in folder.iterdir()}
+    best = read(folder, "best.json")
     assert best["trials"] == 7 and best["val_accuracy"] == pytest.approx(np.mean(best["per_seed"]))
     command = re.search(r"python experiments/mf_mlp.py (.*)", out)[1]
     more = ["--first-seed", 1000, "--seeds", 2, "--no-compare", "--output-dir", tmp_path / "b"]
     assert script("mf_mlp", *shlex.split(command), *more)[0] == 0
     assert [run["val_accuracy"] for run in read(tmp_path / "b")["rules"][0]["runs"]] == pytest.approx(best["per_seed"])
     # A finished search trains nothing more.
-    before = (tmp_path / "t" / "trials.csv").read_text()
-    assert script(*arguments)[0] == 0 and (tmp_path / "t" / "trials.csv").read_text() == before
-    code, _, error = script(*arguments[:-2], "--epochs", 5, "--output-dir", tmp_path / "t")
+    before = (folder / "trials.csv").read_text()
+    assert script(*arguments, 4)[0] == 0 and (folder / "trials.csv").read_text() == before
+    code, _, error = script(*arguments, 5)
     assert code == 2 and "is another one: about.settings.epochs is 4 there and 5 here" in error
     # And its settings reach a comparison.
-    compared = [*TINY, "--seeds", 1, "--epochs", 1, "--tuned", tmp_path / "t", "--output-dir", tmp_path / "c"]
+    compared = [*TINY, "--seeds", 1, "--epochs", 1, "--tuned", folder, "--output-dir", tmp_path / "c"]
     assert script("compare", *compared)[0] == 0
     rules = read(tmp_path / "c", "config.json")["configuration"]["rules"]
     assert rules["mf"]["learning_rate"] == best["values"]["learning_rate"] != rules["bp"]["learning_rate"]

@@ -116,7 +116,7 @@ def test_an_interrupted_process_says_so_and_undoes_nothing_that_is_done(tmp_path
 
 def test_what_is_begun_does_not_undo_what_is_done(monkeypatch, tmp_path):
     monkeypatch.syspath_prepend(str(FOLDER))
-    from _common import Found
+    from _folder import Found
 
     def summary(seeds, finished):
         runs = [{"seed": seed} for seed in seeds]

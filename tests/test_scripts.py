@@ -295,6 +295,7 @@ def test_every_bad_input_is_one_line_a_non_zero_exit_and_loses_nothing(script, t
     monkeypatch.setenv("FWDONLY_OFFLINE", "1")
     monkeypatch.setenv("FWDONLY_CACHE", str(tmp_path / "cache"))
     monkeypatch.delenv("FWDONLY_DATA", raising=False)
+    monkeypatch.setitem(sys.modules, "grain", None)  # not installed
     files = tmp_path / "files"
     files.mkdir()
     mine = tiny_file(files)
@@ -338,6 +339,11 @@ def test_every_bad_input_is_one_line_a_non_zero_exit_and_loses_nothing(script, t
         "a file": ([*digits[:4], "--output-dir", notes / "todo.txt"], "is a file"),
         "nothing to resume": ([*digits, "--resume"], "nothing to resume"),
         "resume what": ([*digits[:4], "--resume"], "--output-dir"),
+        "precision of another device": ([*digits, "--precision", "tf32"], "accelerator"),
+        "devices that are not there": ([*digits, "--devices", "99"], "devices"),
+        "seeds at once": ([*digits, "--at-once", "0"], "at-once"),
+        "a full batch from host memory": ([*digits, "--stream", "True", "--batch-size", "None"], "stream"),
+        "nothing that brings images": ([*digits, "--stream", "True"], "fwdonly[stream]"),
         "whose intensity": ([*digits, "--energy", "--carbon-intensity", "100"], "--carbon-source"),
         "nobody's intensity": (
             [*digits, "--energy", "--carbon-intensity", "100", "--carbon-source", " "],

@@ -1,6 +1,5 @@
 """Jobs of a cluster, by submitit's local executor: their options, exit codes, logs and ends; and bad input."""
 
-import importlib
 import json
 import os
 import re
@@ -130,13 +129,6 @@ def test_what_cannot_be_submitted_is_refused_in_one_line(script, monkeypatch, tm
 
 
 def test_without_submitit_the_extra_is_named(script, monkeypatch, tmp_path):
-    usual = importlib.import_module
-
-    def missing(name, *more):
-        if name == "submitit":
-            raise ImportError(name)
-        return usual(name, *more)
-
-    monkeypatch.setattr(importlib, "import_module", missing)
+    monkeypatch.setitem(sys.modules, "submitit", None)
     code, _, err = script("submit", "--cluster", "local", "--folder", tmp_path, "--", "mf_mlp.py")
     assert code == 2 and "fwdonly[slurm]" in err

@@ -2,7 +2,6 @@
 
 import collections
 import contextlib
-import importlib
 import json
 import os
 import shutil
@@ -416,13 +415,6 @@ def test_a_port_that_is_taken_is_refused_in_one_line(script, tmp_path):
 
 
 def test_without_grpcio_the_extra_is_named(monkeypatch):
-    usual = importlib.import_module
-
-    def missing(name, *more):
-        if name == "grpc":
-            raise ImportError(name)
-        return usual(name, *more)
-
-    monkeypatch.setattr(importlib, "import_module", missing)
+    monkeypatch.setitem(sys.modules, "grpc", None)
     with pytest.raises(UsageError, match=r"fwdonly\[tune-grpc\]"):
         tune.open_storage("grpc://localhost:13000")
