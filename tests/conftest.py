@@ -3,6 +3,7 @@
 import os
 import runpy
 import sys
+from importlib import metadata
 from pathlib import Path
 
 os.environ["JAX_PLATFORMS"] = "cpu"  # before JAX is imported; subprocesses inherit it
@@ -35,6 +36,24 @@ def quick_compilation():
     jax.config.update("jax_disable_most_optimizations", True)
     yield
     jax.config.update("jax_disable_most_optimizations", False)
+
+
+@pytest.fixture(scope="module")
+def quickest_compilation(quick_compilation):
+    """For those of them that look at no last bits: jaxlib 0.10's emitters of fused loops take most of the time."""
+    with pytest.MonkeyPatch.context() as patch:
+        if metadata.version("jaxlib").startswith("0.10."):
+            from jax._src import compiler
+
+            usual = compiler.get_compile_options
+
+            def without(*args, **kwargs):
+                options = usual(*args, **kwargs)
+                options.env_option_overrides = [*options.env_option_overrides, ("xla_cpu_use_fusion_emitters", False)]
+                return options
+
+            patch.setattr(compiler, "get_compile_options", without)
+        yield
 
 
 @pytest.fixture

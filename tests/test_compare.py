@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-pytestmark = pytest.mark.usefixtures("quick_compilation")
+pytestmark = pytest.mark.usefixtures("quickest_compilation")
 
 EXPERIMENTS = Path(__file__).parents[1] / "experiments"
 TINY = ["--dataset", "digits", "--widths", "16", "16", "--batch-size", "64", "--quiet"]

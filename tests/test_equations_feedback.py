@@ -20,7 +20,7 @@ import fwdonly
 from fwdonly import Batch, UsageError, bp, feedback, mf, nets
 from fwdonly.base import cross_entropy
 
-pytestmark = pytest.mark.usefixtures("quick_compilation")
+pytestmark = pytest.mark.usefixtures("quickest_compilation")
 
 measured = importlib.import_module("fwdonly.alignment").measured  # the package's attribute of that name is the function
 CLASSES, BATCH = 3, 8

@@ -12,7 +12,7 @@ import pytest
 import fwdonly
 from fwdonly import bp, cafo, cwc, feedback, ff, foton, mf, nets, pepita
 
-pytestmark = pytest.mark.usefixtures("quick_compilation")
+pytestmark = pytest.mark.usefixtures("quickest_compilation")
 
 MLP, CNN = nets.mlp([64, 64]), nets.cnn([16, 32])
 DENSE = fwdonly.Plan(epochs=6, batch_size=32, keep="last")

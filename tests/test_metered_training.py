@@ -14,7 +14,7 @@ from test_train import MF, STAGES, identical
 
 from fwdonly import Meter, Plan, Quantity, energy, figures, fit, mf, nets, report, results, sweep
 
-pytestmark = pytest.mark.usefixtures("quick_compilation")
+pytestmark = pytest.mark.usefixtures("quickest_compilation")
 
 WATTS = 250.0
 

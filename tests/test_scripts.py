@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-pytestmark = pytest.mark.usefixtures("quick_compilation")
+pytestmark = pytest.mark.usefixtures("quickest_compilation")
 
 EXPERIMENTS = Path(__file__).parents[1] / "experiments"
 TINY = ["--dataset", "digits", "--widths", "16", "16", "--seeds", "2", "--epochs", "2", "--batch-size", "64"]
