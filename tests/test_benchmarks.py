@@ -460,10 +460,10 @@ def test_calls_are_long_enough_for_what_they_copy(scaling):
     pace, cell = scaling.Pace(1.0, {"mf": 1e-9}, {"mf": 5.0}), scaling.Cell()
     settings = scaling.Settings(**TINY | {"window": 2.0, "rounds": 3})
     step = 128e-9 * 3_628_000
-    assert pace.step("mf", cell) == pytest.approx(step) and pace.count("mf", cell, settings) == 2
-    assert pace.seconds("mf", cell, settings) == pytest.approx(5 + 2 * 2 * step + 3 * (2 * step + 2.0))
+    assert pace.step("mf", cell) == pytest.approx(step) and pace.count("mf", cell, settings) == 4
+    assert pace.seconds("mf", cell, settings) == pytest.approx(5 + 2 * 4 * step + 3 * (4 * step + 2.0))
     several = cell._replace(seeds=2)
-    assert pace.count("mf", several, settings) == 32 and pace.count("mf", several, settings._replace(how="vmap")) == 1
+    assert pace.count("mf", several, settings) == 32 and pace.count("mf", several, settings._replace(how="vmap")) == 4
     assert pace.seconds("mf", several, settings) == pytest.approx(5 + (2 + 3 * 2) * 32 * 2 * step)
 
 
