@@ -501,7 +501,8 @@ def _lines(panel: Any, own: list[JSON], x: str) -> None:
             panel.errorbar([row[x] for row in rows], y, yerr=(low, high), fmt="o-", **style)
     panel.set(xscale="log", yscale="log")
     for side in (panel.xaxis, panel.yaxis):
-        side.set_major_locator(ticker.LogLocator(subs=(1.0, 3.0)))
+        low, high = side.get_view_interval()
+        side.set_major_locator(ticker.LogLocator(subs=(1.0,) if high > 1e3 * low else (1.0, 3.0)))
         side.set_major_formatter(ticker.LogFormatterSciNotation(minor_thresholds=(math.inf, math.inf)))
         side.set_minor_formatter(ticker.NullFormatter())
 
