@@ -346,6 +346,8 @@ def run(
     is trained.
     """
     check(options)
+    if options.stream:
+        streams.grain()
     keep_programs(options)
     plans = [plan(arm.options) for arm in arms]
     of_stages = [[dataclasses.replace(p, **own) for own in arm.stages] for arm, p in zip(arms, plans, strict=True)]
@@ -360,7 +362,11 @@ def run(
     _folder.look_into(folder, config, resume=options.resume)
     work = _folder.Work(folder, config, protocol, [arm.name for arm in arms], seeds)
     process, processes = workers.join(options)  # after the folder was read, and before anything is written to it
-    check_machine(options)
+    missing = [[i for i, seed in enumerate(seeds) if not work.done(arm.name, seed)] for arm in arms]
+    mine = [[i for i in own if i % processes == process] for own in missing]
+    todo = turns(mine, options.alone, processes)
+    if todo:
+        check_machine(options, max(len(numbers) for _, numbers in todo))
     metering, intensity = meter(options)
     rules = [rule_maker(arm, arm_plan, dataset, split) for arm, arm_plan in zip(arms, plans, strict=True)]
     _folder.make(folder)
@@ -382,9 +388,6 @@ def run(
             **more,
         )
 
-    missing = [[i for i, seed in enumerate(seeds) if not work.done(arm.name, seed)] for arm in arms]
-    mine = [[i for i in own if i % processes == process] for own in missing]
-    todo = turns(mine, options.alone, processes)
     ready: dict[int, StageCosts] = {}
     stopped = False
     with interruptible() as interrupted:
@@ -542,12 +545,10 @@ def check(options: Shared) -> None:
         raise UsageError("--resume needs --output-dir, the folder to continue in")
 
 
-def check_machine(options: Shared) -> None:
-    """Refuse what this machine or installation has not, before anything is written."""
+def check_machine(options: Shared, runs: int) -> None:
+    """Refuse what this machine cannot do for so many runs together, before anything is written."""
     programs.check_precision(options.precision)
-    programs.mesh_of(options.seeds, options.devices)
-    if options.stream:
-        streams.grain()
+    programs.mesh_of(min(runs, options.at_once or runs), options.devices)
 
 
 def meter(options: Shared) -> tuple[Meter | None, Intensity | None]:
@@ -635,7 +636,7 @@ def optimizer(options: Any, learning_rate: Any, steps: int, steps_per_epoch: int
 
 
 # ---------------------------------------------------------------------------------------------------------------------
-# What a result folder says of it
+# What a result folder says of the experiment
 
 
 def configuration(

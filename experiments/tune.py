@@ -14,6 +14,7 @@ from _rules import RULES, arm_of, options_of, value_of, words
 from tyro.conf import Suppress
 
 from fwdonly import UsageError, data, figures, results
+from fwdonly import stream as streams
 from fwdonly import tune as search
 
 
@@ -87,9 +88,14 @@ def main() -> int:
     split = _common.split_of(options, dataset, seeds)
     name = options.study or f"{options.rule}-{dataset.name}-{arm.network}".replace(" ", "-").replace(":", "-")
     folder = options.output_dir or Path("results") / f"tune-{name}"
-    storage = options.storage or str(_folder.make(folder) / "study.journal")
+    storage = options.storage or str(folder / "study.journal")
     plan = _common.plan(arm.options)
     _common.rule_maker(arm, plan, dataset, split)  # refuses what the rule or the network cannot take
+    _common.check_machine(options, options.parallel * options.seeds)
+    if options.stream:
+        streams.grain()
+    if options.storage is None:
+        _folder.make(folder)
 
     def make() -> Any:
         def rule(**values: Any) -> Any:

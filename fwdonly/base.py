@@ -22,7 +22,7 @@ Precision = Literal["float32", "tf32", "bfloat16"]
 """Of the factors in matrix products and convolutions."""
 
 DOT = {"float32": "highest", "tf32": "TF32_TF32_F32", "bfloat16": "BF16_BF16_F32"}
-"""JAX's names for them. Sums are float32; those of a convolution are rounded to bfloat16 in the end."""
+"""JAX's names for these precisions. Sums are float32; a convolution of bfloat16 factors rounds them in the end."""
 
 
 def setting(name: str) -> Any:

@@ -165,8 +165,8 @@ class Result:
         energy: what the meter read, of all runs together, where there was one: training, validation, the callback, the
             writing of checkpoints and the first execution of each program, but no compilation and no test. Of a
             resumed training the total is unavailable, since a part was not in this window.
-        run_bytes: device memory that a run takes, of the largest program of the training, by the compiler's account;
-            None where it gives none.
+        run_bytes: device memory that a run takes, of the largest program of the training, by the compiler's account,
+            with its kept features; None where it gives none.
         streamed: the training images stayed in host memory (see `Plan.stream`).
         precision: of the factors in matrix products and convolutions (see `Plan.precision`).
     """
@@ -837,7 +837,7 @@ class _Host:
         step = self.step
         if self.stage == len(jobs) - 1 and not np.asarray(tracker.active).any():
             return  # a finished training, resumed
-        waiting = 0  # bytes of features that are kept, or of batches on their way
+        features = blocks = 0  # bytes: of all runs' features, and of all runs' batches on their way
         for job in jobs[self.stage :]:
             if job.stage > self.stage:
                 entered = self.run.prepare(_enter, job, learner, tracker, run, arrays).out_info
@@ -845,20 +845,20 @@ class _Host:
             own = run
             if self.keeps_features(job, tracker, run, arrays):
                 own = run._replace(cache=self.run.prepare(_features, job, tracker.kept, run, arrays).out_info)
-                waiting = max(waiting, programs.tree_bytes(own.cache))
+                features = max(features, programs.tree_bytes(own.cache))
             order, key, active = tracker.order, tracker.key, tracker.active
             for size in {size for at in {step, 0} for size in _chunk_sizes(job.steps - at, self.longest(job, own))}:
                 fed = None if self.feeder is None else self.feeder.shapes(size)
-                waiting = max(waiting, streams.BLOCKS * programs.tree_bytes(fed))
+                blocks = max(blocks, streams.BLOCKS * programs.tree_bytes(fed))
                 given = learner, order, key, active, fed, own, arrays
                 self.run.prepare(_chunk, job, *given, static=(size,), donate=(0,))
             self.run.prepare(_end_epoch, job, learner, tracker, own, arrays, donate=(0, 1))
             step = 0
-        self.check_memory(programs.tree_bytes((learner, tracker, run)), waiting, must_fit)
+        self.check_memory(programs.tree_bytes((learner, tracker, run)), features, blocks, must_fit)
 
-    def check_memory(self, held: int, waiting: int, must_fit: bool) -> None:
-        """Note what a run takes, and whether there is so much: of all runs ``held`` bytes are there already, and
-        ``waiting`` bytes will come.
+    def check_memory(self, held: int, features: int, blocks: int, must_fit: bool) -> None:
+        """Note what a run takes, and whether there is so much: of all runs ``held`` bytes are there already, and those
+        of ``features`` and of streamed ``blocks`` will come. Blocks of fewer runs are longer, and not smaller.
 
         Raises:
             DoesNotFit: there is not, and fewer runs would do.
@@ -868,14 +868,14 @@ class _Host:
             return
         count, devices, together = self.runs[1] - self.runs[0], self.setup.devices, self.setup.how == "vmap"
         on_device = (count + self.padding) // devices
-        per_run = (held + waiting) / devices / on_device + (working / on_device if together else 0.0)
+        per_run = (held + features) / devices / on_device + (working / on_device if together else 0.0)
         self.run_bytes = round(per_run)
         free = programs.free_bytes()
         if free is None or not must_fit or count == 1:
             return
         free /= devices if jax.default_backend() == "cpu" else 1
-        if working + waiting / devices > free:
-            shared = 0 if together else working
+        if working + (features + blocks) / devices > free:
+            shared = blocks / devices + (0 if together else working)
             fit = int((free + held / devices - shared) // per_run) * devices
             raise DoesNotFit(min(max(fit, 1), count - 1))
 

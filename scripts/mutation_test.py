@@ -20,7 +20,7 @@ ROOT = Path(__file__).parents[1]
 
 
 class Mutant(NamedTuple):
-    """``old`` becomes ``new`` in ``file`` of the package; ``tests`` are the files that should notice."""
+    """``old`` becomes ``new`` in ``file``, from the package; ``tests`` are the files that should notice."""
 
     file: str
     old: str
@@ -793,17 +793,12 @@ def survives(number: int, mutant: Mutant) -> bool:
 
 def main() -> int:
     """Run the mutants named by number on the command line, or all."""
-    control = Mutant(
-        "mf.py",
-        "",
-        "",
-        (EQUATIONS, ANCESTORS, TWO_PASS, FEEDBACK, LOCALITY, CONTRACT, TRAIN),
-        "control: no defect, every test passes",
-    )
+    chosen = [int(word) for word in sys.argv[1:]] or range(len(MUTANTS))
+    tests = tuple(dict.fromkeys(name for number in chosen for name in MUTANTS[number].tests))
+    control = Mutant("mf.py", "", "", tests, "control: no defect, every test passes")
     if not survives(-1, control):
         print("the tests fail without a mutant; nothing can be said of mutants")
         return 1
-    chosen = [int(word) for word in sys.argv[1:]] or range(len(MUTANTS))
     alive = [number for number in chosen if survives(number, MUTANTS[number])]
     print(f"{len(chosen) - len(alive)} of {len(chosen)} mutants caught")
     for number in alive:

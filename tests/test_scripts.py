@@ -381,6 +381,7 @@ def test_every_bad_input_is_one_line_a_non_zero_exit_and_loses_nothing(script, t
             ["--dataset", "mine", "--data-dir", labels, "--channels", "4", *new],
             "label",
         ),
+        "precision of a search": ("tune", [*digits, "--precision", "tf32"], "accelerator"),
         "no layer": ("ff_mlp", [*digits, "--first", "0"], "from 1"),
         "pooled to nothing": ("cafo_cnn", ["--dataset", "mine", "--data-dir", files, *new], "fewer blocks"),
         "closed form of trained blocks": (
