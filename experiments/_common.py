@@ -346,8 +346,6 @@ def run(
     is trained.
     """
     check(options)
-    if options.stream:
-        streams.grain()
     keep_programs(options)
     plans = [plan(arm.options) for arm in arms]
     of_stages = [[dataclasses.replace(p, **own) for own in arm.stages] for arm, p in zip(arms, plans, strict=True)]
@@ -513,7 +511,7 @@ def keep_programs(options: Shared) -> None:
 
 
 def check(options: Shared) -> None:
-    """Refuse numbers that no training can use, before anything is loaded or written."""
+    """Refuse what no training can use or this installation has not, before anything is loaded or written."""
     for name, low in (
         ("seeds", 1),
         ("first_seed", 0),
@@ -543,6 +541,8 @@ def check(options: Shared) -> None:
             raise UsageError(f"--{name.replace('_', '-')} must be 0 or more; got {getattr(options, name)}")
     if options.resume and options.output_dir is None:
         raise UsageError("--resume needs --output-dir, the folder to continue in")
+    if options.stream:
+        streams.grain()
 
 
 def check_machine(options: Shared, runs: int) -> None:

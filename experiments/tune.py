@@ -14,7 +14,6 @@ from _rules import RULES, arm_of, options_of, value_of, words
 from tyro.conf import Suppress
 
 from fwdonly import UsageError, data, figures, results
-from fwdonly import stream as streams
 from fwdonly import tune as search
 
 
@@ -92,8 +91,6 @@ def main() -> int:
     plan = _common.plan(arm.options)
     _common.rule_maker(arm, plan, dataset, split)  # refuses what the rule or the network cannot take
     _common.check_machine(options, options.parallel * options.seeds)
-    if options.stream:
-        streams.grain()
     if options.storage is None:
         _folder.make(folder)
 

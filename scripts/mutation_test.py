@@ -20,7 +20,7 @@ ROOT = Path(__file__).parents[1]
 
 
 class Mutant(NamedTuple):
-    """``old`` becomes ``new`` in ``file``, from the package; ``tests`` are the files that should notice."""
+    """``old`` becomes ``new`` in ``file``, a path from the package; ``tests`` are the files that should notice."""
 
     file: str
     old: str

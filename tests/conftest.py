@@ -40,7 +40,7 @@ def quick_compilation():
 
 @pytest.fixture(scope="module")
 def quickest_compilation(quick_compilation):
-    """For those of them that look at no last bits: jaxlib 0.10's emitters of fused loops take most of the time."""
+    """For those that, besides, look at no last bits: jaxlib 0.10's emitters of fused loops take most of the time."""
     from fwdonly import _programs
 
     _programs.program.cache_clear()

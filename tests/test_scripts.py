@@ -8,7 +8,9 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
+import jax
 import numpy as np
 import pytest
 
@@ -431,6 +433,18 @@ def test_every_bad_input_is_one_line_a_non_zero_exit_and_loses_nothing(script, t
         assert not (tmp_path / "new").exists() or not any((tmp_path / "new").iterdir()), name
     assert {path.name: path.read_bytes() for path in done.iterdir()} == before
     assert (notes / "todo.txt").read_text() == "mine"
+
+
+def test_unlike_devices_are_refused_only_where_runs_would_be_spread_over_them(script, tmp_path, monkeypatch):
+    unlike = [SimpleNamespace(device_kind=kind, memory_stats=dict) for kind in ("A100", "T4")]
+    monkeypatch.setattr(jax, "local_devices", lambda: unlike)
+    small = [*SMALL, "--epochs", "1", "--widths", "8", "--no-compare", "--output-dir"]
+    code, _, err = script("mf_mlp", *small, tmp_path / "together")
+    assert code == 2 and "different kinds" in err and not (tmp_path / "together").exists()
+    assert script("mf_mlp", *small, tmp_path / "alone", "--alone")[0] == 0
+    # Where all is done, nothing is asked of the machine.
+    monkeypatch.setattr(jax, "local_devices", lambda: pytest.fail("asked"))
+    assert script("mf_mlp", *small, tmp_path / "alone", "--alone", "--resume")[0] == 0
 
 
 def test_a_diverging_learning_rate_is_reported_and_the_folder_is_whole(script, tmp_path):

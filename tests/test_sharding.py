@@ -323,6 +323,26 @@ def test_blocks_are_no_longer_than_their_bound(tiny, monkeypatch):
     assert feeder.longest() == 2
 
 
+def test_blocks_on_their_way_are_counted_where_runs_must_fit(tiny, monkeypatch):
+    seen, check = [], loop._Host.check_memory
+    with monkeypatch.context() as patch:
+        patch.setattr(
+            loop._Host,
+            "check_memory",
+            lambda host, *sizes: seen.append((host.run.working_bytes(), sizes[2])) or check(host, *sizes),
+        )
+        trained("mf", tiny, plan=STREAMED, how="vmap")
+    ((working, blocks),) = seen
+    batch = 20 * (tiny.x_train[0].nbytes + tiny.y_train[0].nbytes)
+    assert blocks == 3 * 5 * 3 * batch  # three blocks, of five runs, of three of the nine steps
+    for free, said in ((working + blocks // 2, True), (working + 2 * blocks, False)):
+        monkeypatch.setattr(programs, "free_bytes", lambda: free)  # noqa: B023
+        with warnings.catch_warnings(record=True) as found:
+            warnings.simplefilter("always")
+            trained("mf", tiny, plan=STREAMED, how="vmap", callback=lambda _: True)
+        assert bool(found) == said
+
+
 def test_images_are_streamed_where_the_device_has_no_room_for_them(tiny, monkeypatch):
     assert not trained("mf", tiny).streamed
     monkeypatch.setattr(programs, "free_bytes", lambda: int(1.9 * tiny.x_train.nbytes))
