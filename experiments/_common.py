@@ -358,77 +358,78 @@ def run(
     config = configuration(script, arms, dataset, split) | ({"protocol": protocol} if protocol else {})
     folder = options.output_dir or _folder.new_name(script, dataset)
     _folder.look_into(folder, config, resume=options.resume)
-    work = _folder.Work(folder, config, protocol, [arm.name for arm in arms], seeds)
-    process, processes = workers.join(options)  # after the folder was read, and before anything is written to it
-    missing = [[i for i, seed in enumerate(seeds) if not work.done(arm.name, seed)] for arm in arms]
-    mine = [[i for i in own if i % processes == process] for own in missing]
-    todo = turns(mine, options.alone, processes)
-    if todo:
-        check_machine(options, max(len(numbers) for _, numbers in todo))
-    metering, intensity = meter(options)
-    rules = [rule_maker(arm, arm_plan, dataset, split) for arm, arm_plan in zip(arms, plans, strict=True)]
-    _folder.make(folder)
-    if process == 0:
-        _folder.describe(folder, config, dataset)
-    found = work.open(title(arms, dataset, rules), process, processes)
+    process, processes = workers.which(options)
+    with _folder.Work(folder, process, processes, config, protocol, [arm.name for arm in arms], seeds) as work:
+        workers.meet(options, process, processes)  # after the folder was read, and before anything is written to it
+        missing = [[i for i, seed in enumerate(seeds) if not work.done(arm.name, seed)] for arm in arms]
+        mine = [[i for i in own if i % processes == process] for own in missing]
+        todo = turns(mine, options.alone, processes)
+        if todo:
+            check_machine(options, max(len(numbers) for _, numbers in todo))
+        metering, intensity = meter(options)
+        rules = [rule_maker(arm, arm_plan, dataset, split) for arm, arm_plan in zip(arms, plans, strict=True)]
+        _folder.make(folder)
+        if process == 0:
+            _folder.describe(folder, config, dataset)
+        found = work.open(title(arms, dataset, rules))
 
-    def train(at: int, numbers: Sequence[int], **more: Any) -> Result:
-        return sweep(
-            rules[at],
-            dataset,
-            of_stages[at] or plans[at],
-            seeds=[seeds[i] for i in numbers],
-            hyper={"learning_rate": arms[at].options.learning_rate},
-            split=split if split[0].ndim == 1 else (split[0][list(numbers)], split[1][list(numbers)]),
-            how=options.how,
-            devices=options.devices,
-            at_once=options.at_once,
-            **more,
-        )
+        def train(at: int, numbers: Sequence[int], **more: Any) -> Result:
+            return sweep(
+                rules[at],
+                dataset,
+                of_stages[at] or plans[at],
+                seeds=[seeds[i] for i in numbers],
+                hyper={"learning_rate": arms[at].options.learning_rate},
+                split=split if split[0].ndim == 1 else (split[0][list(numbers)], split[1][list(numbers)]),
+                how=options.how,
+                devices=options.devices,
+                at_once=options.at_once,
+                **more,
+            )
 
-    ready: dict[int, StageCosts] = {}
-    stopped = False
-    with interruptible() as interrupted:
-        if metering is not None:
-            metering.hurry = interrupted
-        for number, (at, numbers) in enumerate(todo, start=1):
-            arm, own = arms[at], [seeds[i] for i in numbers]
-            name, checkpoint = arm.name.upper(), work.checkpoint(arm.name, own)
-            compile_seconds = 0.0
-            if processes > 1:
-                name = f"[{process + 1}/{processes}] {name}"
-            if options.alone:
-                name += f" seed {own[0]} (run {number} of {len(todo)})"
-                if at not in ready:  # compiles, and executes once: what comes first would be slower
-                    first = train(at, numbers, callback=lambda _: True)
-                    compile_seconds = first.compile_seconds
-                    ready[at] = stage_costs(rules[at](arm.options.learning_rate), plans[at], dataset, first)
-            with Reporter(name, quiet=options.quiet, stop=interrupted) as reporter:
-                result = train(
-                    at,
-                    numbers,
-                    callback=reporter,
-                    checkpoint=checkpoint,
-                    # A training in two parts has no energy as a whole: where that is asked for, it begins anew.
-                    resume=not (options.alone and options.energy),
-                    meter=metering,
-                )
-            if result.finished or not options.alone:
-                summary = results.summarise(arm.name, own, result, intensity, processes)
-                summary |= {**arm.about, "network": arm.network}
-                summary["compile_seconds"] += compile_seconds
+        ready: dict[int, StageCosts] = {}
+        stopped = False
+        with interruptible() as interrupted:
+            if metering is not None:
+                metering.hurry = interrupted
+            for number, (at, numbers) in enumerate(todo, start=1):
+                arm, own = arms[at], [seeds[i] for i in numbers]
+                name, checkpoint = arm.name.upper(), work.checkpoint(arm.name, own)
+                compile_seconds = 0.0
+                if processes > 1:
+                    name = f"[{process + 1}/{processes}] {name}"
                 if options.alone:
-                    images = steps_per_epoch(plans[at], split[0].shape[-1])
-                    images *= plans[at].batch_size or split[0].shape[-1]
-                    add_costs(summary, ready[at], images, sum(part.shape[-1] for part in split))
-                rows = results.metric_rows(arm.name, own, result)
-                found.add(summary, rows, results.power_rows(arm.name, own, result))
-                found.write()
-            if stopped := not result.finished:
-                break
-            for path in folder.glob(f"{checkpoint.name.removesuffix('.npz')}*.npz"):  # of groups, too
-                path.unlink()
-    return work.end(found, finish, stopped=stopped)
+                    name += f" seed {own[0]} (run {number} of {len(todo)})"
+                    if at not in ready:  # compiles, and executes once: what comes first would be slower
+                        first = train(at, numbers, callback=lambda _: True)
+                        compile_seconds = first.compile_seconds
+                        ready[at] = stage_costs(rules[at](arm.options.learning_rate), plans[at], dataset, first)
+                with Reporter(name, quiet=options.quiet, stop=interrupted) as reporter:
+                    result = train(
+                        at,
+                        numbers,
+                        callback=reporter,
+                        checkpoint=checkpoint,
+                        # A training in two parts has no energy as a whole: where that is asked for, it begins anew.
+                        resume=not (options.alone and options.energy),
+                        meter=metering,
+                    )
+                if result.finished or not options.alone:
+                    summary = results.summarise(arm.name, own, result, intensity, processes)
+                    summary |= {**arm.about, "network": arm.network}
+                    summary["compile_seconds"] += compile_seconds
+                    if options.alone:
+                        images = steps_per_epoch(plans[at], split[0].shape[-1])
+                        images *= plans[at].batch_size or split[0].shape[-1]
+                        add_costs(summary, ready[at], images, sum(part.shape[-1] for part in split))
+                    rows = results.metric_rows(arm.name, own, result)
+                    found.add(summary, rows, results.power_rows(arm.name, own, result))
+                    found.write()
+                if stopped := not result.finished:
+                    break
+                for path in folder.glob(f"{checkpoint.name.removesuffix('.npz')}*.npz"):  # of groups, too
+                    path.unlink()
+        return work.end(found, finish, stopped=stopped)
 
 
 class StageCosts(NamedTuple):

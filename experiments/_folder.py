@@ -2,6 +2,8 @@
 
 import contextlib
 import json
+import os
+import platform
 import shlex
 import shutil
 import sys
@@ -9,12 +11,16 @@ import time
 import zlib
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 from _processes import PROCESSES
+from filelock import FileLock, Timeout
 
 from fwdonly import UsageError, data, figures, report, results
 from fwdonly.base import first_difference
+
+LOCK = ".lock"
+"""Ends the names of files that keep other launches out of a folder; they say nothing of what it holds."""
 
 
 def new_name(script: str, dataset: data.Dataset) -> Path:
@@ -29,7 +35,7 @@ def look_into(folder: Path, config: dict[str, Any], *, resume: bool) -> None:
         there = folder.exists()
         if there and not folder.is_dir():
             raise UsageError(f"{folder} is a file; give another --output-dir")
-        filled = there and any(folder.iterdir())
+        filled = there and any(path.suffix != LOCK for path in folder.iterdir())
     except OSError as error:
         raise UsageError(f"cannot look into {folder}: {error.strerror}; give another --output-dir") from error
     if not filled:
@@ -155,15 +161,64 @@ class Work:
     """The runs of an experiment, those that are done and those of every process; the folder is read at once.
 
     With several processes each writes the results of its runs to a folder of its own, ``part-K``, as if they were all;
-    the last one to end joins them.
+    the last one to end joins them. A context manager: other launches are kept out of the folder, if there is one,
+    until its end.
     """
 
-    def __init__(self, folder: Path, *about: Any) -> None:
-        self.folder, self.about = folder, about
-        self.whole = Found(folder, *about)
-        self.parts = self.read_parts()
+    def __init__(self, folder: Path, process: int, processes: int, *about: Any) -> None:
+        self.folder, self.process, self.processes, self.about = folder, process, processes, about
+        self.locks: dict[int, FileLock] = {}
+
+    def __enter__(self) -> Self:
+        try:
+            self.keep_others_out()
+            self.whole = Found(self.folder, *self.about)
+            self.parts = self.read_parts()
+        except UsageError:
+            self.__exit__()
+            raise
         with contextlib.suppress(FileNotFoundError):
             self.claim.rmdir()  # left by a process that died while it joined the parts
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        while self.locks:
+            number, lock = self.locks.popitem()
+            with contextlib.suppress(OSError):  # where a file in use cannot be removed, it stays
+                self.lock_of(number).unlink()
+            lock.release()
+
+    def lock_of(self, number: int) -> Path:
+        """The file that says, while it is locked, that process ``number`` of a launch is at work here."""
+        return self.folder / f".process-{number}{LOCK}"
+
+    def keep_others_out(self) -> None:
+        """Lock the folder, if it is there, for this process and for those that only an earlier launch had.
+
+        Of N processes number k takes the locks k, k + N, ... The system gives up the lock of a process that dies.
+        """
+        if not self.folder.is_dir():
+            return
+        there = {int(path.stem.rpartition("-")[2]) for path in self.folder.glob(f".process-*{LOCK}")}
+        own = {self.process} | {number for number in there if number % self.processes == self.process}
+        for number in sorted(own - self.locks.keys()):
+            path = self.lock_of(number)
+            lock, who = FileLock(path), ""
+            try:
+                lock.acquire(blocking=False)
+            except Timeout as error:
+                with contextlib.suppress(OSError):
+                    who = path.read_text(encoding="utf-8")
+                raise UsageError(
+                    f"{who or 'another process'} is still at work in {self.folder}; wait for it or stop it, or give "
+                    "another --output-dir"
+                ) from error
+            except OSError as error:  # a file system without locks
+                print(f"note: {self.folder} cannot be locked ({error.strerror}); start nothing else in it", flush=True)
+                return
+            self.locks[number] = lock
+            with contextlib.suppress(OSError):
+                path.write_text(f"process {os.getpid()} on {platform.node()}", encoding="utf-8")
 
     @property
     def claim(self) -> Path:
@@ -178,11 +233,12 @@ class Work:
         """Whether this run was finished when the folder was read."""
         return any(found.has(rule, seed) for found in (self.whole, *self.parts))
 
-    def open(self, heading: str, process: int, processes: int) -> "Found":
+    def open(self, heading: str) -> "Found":
         """Where this process puts its runs."""
+        self.keep_others_out()
         own, self.heading = self.whole, heading
-        if processes > 1:
-            part = self.folder / f"part-{process}"
+        if self.processes > 1:
+            part = self.folder / f"part-{self.process}"
             part.mkdir(exist_ok=True)
             own = Found(part, *self.about)
         own.heading = heading

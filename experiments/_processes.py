@@ -16,10 +16,8 @@ SLURM = "SLURM_STEP_NUM_TASKS", "SLURM_PROCID"
 """Where srun says how many processes there are, and which one this is."""
 
 
-def join(options: Any) -> tuple[int, int]:
-    """Come together with the other processes through ``jax.distributed``; (this process, number of processes).
-
-    When all have come, each goes its own way: nothing is communicated later, and none ends because another one died.
+def which(options: Any) -> tuple[int, int]:
+    """This process and the number of all, as the options or SLURM say.
 
     Raises:
         UsageError: options that do not fit together, or more processes than runs.
@@ -34,6 +32,19 @@ def join(options: Any) -> tuple[int, int]:
         raise UsageError("several processes need --output-dir, one folder that all of them see")
     if options.energy:
         raise UsageError("--energy needs a process that has the machine to itself; leave out the other processes")
+    return process, processes
+
+
+def meet(options: Any, process: int, processes: int) -> None:
+    """Come together with the other processes through ``jax.distributed``.
+
+    When all have come, each goes its own way: nothing is communicated later, and none ends because another one died.
+
+    Raises:
+        UsageError: they could not.
+    """
+    if processes == 1:
+        return
     where = options.coordinator or "the first node of SLURM's job"
 
     def give_up() -> None:
@@ -58,11 +69,9 @@ def join(options: Any) -> tuple[int, int]:
     finally:
         timer.cancel()
     print(f"process {process + 1} of {processes}", flush=True)
-    return process, processes
 
 
 def _which(options: Any) -> tuple[int, int]:
-    """This process and the number of all, as the options or SLURM say."""
     given = options.coordinator, options.num_processes, options.process_id
     if any(value is not None for value in given):
         if None in given:

@@ -756,6 +756,13 @@ MUTANTS = [
         ("test_processes",),
         "what is begun undoes what is done",
     ),
+    Mutant(
+        "../experiments/_folder.py",
+        "own = {self.process} | {number for number in there if number % self.processes == self.process}",
+        "own = {self.process}",
+        ("test_processes",),
+        "a restart with fewer processes does not see one that is still at work",
+    ),
 ]
 
 

@@ -114,6 +114,41 @@ def test_an_interrupted_process_says_so_and_undoes_nothing_that_is_done(tmp_path
     assert ended(second)[0] == 130
 
 
+def test_a_folder_is_refused_while_a_process_is_at_work_in_it(script, tmp_path):
+    options = [*SMALL, "--output-dir", tmp_path / "r"]
+    first = begin(*options, "--epochs", 4000)
+    wait_for(lambda: list((tmp_path / "r").glob("*.lock")), first)
+    code, _, err = script("mf_mlp", *options, "--epochs", 4000, "--resume")
+    assert code == 2 and len(err.splitlines()) == 1
+    assert f"error: process {first.pid} on " in err and "is still at work in" in err
+    first.send_signal(signal.SIGTERM)
+    assert ended(first)[0] == 130
+    assert not list((tmp_path / "r").glob("*.lock"))
+
+
+def test_a_launch_finds_the_processes_of_an_earlier_one(monkeypatch, tmp_path):
+    monkeypatch.syspath_prepend(str(FOLDER))
+    from _folder import Work
+
+    def work(process, processes):
+        return Work(tmp_path, process, processes, {}, None, ["mf"], [0, 1, 2])
+
+    with work(2, 3) as other:  # of three processes the last one is still at work
+        with work(1, 3), pytest.raises(UsageError, match=r"process \d+ on .* is still at work"), work(0, 1):
+            pass
+        with pytest.raises(UsageError, match="is still at work"), work(0, 2):
+            pass
+        with work(1, 2):
+            assert len(list(tmp_path.iterdir())) == 2
+        other.open("heading")  # a lock that it has is no obstacle to itself
+        assert (tmp_path / "part-2").is_dir()
+    assert not list(tmp_path.glob("*.lock"))
+    (tmp_path / ".process-5.lock").write_text("process 1 on a machine, killed")
+    with work(0, 1), pytest.raises(UsageError, match="is still at work"), work(5, 6):
+        pass
+    assert not list(tmp_path.glob("*.lock"))
+
+
 def test_what_is_begun_does_not_undo_what_is_done(monkeypatch, tmp_path):
     monkeypatch.syspath_prepend(str(FOLDER))
     from _folder import Found
