@@ -5,8 +5,8 @@ the step; those live in `fwdonly.pepita` and `fwdonly.foton`.
 """
 
 import math
-from collections.abc import Callable
-from typing import Literal, NamedTuple
+from collections.abc import Callable, Sequence
+from typing import Any, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -79,14 +79,15 @@ def pseudo_gradients(
     check_labels(batch, params.W.shape[1])
     t = jax.nn.one_hot(batch.y, params.W.shape[1], dtype=batch.x.dtype)
 
+    masks = _masks(params, batch.x, key, net, switches.dropout)
     z_1 = nets.linear(net[0]).apply(params.blocks[0], batch.x)
-    h, a, s = _run(params, batch.x, z_1, key, net, switches.dropout)
+    h, a, s = _run(params, batch.x, z_1, masks, net)
     y, e = _error(s, t, switches)
     metrics = {"loss": _loss(s, t, batch.y, switches)}
 
     m = _modulation(e, switches)
     z_mod = z_1 + jnp.tensordot(m, nets.linear(net[0], bias=False).apply(params.blocks[0], F), 1)
-    h_mod, a_mod, s_mod = _run(params, batch.x + jnp.tensordot(m, F, 1), z_mod, key, net, switches.dropout)
+    h_mod, a_mod, s_mod = _run(params, batch.x + jnp.tensordot(m, F, 1), z_mod, masks, net)
 
     if switches.form != "difference":
         both = _products(params, h, a, y, net, switches), _products(params, h_mod, a_mod, t, net, switches)
@@ -110,8 +111,10 @@ def time_local(
     check_labels(batch, params.W.shape[1])
     t = jax.nn.one_hot(batch.y, params.W.shape[1], dtype=batch.x.dtype)
 
+    masks = _masks(params, batch.x, key, net, switches.dropout)
+
     def one_pass(params: bp.Params, x: Array) -> tuple[list[Array], list[Array], Array]:
-        return _run(params, x, nets.linear(net[0]).apply(params.blocks[0], x), key, net, switches.dropout)
+        return _run(params, x, nets.linear(net[0]).apply(params.blocks[0], x), masks, net)
 
     h, a, s = one_pass(params, batch.x)
     y, e = _error(s, t, switches)
@@ -140,23 +143,31 @@ def _products(params: bp.Params, h: list[Array], a: list[Array], d: Array, net: 
 
 
 def _run(
-    params: bp.Params, x: Array, z: Array, key: Array, net: Net, dropout: float
+    params: bp.Params, x: Array, z: Array, masks: Sequence[Array | float], net: Net
 ) -> tuple[list[Array], list[Array], Array]:
     """One pass, from z, what the first layer sums up for ``x``: every h_l (before pooling), a_0..a_{L-1}, and s."""
     h, a = [], [x]
-    for at, (block, own) in enumerate(zip(net, params.blocks, strict=True)):
+    for at, (block, own, m) in enumerate(zip(net, params.blocks, masks, strict=True)):
         z = nets.linear(block).apply(own, a[-1]) if at else z
-        h.append(dropped(jax.random.fold_in(key, at), block.activation(z), dropout))
+        h.append(m * block.activation(z))
         a.append(nets.pooled(block, h[-1]))
     return h, a, bp.read(params, a[-1])
 
 
-def dropped(key: Array, h: Array, dropout: float) -> Array:
-    """Inverted dropout; one key gives one mask, so both passes share it."""
+def _masks(params: bp.Params, x: Array, key: Array, net: Net, dropout: float) -> list[Array | float]:
+    """m_l of every hidden layer, drawn once for both passes: of all operations that are no products the dearest."""
+
+    def pass_without() -> list[Array]:
+        return _run(params, x, nets.linear(net[0]).apply(params.blocks[0], x), [1.0] * len(net), net)[0]
+
+    return [mask(jax.random.fold_in(key, at), h, dropout) for at, h in enumerate(jax.eval_shape(pass_without))]
+
+
+def mask(key: Array, h: Any, dropout: float) -> Array | float:
+    """Inverted dropout of what has the shape and type of ``h``: 0, or 1 over the share that is kept."""
     if dropout == 0:
-        return h
-    kept = jax.random.bernoulli(key, 1 - dropout, h.shape)
-    return jnp.where(kept, h / (1 - dropout), jnp.zeros_like(h))
+        return 1.0
+    return jnp.where(jax.random.bernoulli(key, 1 - dropout, h.shape), 1 / (1 - dropout), 0).astype(h.dtype)
 
 
 def _modulation(e: Array, switches: Switches) -> Array:

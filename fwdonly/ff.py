@@ -206,13 +206,9 @@ def _passes(
     both = jax.nn.one_hot(jnp.concatenate([batch.y, y_neg]), num_classes, dtype=batch.x.dtype)
     n = rms(_labelled(jnp.concatenate([batch.x, batch.x]), both, options.label))
     gradients, losses, wrong_pairs, new_m = [], [], [], []
-    for at, (block, own, n_neutral) in enumerate(zip(net, params, neutral, strict=True)):
-        (loss, (s, wrong)), g = jax.value_and_grad(_local_loss, has_aux=True)(own.block, block, n, options)
-        if m is not None:
-            new_m.append(options.peer_momentum * m[at] + (1 - options.peer_momentum) * s[:count].mean(0))
-            if _has_peer(options):
-                peer = _peer_gradient(own.block, block, n[:count], options.peer * (new_m[at].mean() - new_m[at]))
-                g = jax.tree.map(jnp.add, g, peer)
+    for block, own, m_l, n_neutral in zip(net, params, m or [None] * len(net), neutral, strict=True):
+        g, (loss, s, wrong, m_l) = jax.grad(_objective, has_aux=True)(own.block, block, n, m_l, options)
+        new_m += [] if m_l is None else [m_l]
         gradients.append(Layer(g, None if own.U is None else _flat(n_neutral).T @ error))
         losses.append(loss)
         wrong_pairs.append(wrong)
@@ -222,26 +218,32 @@ def _passes(
     return tuple(gradients), metrics, tuple(new_m)
 
 
-def _local_loss(own: Any, block: Any, n: Array, options: Options) -> tuple[Array, tuple[Array, Array]]:
-    """loss_l, s_l and the share of wrongly ordered pairs; the first half of ``n`` is positive, the second negative."""
-    s = block.apply(own, n)
+def _objective(
+    own: Any, block: Any, n: Array, m: Array | None, options: Options
+) -> tuple[Array, tuple[Array, Array, Array, Array | None]]:
+    """What layer l descends; beside it loss_l, s_l, the share of wrongly ordered pairs and the new m_l.
+
+    The first half of ``n`` is positive, the second negative. The peer term of dW_l is the gradient of
+    - sum_j peer_lj mean_b z_bj over the positives, where z_l = n_{l-1} W_l + b_l: it passes the activation by.
+    """
+    count, has_peer = len(n) // 2, m is not None and _has_peer(options)
+    if has_peer:  # one product, read behind the activation and before it
+        both = lambda z: jnp.concatenate([block.activation(z), z], axis=-1)
+        s, z = jnp.split(block.clone(activation=both).apply(own, n), 2, axis=-1)
+    else:
+        s = z = block.apply(own, n)
     g_pos, g_neg = jnp.split(_goodness(s, options), 2)
     if options.loss == "symba":
         loss = jax.nn.softplus(-options.alpha * (g_pos - g_neg)).mean()
     else:
         theta = options.threshold if options.threshold is not None else _flat(s).shape[1] if _sums(options) else 1.0
         loss = (jax.nn.softplus(theta - g_pos) + jax.nn.softplus(g_neg - theta)).mean() / 2
-    return loss, (s, (g_neg > g_pos).mean(dtype=loss.dtype))
-
-
-def _peer_gradient(own: Any, block: Any, n: Array, drive: Array) -> Any:
-    """The gradient that moves every sample's summed input of unit j by ``drive_j``, averaged over samples.
-
-    Through a map that is affine up to its activation, one error for all samples equals that error at the mean input.
-    """
-    ungated = block.clone(activation=lambda z: z)
-    _, pull = jax.vjp(lambda own: ungated.apply(own, n.mean(0, keepdims=True)), own)
-    return pull(-drive[None])[0]
+    objective = loss
+    if m is not None:
+        m = options.peer_momentum * m + (1 - options.peer_momentum) * jax.lax.stop_gradient(s[:count].mean(0))
+        if has_peer:
+            objective = loss - (options.peer * (m.mean() - m) * z[:count].mean(0)).sum()
+    return objective, (loss, s, (g_neg > g_pos).mean(dtype=loss.dtype), m)
 
 
 def _head_scores(params: Params, x: Array, net: Net, options: Options) -> tuple[Array, list[Array]]:

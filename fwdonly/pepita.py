@@ -217,7 +217,7 @@ def _mirrored(state: State, key: Array, count: int, net: Net, options: Options) 
         xi = xi - xi.mean()
         if at < len(net):
             h = net[at].apply(state.params.blocks[at], xi)
-            eta = _two_pass.dropped(mask_key, h, options.dropout)
+            eta = h * _two_pass.mask(mask_key, h, options.dropout)
         else:
             eta = jax.nn.softmax(bp.read(state.params, xi))
         B.append(B_l + options.mirror_rate * (xi.T @ eta / count - options.mirror_decay * B_l))

@@ -284,10 +284,16 @@ MUTANTS = [
     Mutant("ff.py", "_flat(s).shape[1] if _sums", "2.0 if _sums", (ANCESTORS,), "threshold 2 for the sum of squares"),
     Mutant("ff.py", "jnp.where(is_true, -jnp.inf, scores)", "scores", (ANCESTORS,), "negatives carry the true label"),
     Mutant(
-        "ff.py", "new_m[at].mean() - new_m[at]", "new_m[at] - new_m[at].mean()", (ANCESTORS,), "sign of the peer term"
+        "ff.py", "options.peer * (m.mean() - m)", "options.peer * (m - m.mean())", (ANCESTORS,), "sign of the peer term"
     ),
     Mutant("ff.py", "s[:count].mean(0)", "s.mean(0)", (ANCESTORS,), "running means of negatives, too"),
-    Mutant("ff.py", "activation=lambda z: z", "activation=jax.nn.relu", (ANCESTORS,), "peer term gated by the ReLU"),
+    Mutant(
+        "ff.py",
+        "block.activation(z), z]",
+        "block.activation(z), block.activation(z)]",
+        (ANCESTORS,),
+        "peer term gated by the ReLU",
+    ),
     Mutant("ff.py", "n = after(rms(s), g)", "n = after(s, g)", (ANCESTORS,), "no normalisation between layers"),
     Mutant(
         "ff.py",

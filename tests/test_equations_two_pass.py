@@ -77,7 +77,7 @@ def masks_of(net, params, x, dropout, key=KEY):
     ones, masks = x, []
     for at, (block, own) in enumerate(zip(net, params.blocks, strict=True)):
         h = jnp.ones_like(nets.linear(block).apply(own, ones))
-        masks.append(np.asarray(_two_pass.dropped(jax.random.fold_in(key, at), h, dropout)))
+        masks.append(np.asarray(h * _two_pass.mask(jax.random.fold_in(key, at), h, dropout)))
         ones = nets.pooled(block, h)
     return masks
 
@@ -236,17 +236,37 @@ def test_both_passes_share_their_masks(float64, monkeypatch):
         return layers_of(pepita_grads(params, jnp.zeros_like(F), batch, dropout=0.5)[0])[:-1]
 
     assert not any(np.any(layer["W"]) for layer in hidden())
-    kept, calls = _two_pass.dropped, itertools.count()
-    monkeypatch.setattr(
-        _two_pass, "dropped", lambda key, h, share: kept(jax.random.fold_in(key, next(calls)), h, share)
-    )
+    of_one_pass, calls = _two_pass._run, itertools.count()
+
+    def with_masks_of_its_own(params, x, z, masks, net):
+        if not isinstance(masks[0], float):  # with floats it is asked for shapes
+            masks = [_two_pass.mask(jax.random.fold_in(KEY, next(calls)), m, 0.5) for m in masks]
+        return of_one_pass(params, x, z, masks, net)
+
+    monkeypatch.setattr(_two_pass, "_run", with_masks_of_its_own)
     assert all(np.any(layer["W"]) for layer in hidden())
+
+
+@pytest.mark.parametrize("form", ["difference", "hebbian", "time_local"])
+def test_every_mask_is_drawn_once_in_a_step(form, monkeypatch):
+    """Two draws from one key are equal, but no compiler notices, and threefry costs more than all else but products."""
+    net, batch = nets.mlp([5, 4, 3], bias="none"), Batch(jnp.ones((4, 6)), jnp.array([0, 1, 2, 0]))
+    drawn, bernoulli = [], jax.random.bernoulli
+    monkeypatch.setattr(jax.random, "bernoulli", lambda *given: drawn.append(given) or bernoulli(*given))
+
+    def draws(dropout):
+        drawn.clear()
+        rule = pepita.rule(net, optax.sgd(0.1), num_classes=3, form=form, dropout=dropout)
+        jax.eval_shape(rule.update, rule.init(KEY, batch.x), batch, KEY)
+        return len(drawn)
+
+    assert draws(0.1) == len(net) and draws(0.0) == 0
 
 
 def test_dropout_keeps_the_mean_and_drops_its_share(float64):
     h = jnp.full((200, 200), 3.0)
     for share in (0.1, 0.5):
-        kept = np.asarray(_two_pass.dropped(KEY, h, share))
+        kept = np.asarray(h * _two_pass.mask(KEY, h, share))
         assert abs((kept == 0).mean() - share) < 0.01
         np.testing.assert_allclose(kept[kept != 0], 3 / (1 - share), rtol=1e-12)
 
