@@ -360,7 +360,7 @@ def run(
     _folder.look_into(folder, config, resume=options.resume)
     process, processes = workers.which(options)
     with _folder.Work(folder, process, processes, config, protocol, [arm.name for arm in arms], seeds) as work:
-        workers.meet(options, process, processes)  # after the folder was read, and before anything is written to it
+        workers.meet(options, process, processes)  # after the folder was read, and before any result is written to it
         missing = [[i for i, seed in enumerate(seeds) if not work.done(arm.name, seed)] for arm in arms]
         mine = [[i for i in own if i % processes == process] for own in missing]
         todo = turns(mine, options.alone, processes)
@@ -369,6 +369,7 @@ def run(
         metering, intensity = meter(options)
         rules = [rule_maker(arm, arm_plan, dataset, split) for arm, arm_plan in zip(arms, plans, strict=True)]
         _folder.make(folder)
+        work.keep_others_out()
         if process == 0:
             _folder.describe(folder, config, dataset)
         found = work.open(title(arms, dataset, rules))

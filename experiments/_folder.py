@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, Self
 
 from _processes import PROCESSES
-from filelock import FileLock, Timeout
+from filelock import BaseFileLock, FileLock, Timeout
 
 from fwdonly import UsageError, data, figures, report, results
 from fwdonly.base import first_difference
@@ -29,13 +29,18 @@ def new_name(script: str, dataset: data.Dataset) -> Path:
     return Path("results") / f"{script}-{dataset.name.replace(':', '-').replace('/', '-')}-{stamp}"
 
 
+def holds_something(folder: Path) -> bool:
+    """Whether a folder holds more than locks."""
+    return any(path.suffix != LOCK for path in folder.iterdir())
+
+
 def look_into(folder: Path, config: dict[str, Any], *, resume: bool) -> None:
     """Refuse a result folder that holds something else; it may not be there yet."""
     try:
         there = folder.exists()
         if there and not folder.is_dir():
             raise UsageError(f"{folder} is a file; give another --output-dir")
-        filled = there and any(path.suffix != LOCK for path in folder.iterdir())
+        filled = there and holds_something(folder)
     except OSError as error:
         raise UsageError(f"cannot look into {folder}: {error.strerror}; give another --output-dir") from error
     if not filled:
@@ -167,18 +172,19 @@ class Work:
 
     def __init__(self, folder: Path, process: int, processes: int, *about: Any) -> None:
         self.folder, self.process, self.processes, self.about = folder, process, processes, about
-        self.locks: dict[int, FileLock] = {}
+        self.locks: dict[int, BaseFileLock] = {}
+        self.locks_missing = False
 
     def __enter__(self) -> Self:
         try:
             self.keep_others_out()
             self.whole = Found(self.folder, *self.about)
             self.parts = self.read_parts()
-        except UsageError:
+            with contextlib.suppress(FileNotFoundError):
+                self.claim.rmdir()  # left by a process that died while it joined the parts
+        except BaseException:
             self.__exit__()
             raise
-        with contextlib.suppress(FileNotFoundError):
-            self.claim.rmdir()  # left by a process that died while it joined the parts
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -203,7 +209,7 @@ class Work:
         own = {self.process} | {number for number in there if number % self.processes == self.process}
         for number in sorted(own - self.locks.keys()):
             path = self.lock_of(number)
-            lock, who = FileLock(path), ""
+            lock, who = FileLock(path, fallback_to_soft=False), ""
             try:
                 lock.acquire(blocking=False)
             except Timeout as error:
@@ -214,7 +220,11 @@ class Work:
                     "another --output-dir"
                 ) from error
             except OSError as error:  # a file system without locks
-                print(f"note: {self.folder} cannot be locked ({error.strerror}); start nothing else in it", flush=True)
+                if not self.locks_missing:
+                    print(
+                        f"note: {self.folder} cannot be locked ({error.strerror}); start nothing else in it", flush=True
+                    )
+                self.locks_missing = True
                 return
             self.locks[number] = lock
             with contextlib.suppress(OSError):
@@ -235,7 +245,6 @@ class Work:
 
     def open(self, heading: str) -> "Found":
         """Where this process puts its runs."""
-        self.keep_others_out()
         own, self.heading = self.whole, heading
         if self.processes > 1:
             part = self.folder / f"part-{self.process}"
@@ -274,7 +283,8 @@ class Work:
                 return conclude(own, self.folder, finish, others=True)
             everything.write()
             self.remove_parts()
-            self.claim.rmdir()
+            with contextlib.suppress(FileNotFoundError):
+                self.claim.rmdir()
             return conclude(everything, self.folder, finish, others=False)
         return conclude(own, self.folder, finish, others=not stopped)
 

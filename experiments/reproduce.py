@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, Literal, TextIO
 
 import _common
+import _folder
 import _presets
 import tyro
 from _tables import TABLES, Cell, Run, Table
@@ -180,7 +181,7 @@ def arguments(words: Sequence[str]) -> dict[str, str]:
 def foreign(run: Run, words: list[str], folder: Path) -> str:
     """How the run that a folder holds differs from this one; empty if it does not, or the folder holds nothing."""
     try:
-        if not folder.exists() or not any(folder.iterdir()):
+        if not folder.exists() or not _folder.holds_something(folder):
             return ""
         config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
         _, script, *others = shlex.split(config["command"])

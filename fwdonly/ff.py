@@ -143,7 +143,7 @@ def grads(
         dW_l = (1/B) ( n_neg^T [p_neg s_neg] - n_pos^T [(1 - p_pos) s_pos + peer_l] )     db_l: the same without n^T
         peer_l = peer [0.03] * (mean_j m_l - m_l)     m_l <- 0.9 m_l + 0.1 mean_b s_l(pos)
 
-    The peer term is no gradient of a loss: it is the same for all samples and passes the ReLU of units that are off,
+    The peer term is no part of loss_l: it is the same for all samples and passes the ReLU of units that are off,
     which revives dead ones. SymBa: loss_l = (1/B) sum_b log(1 + exp(-alpha (G_pos - G_neg))) with G = g_l / N_l.
 
     Held constant for layer l: n_{l-1} and all other layers; no gradient crosses a layer. Of the others a layer learns
@@ -206,7 +206,7 @@ def _passes(
     both = jax.nn.one_hot(jnp.concatenate([batch.y, y_neg]), num_classes, dtype=batch.x.dtype)
     n = rms(_labelled(jnp.concatenate([batch.x, batch.x]), both, options.label))
     gradients, losses, wrong_pairs, new_m = [], [], [], []
-    for block, own, m_l, n_neutral in zip(net, params, m or [None] * len(net), neutral, strict=True):
+    for block, own, m_l, n_neutral in zip(net, params, [None] * len(net) if m is None else m, neutral, strict=True):
         g, (loss, s, wrong, m_l) = jax.grad(_objective, has_aux=True)(own.block, block, n, m_l, options)
         new_m += [] if m_l is None else [m_l]
         gradients.append(Layer(g, None if own.U is None else _flat(n_neutral).T @ error))
@@ -224,7 +224,8 @@ def _objective(
     """What layer l descends; beside it loss_l, s_l, the share of wrongly ordered pairs and the new m_l.
 
     The first half of ``n`` is positive, the second negative. The peer term of dW_l is the gradient of
-    - sum_j peer_lj mean_b z_bj over the positives, where z_l = n_{l-1} W_l + b_l: it passes the activation by.
+    - sum_j peer_lj mean_b z_bj over the positives, where z_l = n_{l-1} W_l + b_l and peer_l is held constant: it passes
+    the activation by.
     """
     count, has_peer = len(n) // 2, m is not None and _has_peer(options)
     if has_peer:  # one product, read behind the activation and before it

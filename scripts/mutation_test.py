@@ -534,8 +534,8 @@ MUTANTS = [
     ),
     Mutant(
         "_two_pass.py",
-        "z_mod, key, net, switches.dropout)\n\n",
-        "z_mod, jax.random.fold_in(key, 99), net, switches.dropout)\n\n",
+        "z_mod, masks, net)\n",
+        "z_mod, _masks(params, batch.x, jax.random.fold_in(key, 99), net, switches.dropout), net)\n",
         (TWO_PASS,),
         "masks differ between the passes",
     ),

@@ -152,7 +152,7 @@ LIBRARY = ("factorisation", "solution")  # LAPACK's, which the compiler does not
 
 def counts(rule, net, *, num_classes=10, batch=64, kept=False, **options):
     """The compiler's multiply-accumulates, and the parts that it should have seen."""
-    own = options | ({"dropout": 0.0} if rule == "pepita" else {"peer": 0.0} if rule == "ff" else {})
+    own = options | ({"dropout": 0.0} if rule == "pepita" else {})
     own |= {"block_tx": optax.sgd(0.1)} if options.get("part") == "blocks" else {}
     made = fwdonly.RULES[rule].rule(net, optax.sgd(0.1), num_classes=num_classes, **own)
     step = cost.compile_step(made, SHAPE, batch, kept=kept)

@@ -277,6 +277,27 @@ def test_a_convolutional_layer_equals_the_restatement_and_its_peer_term_passes_r
         n = [rms(pos), rms(neg)]
 
 
+@pytest.mark.parametrize("activation", [jax.nn.relu, jnp.tanh])
+@pytest.mark.parametrize("pool", ["average", "isometric", "none"])
+def test_the_peer_term_is_that_of_the_layer_without_its_activation(float64, key, pool, activation):
+    """The same error -peer_l / B for every positive sample, through pooling and products alone; a traced strength."""
+    net, strength = (nets.Conv(3, pool=pool, activation=activation),), 0.3
+    state, (x, y) = ff_start(net, (6, 5, 2)), problem((6, 5, 2))
+    batch = Batch(jnp.asarray(x), jnp.asarray(y))
+    step = jax.jit(lambda peer: ff.grads(state.params, batch, key, net=net, m=state.m, peer=peer))
+    (full,), (plain,) = step(strength)[0], step(0.0)[0]
+    n = ff.rms(jnp.asarray(reference.ff.overlay(x, np.eye(CLASSES)[y]).reshape(x.shape)))
+    m = 0.9 * state.m[0] + 0.1 * net[0].apply(state.params[0].block, n).mean(0)
+    error = jnp.broadcast_to(-strength * (m.mean() - m) / BATCH, (BATCH, *m.shape))
+    ungated, gated = (
+        jax.vjp(lambda own, block=block: block.apply(own, n), state.params[0].block)[1](error)[0]
+        for block in (net[0].clone(activation=nets.identity), net[0])
+    )
+    added = jax.tree.map(jnp.subtract, full.block, plain.block)
+    near(weights(added), weights(ungated))
+    assert differ(weights(added), weights(gated), by=1e-4)
+
+
 def test_the_update_multiplies_the_activity_of_a_positive_sample(float64, key):
     """Sheet 8.3.1, with the numbers of 8.1; the negative label turns every unit off."""
     net, batch = nets.mlp([3]), Batch(jnp.array([[9.0, 9.0, 0.5, 1.0]]), jnp.array([0]))

@@ -1,6 +1,7 @@
 """Several processes on one set of runs, and programs that are kept from one start to the next."""
 
 import csv
+import errno
 import json
 import os
 import signal
@@ -140,13 +141,38 @@ def test_a_launch_finds_the_processes_of_an_earlier_one(monkeypatch, tmp_path):
             pass
         with work(1, 2):
             assert len(list(tmp_path.iterdir())) == 2
-        other.open("heading")  # a lock that it has is no obstacle to itself
+        other.keep_others_out()  # a lock that it has is no obstacle to itself
+        other.open("heading")
         assert (tmp_path / "part-2").is_dir()
     assert not list(tmp_path.glob("*.lock"))
     (tmp_path / ".process-5.lock").write_text("process 1 on a machine, killed")
     with work(0, 1), pytest.raises(UsageError, match="is still at work"), work(5, 6):
         pass
     assert not list(tmp_path.glob("*.lock"))
+
+
+@pytest.mark.parametrize("number", [errno.ENOSYS, errno.ENOLCK])
+def test_a_file_system_without_locks_is_told_of_once(number, script, monkeypatch, tmp_path):
+    def fails(*_):
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr("fcntl.flock", fails)
+    (tmp_path / "r").mkdir()
+    code, out, err = script("mf_mlp", *SMALL, "--epochs", 1, "--output-dir", tmp_path / "r")
+    assert code == 0 and not err
+    assert out.count(f"cannot be locked ({os.strerror(number)}); start nothing else in it") == 1
+
+
+def test_a_folder_of_locks_alone_is_empty(script, monkeypatch, tmp_path):
+    """As a launch leaves it that was killed before it said what the folder is."""
+    monkeypatch.syspath_prepend(str(FOLDER))
+    from _folder import holds_something
+
+    (tmp_path / ".process-0.lock").touch()
+    assert not holds_something(tmp_path)
+    code, _, err = script("mf_mlp", *SMALL, "--epochs", 1, "--output-dir", tmp_path)
+    assert code == 0 and not err and holds_something(tmp_path)
+    assert not (tmp_path / ".process-0.lock").exists()
 
 
 def test_what_is_begun_does_not_undo_what_is_done(monkeypatch, tmp_path):
