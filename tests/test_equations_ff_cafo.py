@@ -277,11 +277,10 @@ def test_a_convolutional_layer_equals_the_restatement_and_its_peer_term_passes_r
         n = [rms(pos), rms(neg)]
 
 
-@pytest.mark.parametrize("activation", [jax.nn.relu, jnp.tanh])
 @pytest.mark.parametrize("pool", ["average", "isometric", "none"])
-def test_the_peer_term_is_that_of_the_layer_without_its_activation(float64, key, pool, activation):
+def test_the_peer_term_is_that_of_the_layer_without_its_activation(float64, key, pool):
     """The same error -peer_l / B for every positive sample, through pooling and products alone; a traced strength."""
-    net, strength = (nets.Conv(3, pool=pool, activation=activation),), 0.3
+    net, strength = (nets.Conv(3, pool=pool, activation=jnp.tanh),), 0.3
     state, (x, y) = ff_start(net, (6, 5, 2)), problem((6, 5, 2))
     batch = Batch(jnp.asarray(x), jnp.asarray(y))
     step = jax.jit(lambda peer: ff.grads(state.params, batch, key, net=net, m=state.m, peer=peer))

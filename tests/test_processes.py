@@ -152,27 +152,30 @@ def test_a_launch_finds_the_processes_of_an_earlier_one(monkeypatch, tmp_path):
 
 
 @pytest.mark.parametrize("number", [errno.ENOSYS, errno.ENOLCK])
-def test_a_file_system_without_locks_is_told_of_once(number, script, monkeypatch, tmp_path):
+def test_a_file_system_without_locks_is_told_of_once(number, monkeypatch, capsys, tmp_path):
+    monkeypatch.syspath_prepend(str(FOLDER))
+    from _folder import Work
+
     def fails(*_):
         raise OSError(number, os.strerror(number))
 
     monkeypatch.setattr("fcntl.flock", fails)
-    (tmp_path / "r").mkdir()
-    code, out, err = script("mf_mlp", *SMALL, "--epochs", 1, "--output-dir", tmp_path / "r")
-    assert code == 0 and not err
-    assert out.count(f"cannot be locked ({os.strerror(number)}); start nothing else in it") == 1
+    with Work(tmp_path, 0, 1, {}, None, ["mf"], [0]) as work:
+        work.keep_others_out()
+    out, err = capsys.readouterr()
+    assert out == f"note: {tmp_path} cannot be locked ({os.strerror(number)}); start nothing else in it\n" and not err
 
 
-def test_a_folder_of_locks_alone_is_empty(script, monkeypatch, tmp_path):
+def test_a_folder_of_locks_alone_is_empty(monkeypatch, tmp_path):
     """As a launch leaves it that was killed before it said what the folder is."""
     monkeypatch.syspath_prepend(str(FOLDER))
-    from _folder import holds_something
+    from _folder import look_into
 
     (tmp_path / ".process-0.lock").touch()
-    assert not holds_something(tmp_path)
-    code, _, err = script("mf_mlp", *SMALL, "--epochs", 1, "--output-dir", tmp_path)
-    assert code == 0 and not err and holds_something(tmp_path)
-    assert not (tmp_path / ".process-0.lock").exists()
+    look_into(tmp_path, {}, resume=False)
+    (tmp_path / "other").touch()
+    with pytest.raises(UsageError, match="is not empty"):
+        look_into(tmp_path, {}, resume=False)
 
 
 def test_what_is_begun_does_not_undo_what_is_done(monkeypatch, tmp_path):
