@@ -350,6 +350,8 @@ def test_every_row_of_every_table_is_a_command_of_ours(monkeypatch):
         found = {arm.name: arm.options for arm in arms(_common.parse(kind, presets))}
         assert {cell.rule for cell in run.cells} <= set(found)
         assert all(cell.sd is None for cell in run.cells if cell.n == 1)
+        if words[0] == "mf_mlp.py" and "_2026" in run.command:
+            assert all(own.keep == "last" and own.patience in (20, None) for own in found.values())
         if "--compare" in words:  # fairness.md, sections 3.3, 5 and 6.6
             twin = found["bp"]
             assert (twin.optimizer, twin.lr_schedule, twin.batch_size, twin.epochs) == ("adamw", "constant", 128, 100)
