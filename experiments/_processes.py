@@ -22,7 +22,7 @@ def which(options: Any) -> tuple[int, int]:
     Raises:
         UsageError: options that do not fit together, or more processes than runs.
     """
-    process, processes = _which(options)
+    process, processes = _said(options)
     if processes == 1:
         return 0, 1
     runs = options.seeds
@@ -71,7 +71,7 @@ def meet(options: Any, process: int, processes: int) -> None:
     print(f"process {process + 1} of {processes}", flush=True)
 
 
-def _which(options: Any) -> tuple[int, int]:
+def _said(options: Any) -> tuple[int, int]:
     given = options.coordinator, options.num_processes, options.process_id
     if any(value is not None for value in given):
         if None in given:

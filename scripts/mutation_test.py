@@ -287,6 +287,7 @@ MUTANTS = [
         "ff.py", "options.peer * (m.mean() - m)", "options.peer * (m - m.mean())", (ANCESTORS,), "sign of the peer term"
     ),
     Mutant("ff.py", "s[:count].mean(0)", "s.mean(0)", (ANCESTORS,), "running means of negatives, too"),
+    Mutant("ff.py", "jax.lax.stop_gradient(s", "(s", (ANCESTORS,), "the peer term is differentiated through m"),
     Mutant(
         "ff.py",
         "block.activation(z), z]",

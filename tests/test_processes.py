@@ -253,20 +253,20 @@ def test_energy_wants_the_machine_for_one_process(script, tmp_path):
 
 def test_a_launcher_says_which_process_this_is(monkeypatch):
     monkeypatch.syspath_prepend(str(FOLDER))
-    from _processes import _which
+    from _processes import _said
 
     nothing = SimpleNamespace(coordinator=None, num_processes=None, process_id=None)
-    assert _which(nothing) == (0, 1)
+    assert _said(nothing) == (0, 1)
     monkeypatch.setenv("SLURM_STEP_NUM_TASKS", "4")
-    assert _which(nothing) == (0, 1)  # within an allocation, but not started by srun
+    assert _said(nothing) == (0, 1)  # within an allocation, but not started by srun
     monkeypatch.setenv("SLURM_PROCID", "3")
-    assert _which(nothing) == (3, 4)
+    assert _said(nothing) == (3, 4)
     monkeypatch.setenv("SLURM_PROCID", "all")
-    assert _which(nothing) == (0, 1)
+    assert _said(nothing) == (0, 1)
     own = SimpleNamespace(coordinator="h:1", num_processes=2, process_id=1)
-    assert _which(own) == (1, 2)  # what is said goes before
+    assert _said(own) == (1, 2)  # what is said goes before
     with pytest.raises(UsageError, match="belong together"):
-        _which(SimpleNamespace(coordinator=None, num_processes=None, process_id=0))
+        _said(SimpleNamespace(coordinator=None, num_processes=None, process_id=0))
 
 
 COUNTING = """
