@@ -18,7 +18,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from fwdonly import RULES, Batch, cost, ff, nets
+from fwdonly import RULES, Batch, ff, measure, nets
 from fwdonly.base import LearningRule, Net
 
 CLASSES, LEARNING_RATE = 10, 1e-3
@@ -31,7 +31,7 @@ NETS = {
 
 def multiply_accumulates(rule: str, widths: tuple[int, ...]) -> float | int:
     """Multiply-accumulates of one training step per sample (matrix products only)."""
-    return cost.macs(rule, nets.mlp(widths[1:]), widths[:1], num_classes=CLASSES, batch=1)
+    return measure.macs(rule, nets.mlp(widths[1:]), widths[:1], num_classes=CLASSES, batch=1)
 
 
 Contenders = dict[tuple[str, str], Callable[[], Any]]

@@ -102,12 +102,12 @@ def window(cell: Cell, options: Options, chunk: int) -> dict[str, Any]:
     import jax
     from _shared import Swept
 
-    from fwdonly import cost, results
-    from fwdonly.energy import Meter
+    from fwdonly import measure, results
+    from fwdonly.measure import Meter
 
     shape, _ = NETS[cell.net]
     rule = build(cell, options.optimizer)
-    step = cost.compile_step(rule, shape, cell.batch)
+    step = measure.compile_step(rule, shape, cell.batch)
     swept = Swept(rule, shape, cell.batch, cell.sweep, max(1, IMAGES // cell.batch))
     if not chunk:  # half a second between two looks of the host
         few, _ = swept.compiled(8)
@@ -129,8 +129,8 @@ def window(cell: Cell, options: Options, chunk: int) -> dict[str, Any]:
         "images": images,
         "seconds_per_step": reading.seconds.times(1 / (chunk * reading.repeats), "s").as_json(),
         "per_image": {name: quantity.as_json() for name, quantity in per_image.items()},
-        "memory": cost.memory(step.compiled).as_json(),
-        "device_peak": cost.device_peak().as_json(),
+        "memory": measure.memory(step.compiled).as_json(),
+        "device_peak": measure.device_peak().as_json(),
         "compile_seconds": {"step": step.seconds.as_json()["value"], "chunk": seconds},
         "finite": bool(np.isfinite(loss).all()),
         "environment": results.environment(),
@@ -163,8 +163,8 @@ def overhead(options: Options) -> dict[str, Any]:
     """Seconds of equal loops of 1 ms steps with the meter and without it, in turns."""
     import jax
 
-    from fwdonly import Batch, cost, results
-    from fwdonly.energy import Meter
+    from fwdonly import Batch, measure, results
+    from fwdonly.measure import Meter
 
     meter = Meter(idle_seconds=0)
     stand_in = not meter.sensors
@@ -175,7 +175,7 @@ def overhead(options: Options) -> dict[str, Any]:
 
     def looped(batch: int) -> Any:
         """The host's loop over compiled steps; returns seconds per step."""
-        step = cost.compile_step(rule, (28, 28, 1), batch).compiled
+        step = measure.compile_step(rule, (28, 28, 1), batch).compiled
         given = Batch(jax.random.uniform(key, (batch, 28, 28, 1)), jax.numpy.arange(batch) % CLASSES)
         state = rule.init(key, given.x)
 
@@ -356,7 +356,7 @@ def cells_of(content: dict[str, Any]) -> dict[Cell, list[dict[str, Any]]]:
 
 def table(content: dict[str, Any]) -> tuple[list[str], list[list[str]]]:
     """A row per cell; means over its windows ± their standard deviation."""
-    from fwdonly import cost, nets, report
+    from fwdonly import measure, nets, report
 
     header = ["net", "batch", "runs", "rule", "ms/step", "mJ/image", "net mJ/image", "W", "idle W", "time to BP, %"]
     header += ["energy to BP, %", "MMAC/image", "to BP", "XLA MB", "peak MB"]
@@ -365,7 +365,7 @@ def table(content: dict[str, Any]) -> tuple[list[str], list[list[str]]]:
         shape, widths = NETS[cell.net]
 
         def macs(rule: str, cell: Cell = cell, shape: Any = shape, widths: Any = widths) -> float:
-            return cost.macs(rule, nets.mlp(widths), shape, num_classes=CLASSES, batch=cell.batch) / cell.batch / 1e6
+            return measure.macs(rule, nets.mlp(widths), shape, num_classes=CLASSES, batch=cell.batch) / cell.batch / 1e6
 
         def every(value: Any, form: str = ".3f", windows: Any = windows) -> str:
             return report.mean_sd([v for own in windows if (v := value(own)) is not None], form)
@@ -436,7 +436,7 @@ def figure(path: Path, content: dict[str, Any]) -> None:
     matplotlib.use("Agg", force=False)
     import matplotlib.pyplot as plt
 
-    from fwdonly import cost, nets
+    from fwdonly import measure, nets
 
     cells = [cell for cell in cells_of(content) if cell.rule != "bp" and len(ratios(content, cell, seconds))]
     if not cells:
@@ -455,7 +455,7 @@ def figure(path: Path, content: dict[str, Any]) -> None:
             axis.plot([mean], [y], "|", markersize=16, markeredgewidth=2, label=None if row else label, **style)
         shape, widths = NETS[cell.net]
         counts = [
-            cost.macs(rule, nets.mlp(widths), shape, num_classes=CLASSES, batch=cell.batch)
+            measure.macs(rule, nets.mlp(widths), shape, num_classes=CLASSES, batch=cell.batch)
             for rule in (cell.rule, "bp")
         ]
         axis.plot([counts[0] / counts[1]], [row], "kD", markersize=6, label=None if row else "multiply-accumulates")

@@ -38,12 +38,11 @@ from _shared import (
     transformation,
 )
 
-from fwdonly import Plan, UsageError, cost, data, nets, report, results, sweep
+from fwdonly import Plan, UsageError, data, measure, nets, report, results, sweep
 from fwdonly._programs import check_precision
 from fwdonly.base import DOT, Batch, LearningRule, Net, Precision
-from fwdonly.energy import Meter
 from fwdonly.foton import ExpansionWarning
-from fwdonly.quantity import unavailable
+from fwdonly.measure import Meter, unavailable
 
 SHARES = {"ceiling": 0.07, "steps": 0.45, "seeds": 0.2, "train": 0.13, "energy": 0.15}
 """Sections and their shares of the time; what one leaves over goes to those after it."""
@@ -114,7 +113,7 @@ def optimizer_bytes(rule: str, name: str, optimizer: str) -> int:
     shape, _ = architecture(name)
     example = jax.ShapeDtypeStruct((2, *shape), jnp.float32)
     params = jax.eval_shape(build(rule, name, optimizer).init, jax.random.key(0), example).params
-    return cost.optimizer_bytes(transformation("bp", optimizer), params.heads if rule == "cafo" else params)
+    return measure.optimizer_bytes(transformation("bp", optimizer), params.heads if rule == "cafo" else params)
 
 
 class Ceiling(NamedTuple):
@@ -342,9 +341,9 @@ def prepare(suite: Suite, rule: str, net: str, batch: int, optimizer: str) -> tu
     """A call of training steps, their number, and what is known of the cell without running it."""
     shape, blocks = architecture(net)
     made = build(rule, net, optimizer)
-    macs = cost.macs(rule, blocks, shape, num_classes=CLASSES, batch=batch)
+    macs = measure.macs(rule, blocks, shape, num_classes=CLASSES, batch=batch)
     moved = optimizer_bytes(rule, net, optimizer)
-    held = cost.memory(cost.compile_step(made, shape, batch).compiled)
+    held = measure.memory(measure.compile_step(made, shape, batch).compiled)
     count = steps_per_call(suite, macs)
     known: JSON = {"macs_per_step": macs, "optimizer_bytes": moved, "compiled_memory": held.as_json()}
     return jax_steps(made, shape, batch, count), count, known
@@ -437,7 +436,7 @@ def peaks(suite: Suite, budget: Budget, cells: list[JSON]) -> None:
     wanted = [own for own in wanted if own["rule"] in ("mf", "bp") and own["optimizer"] == "adam"]
     wanted = [own for own in wanted if own["batch"] == largest and own["net"] in suite.scale.mlps]
     reason = budget.lacks(30.0 if suite.on_gpu else 0.0)
-    if (missing := cost.device_peak()).value is None:  # nor would another process see one
+    if (missing := measure.device_peak()).value is None:  # nor would another process see one
         reason = missing.reason
     if reason:
         for own in wanted:
@@ -469,14 +468,14 @@ def probe(rule: str, net: str, batch: int, optimizer: str, precision: str) -> JS
     shape, _ = architecture(net)
     made = build(rule, net, optimizer)
     with jax.default_matmul_precision(DOT[precision]):
-        compiled = cost.compile_step(made, shape, batch).compiled
+        compiled = measure.compile_step(made, shape, batch).compiled
     key = jax.random.key(0)
     given = Batch(jax.random.uniform(key, (batch, *shape)), jnp.arange(batch) % CLASSES)
     state = jax.jit(made.init)(key, given.x[:2])
-    before = cost.device_peak()
+    before = measure.device_peak()
     for _ in range(3):
         state, _ = jax.block_until_ready(compiled(state, given, key))
-    after = cost.device_peak()
+    after = measure.device_peak()
     if after.value is not None and after.value == before.value:
         why = f"compiling or drawing the weights took more than a step did, {after.value / 1e6:.0f} MB"
         return unavailable("B", why).as_json()
@@ -500,7 +499,7 @@ def seeds(suite: Suite, budget: Budget, found: JSON) -> None:
                 continue
             suite.say(f"seeds {rule}: {' '.join(map(str, numbers))}")
             known = {
-                "macs_per_step": cost.macs(rule, blocks, shape, num_classes=CLASSES, batch=batch),
+                "macs_per_step": measure.macs(rule, blocks, shape, num_classes=CLASSES, batch=batch),
                 "optimizer_bytes": optimizer_bytes(rule, net, "adam"),
             }
             count = steps_per_call(suite, known["macs_per_step"] * max(numbers))

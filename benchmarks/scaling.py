@@ -29,7 +29,7 @@ import jax
 import jax.numpy as jnp
 from _shared import CLASSES, Budget, Contenders, Parser, built, take_turns, timed
 
-from fwdonly import Batch, UsageError, cost, nets, report, results
+from fwdonly import Batch, UsageError, measure, nets, report, results
 from fwdonly import _programs as programs
 from fwdonly._programs import Programs, Setup, check_precision, free_bytes, mesh_of, tree_bytes
 from fwdonly.base import DOT, LearningRule, Net, setting
@@ -67,7 +67,7 @@ class Cell(NamedTuple):
 
     def macs(self, rule: str) -> float:
         """Multiply-accumulates of one step of all runs."""
-        return self.seeds * cost.macs(rule, self.net, SHAPE, num_classes=CLASSES, batch=self.batch)
+        return self.seeds * measure.macs(rule, self.net, SHAPE, num_classes=CLASSES, batch=self.batch)
 
 
 class Grid(NamedTuple):
@@ -224,7 +224,7 @@ def product(settings: Settings) -> Callable[[], Any]:
 # Measuring
 
 
-def measure(cell: Cell, rules: Sequence[str], settings: Settings, budget: Budget, pace: Pace) -> list[JSON]:
+def measure_cell(cell: Cell, rules: Sequence[str], settings: Settings, budget: Budget, pace: Pace) -> list[JSON]:
     """One cell of all rules, in turns; where they do not fit into the memory together, in groups that do."""
     rows: dict[str, JSON] = {}
     made: dict[str, Prepared] = {}
@@ -349,7 +349,7 @@ def in_a_process(given: JSON) -> list[JSON]:
     pace = Pace(given["flops"], given["per_mac"], given["preparing"])
     settings, cell = Settings(*given["settings"]), Cell(*given["cell"])
     jax.config.update("jax_disable_most_optimizations", settings.quick)
-    return measure(cell, given["rules"], settings, Budget(given["seconds"]), pace)
+    return measure_cell(cell, given["rules"], settings, Budget(given["seconds"]), pace)
 
 
 class Benchmark:
@@ -401,7 +401,7 @@ class Benchmark:
             for cell in self.grid.cells(axis):
                 apart = axis == "devices" and self.on_cpu
                 self.say(f"{axis} {getattr(cell, axis)}{' (simulated)' if apart else ''}")
-                measured = (on_devices if apart else measure)(
+                measured = (on_devices if apart else measure_cell)(
                     cell, self.options.rules, self.settings, budget, self.pace
                 )
                 cells += measured

@@ -37,7 +37,7 @@ from _shared import (
     transformation,
 )
 
-from fwdonly import RULES, Batch, cafo, cost, nets, report, results
+from fwdonly import RULES, Batch, cafo, measure, nets, report, results
 from fwdonly.base import LearningRule
 
 PRODUCT = 2048
@@ -102,12 +102,12 @@ def memory() -> list[dict[str, Any]]:
     for depth in (5, 20):
         for name in ("mf", "bp"):
             rule = RULES[name].rule(nets.mlp([1000] * depth), optax.adam(LEARNING_RATE), num_classes=CLASSES)
-            analysis: Any = cost.compile_step(rule, (784,), 4096).compiled.memory_analysis()
+            analysis: Any = measure.compile_step(rule, (784,), 4096).compiled.memory_analysis()
             rows.append({"layers": depth, "rule": name, "temporary_mb": analysis.temp_size_in_bytes / 1e6})
     return rows
 
 
-def measure(options: Options) -> list[dict[str, Any]]:
+def time_rules(options: Options) -> list[dict[str, Any]]:
     """Every cell, one after another."""
     torch_there = options.torch and torch_module() is not None
     rows = []
@@ -327,7 +327,7 @@ def main() -> int:
     if options.smoke:
         small = {"nets": ("784-1000-1000-1000",), "batches": (100,), "optimizers": ("sgd", "reference"), "images": 256}
         options = dataclasses.replace(options, rounds=1, seconds=0.01, **small)
-    rows = measure(options)
+    rows = time_rules(options)
     header = ["net", "batch", "optimizer", "rule", "library", "ms/step", "min-max", "steps/s", "GFLOP/s", "of ceiling"]
     lines = [
         [

@@ -24,27 +24,12 @@ import rich.progress
 import tyro
 from rich.console import Console
 
-from fwdonly import (
-    LearningRule,
-    Plan,
-    Progress,
-    Result,
-    UsageError,
-    bp,
-    cost,
-    data,
-    ff,
-    foton,
-    nets,
-    opinions,
-    results,
-    sweep,
-)
+from fwdonly import LearningRule, Plan, Progress, Result, UsageError, bp, data, ff, foton, measure, nets, results, sweep
 from fwdonly import _programs as programs
 from fwdonly import stream as streams
-from fwdonly.base import DOT, one_line, setting
-from fwdonly.energy import Intensity, Meter
-from fwdonly.quantity import Quantity, total
+from fwdonly.base import DOT, setting
+from fwdonly.errors import one_line
+from fwdonly.measure import Intensity, Meter, Quantity, total
 from fwdonly.sweep import MemoryWarning
 from fwdonly.train import check_classes, steps_per_epoch
 
@@ -453,14 +438,14 @@ def stage_costs(
     stages = (made,) if isinstance(made, LearningRule) else made
     for rule, kept in zip(stages, first.features_kept, strict=True):
         with jax.default_matmul_precision(DOT[plan.precision]):
-            step = cost.compile_step(rule, shape, batch, kept=kept)
-        memories.append(cost.memory(step.compiled))
-        steps.append(cost.flops(step.compiled).times(1 / batch, "FLOP"))
+            step = measure.compile_step(rule, shape, batch, kept=kept)
+        memories.append(measure.memory(step.compiled))
+        steps.append(measure.flops(step.compiled).times(1 / batch, "FLOP"))
         once = None
         if kept and rule.frozen is not None:
             x = jax.ShapeDtypeStruct((batch, *shape), jnp.float32)
             features_of = jax.jit(rule.frozen.features).lower(step.state_shape, x).compile()
-            once = cost.flops(features_of).times(1 / batch, "FLOP")
+            once = measure.flops(features_of).times(1 / batch, "FLOP")
         features.append(once)
     missing = next((memory for memory in memories if memory.value is None), None)
     return StageCosts(missing or max(memories, key=lambda memory: memory.value or 0), steps, features)
@@ -557,7 +542,7 @@ def meter(options: Shared) -> tuple[Meter | None, Intensity | None]:
     """What --energy asks for; says on the way what cannot be measured here, and how long it takes."""
     if not options.energy:
         return None, None
-    second = [] if options.codecarbon is None else [opinions.CodeCarbon(options.codecarbon)]
+    second = [] if options.codecarbon is None else [measure.CodeCarbon(options.codecarbon)]
     made = Meter(idle_seconds=options.idle_seconds, opinions=second)
     intensity = None
     if options.carbon_intensity is not None:

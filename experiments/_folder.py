@@ -17,7 +17,7 @@ from _processes import PROCESSES
 from filelock import BaseFileLock, FileLock, Timeout
 
 from fwdonly import UsageError, data, figures, report, results
-from fwdonly.base import first_difference
+from fwdonly.errors import first_difference
 
 LOCK = ".lock"
 """Ends the names of files that keep other launches out of a folder; they say nothing of what it holds."""

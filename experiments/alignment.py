@@ -8,8 +8,7 @@ from typing import Any, Literal
 import _common
 from _presets import ALIGNMENT
 
-from fwdonly import LearningRule, feedback, foton, nets, pepita
-from fwdonly.alignment import measured
+from fwdonly import LearningRule, feedback, foton, measure, nets, pepita
 
 Rule = Literal["foton", "pepita", "pepita_mirrored", "fa", "dfa", "drtp", "usf", "kp"]
 
@@ -72,7 +71,7 @@ def build(name: Rule, net: Any, law: nets.Initializer, setting: _common.Setting)
 
 def compared(rule: LearningRule, grads: Any) -> LearningRule:
     """The rule with the metrics ``cosine`` and ``norm_ratio``."""
-    return rule._replace(update=measured(rule.update, grads, rule.predict))
+    return rule._replace(update=measure.with_alignment(rule.update, grads, rule.predict))
 
 
 if __name__ == "__main__":

@@ -18,7 +18,7 @@ import tyro
 from _tables import TABLES, Cell, Run, Table
 
 from fwdonly import UsageError, report, results, stats
-from fwdonly.base import first_difference
+from fwdonly.errors import first_difference
 
 QUICK = {"epochs": 3, "seeds": 3}
 SMALL = "--dataset mnist5k --split fixed"

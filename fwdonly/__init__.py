@@ -5,27 +5,24 @@ from types import ModuleType
 from . import (
     bp,
     cafo,
-    cost,
     cwc,
     data,
-    energy,
     feedback,
     ff,
     figures,
     foton,
+    measure,
     mf,
     nets,
-    opinions,
     pepita,
     report,
     results,
     stats,
     tune,
 )
-from .alignment import alignment
-from .base import Batch, LearningRule, UsageError
-from .energy import Meter
-from .quantity import Quantity
+from .base import Batch, LearningRule
+from .errors import UsageError
+from .measure import Meter, Quantity, alignment
 from .sweep import sweep
 from .train import Plan, Progress, Result, fit
 
@@ -56,18 +53,16 @@ __all__ = [
     "alignment",
     "bp",
     "cafo",
-    "cost",
     "cwc",
     "data",
-    "energy",
     "feedback",
     "ff",
     "figures",
     "fit",
     "foton",
+    "measure",
     "mf",
     "nets",
-    "opinions",
     "pepita",
     "report",
     "results",

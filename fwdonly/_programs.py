@@ -10,7 +10,8 @@ import jax
 import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from .base import DOT, Precision, UsageError, setting
+from .base import DOT, Precision, setting
+from .errors import UsageError
 
 Lift = Literal["single", "vmap", "map"]
 

@@ -13,7 +13,8 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from . import bp, nets
-from .base import Batch, Metrics, Net, UsageError, as_params, check_labels, cross_entropy
+from .base import Batch, Metrics, Net, as_params, check_labels, cross_entropy
+from .errors import UsageError
 
 Presynaptic = Literal["modulated", "clean"]
 OutputError = Literal["second", "first"]

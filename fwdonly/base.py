@@ -1,7 +1,6 @@
 """The contract every learning rule keeps: a batch, a record of three pure functions, and one optimizer step."""
 
-import contextlib
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Literal, NamedTuple, Protocol, TypeVar, get_args, get_origin
 
 import jax
@@ -10,6 +9,8 @@ import numpy as np
 import optax
 from jax.core import Tracer
 from jaxtyping import Array, Float, Int, PyTree
+
+from .errors import UsageError, check_word
 
 State = Any
 """A NamedTuple of arrays whose first two fields are ``params`` and ``opt_state``; each rule module defines its own."""
@@ -28,19 +29,6 @@ DOT = {"float32": "highest", "tf32": "TF32_TF32_F32", "bfloat16": "BF16_BF16_F32
 def setting(name: str) -> Any:
     """The value of one of JAX's settings here and now."""
     return getattr(jax.config, f"jax_{name}")
-
-
-class UsageError(ValueError):
-    """Bad input that the user can mend; the message is one line that names the fault and the mend."""
-
-
-@contextlib.contextmanager
-def one_line() -> Generator[None, None, None]:
-    """Keeps a `UsageError` raised while JAX traces to its own line; JAX appends advice on tracebacks to it."""
-    try:
-        yield
-    except UsageError as error:
-        raise UsageError(str(error).splitlines()[0]) from None
 
 
 class Batch(NamedTuple):
@@ -137,16 +125,6 @@ def chosen(kind: Callable[..., Options], options: dict[str, Any], rule: str) -> 
     return kind(**options)
 
 
-def check_word(name: str, value: Any, words: Sequence[Any]) -> None:
-    """Refuse a value that is not one of ``words``.
-
-    Raises:
-        UsageError: it is another one.
-    """
-    if value not in words:
-        raise UsageError(f"{name} is one of {', '.join(map(repr, words))}; got {value!r}")
-
-
 def check_labels(batch: Batch, num_classes: int) -> None:
     """Refuse labels a supervised rule cannot use. Their values are seen outside compiled code only.
 
@@ -197,14 +175,3 @@ def after(a: Array, done: PyTree) -> Array:
 def cross_entropy(scores: Float[Array, "batch classes"], y: Int[Array, " batch"]) -> Float[Array, ""]:
     """Mean over the batch of ``-log softmax(scores)[y]``, in nats."""
     return optax.softmax_cross_entropy_with_integer_labels(scores, y).mean()
-
-
-def first_difference(found: Any, wanted: Any, where: str = "") -> str:
-    """Where two configurations part, in words, names of nested ones joined by dots; empty if they do not."""
-    if isinstance(found, dict) and isinstance(wanted, dict):
-        for name in dict.fromkeys([*wanted, *found]):
-            words = first_difference(found.get(name), wanted.get(name), f"{where}.{name}" if where else name)
-            if words:
-                return words
-        return ""
-    return "" if found == wanted else f"{where} is {found} there and {wanted} here"

@@ -15,7 +15,8 @@ import optax
 from jaxtyping import Array, Float
 
 from . import mf, nets
-from .base import Batch, LearningRule, Metrics, Net, UsageError, check_word, cross_entropy, descend
+from .base import Batch, LearningRule, Metrics, Net, cross_entropy, descend
+from .errors import UsageError, check_word
 
 Readouts = Literal["output", "deep", "sum"]
 

@@ -13,7 +13,8 @@ import optax
 from jaxtyping import Array, Float, Int
 
 from . import nets
-from .base import Batch, Frozen, LearningRule, Metrics, Net, UsageError, check_labels, chosen, cross_entropy, descend
+from .base import Batch, Frozen, LearningRule, Metrics, Net, check_labels, chosen, cross_entropy, descend
+from .errors import UsageError
 
 ROWS = 500
 """Samples whose features are looked at together; sums over larger batches are streamed."""

@@ -14,7 +14,8 @@ import optax
 from jaxtyping import Array, Float
 
 from . import nets
-from .base import Batch, LearningRule, Metrics, Net, UsageError, after, check_labels, cross_entropy, descend
+from .base import Batch, LearningRule, Metrics, Net, after, check_labels, cross_entropy, descend
+from .errors import UsageError
 
 EPS = 1e-4
 """Of batch normalisation."""

@@ -15,19 +15,8 @@ import optax
 from jaxtyping import Array, Float
 
 from . import bp, nets
-from .base import (
-    Batch,
-    LearningRule,
-    Metrics,
-    Net,
-    UsageError,
-    as_params,
-    check_labels,
-    check_word,
-    chosen,
-    cross_entropy,
-    descend,
-)
+from .base import Batch, LearningRule, Metrics, Net, as_params, check_labels, chosen, cross_entropy, descend
+from .errors import UsageError, check_word
 
 Params = bp.Params
 Mode = Literal["fa", "dfa", "sdfa", "drtp", "usf", "brsf", "frsf", "wm", "kp"]

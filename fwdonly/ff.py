@@ -14,19 +14,8 @@ import optax
 from jaxtyping import Array, Float, Int
 
 from . import nets
-from .base import (
-    Batch,
-    LearningRule,
-    Metrics,
-    Net,
-    UsageError,
-    after,
-    check_labels,
-    check_word,
-    chosen,
-    cross_entropy,
-    descend,
-)
+from .base import Batch, LearningRule, Metrics, Net, after, check_labels, chosen, cross_entropy, descend
+from .errors import UsageError, check_word
 
 EPS = 1e-30
 """In `rms`. The Matlab's exp(-100) is below the smallest normal float32, which processors may take for 0."""

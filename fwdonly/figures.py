@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from .base import UsageError
+from .errors import UsageError
 
 
 def learning_curves(path: Path, rows: Sequence[dict[str, Any]], title: str) -> None:

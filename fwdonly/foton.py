@@ -15,7 +15,8 @@ import optax
 from jaxtyping import Array, Float, Int
 
 from . import _two_pass, bp, nets
-from .base import Batch, LearningRule, Metrics, Net, UsageError, chosen, descend
+from .base import Batch, LearningRule, Metrics, Net, chosen, descend
+from .errors import UsageError
 
 Params = bp.Params
 

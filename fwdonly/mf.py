@@ -14,7 +14,8 @@ import optax
 from jaxtyping import Array, Float
 
 from . import nets
-from .base import Batch, LearningRule, Metrics, Net, UsageError, after, check_word, cross_entropy, descend
+from .base import Batch, LearningRule, Metrics, Net, after, cross_entropy, descend
+from .errors import UsageError, check_word
 
 Gradient = Literal["local", "joint"]
 

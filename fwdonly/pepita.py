@@ -14,7 +14,8 @@ import optax
 from jaxtyping import Array, Float, Int
 
 from . import _two_pass, bp, nets
-from .base import Batch, LearningRule, Metrics, Net, UsageError, check_word, chosen, descend
+from .base import Batch, LearningRule, Metrics, Net, chosen, descend
+from .errors import UsageError, check_word
 
 Params = bp.Params
 Feedback = Literal["uniform", "normal", "mirrored"]

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from . import results, stats
-from .base import UsageError
+from .errors import UsageError
 from .results import Summary
 
 METERED = (

@@ -20,8 +20,8 @@ from typing import Any
 import jax
 import numpy as np
 
-from .base import UsageError
-from .energy import Intensity, Reading
+from .errors import UsageError
+from .measure import Intensity, Reading
 from .train import Result
 
 Summary = dict[str, Any]

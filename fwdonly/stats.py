@@ -13,7 +13,7 @@ from typing import Any, Literal, NamedTuple, TypeVar
 
 import numpy as np
 
-from .base import UsageError
+from .errors import UsageError
 
 CLAIM = 10
 """Pairs that a claim takes at least: with 5, no two-sided sign-flip test can fall below 0.06."""

@@ -9,7 +9,8 @@ import numpy as np
 from jax.sharding import NamedSharding
 
 from ._programs import RUNS, Setup
-from .base import Batch, UsageError
+from .base import Batch
+from .errors import UsageError
 
 BLOCK_BYTES = 2**28
 """Largest block of images that is brought to the device at a time."""

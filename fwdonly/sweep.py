@@ -11,8 +11,9 @@ from jaxtyping import Array
 
 from . import checkpoint as checkpoints
 from . import data as datasets
-from .base import LearningRule, UsageError
-from .energy import Meter
+from .base import LearningRule
+from .errors import UsageError
+from .measure import Meter
 from .train import Callback, DoesNotFit, Plan, Progress, Result, train
 
 

@@ -23,8 +23,9 @@ from . import checkpoint as checkpoints
 from . import data as datasets
 from . import stream as streams
 from ._programs import Lift, Setup
-from .base import Batch, LearningRule, Metrics, Precision, State, UsageError, one_line
-from .energy import Meter, Reading, Window
+from .base import Batch, LearningRule, Metrics, Precision, State
+from .errors import UsageError, one_line
+from .measure import Meter, Reading, Window
 
 EVALUATION_BATCH = 500
 EXAMPLES = 1024  # training images that start values may depend on

@@ -26,7 +26,8 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 
 from . import data as datasets
-from .base import LearningRule, UsageError, first_difference
+from .base import LearningRule
+from .errors import UsageError, first_difference
 from .sweep import sweep
 from .train import Plan, Progress
 

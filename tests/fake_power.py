@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from fwdonly.energy import Clock
+from fwdonly.measure import Clock
 
 
 class World(Clock):

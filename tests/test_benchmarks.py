@@ -11,9 +11,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from fwdonly import Batch, UsageError, cost, nets
+from fwdonly import Batch, UsageError, measure, nets
 from fwdonly.base import DOT
-from fwdonly.quantity import Quantity
+from fwdonly.measure import Quantity
 
 SOURCE = Path(__file__).parents[1] / "benchmarks" / "energy.py"
 
@@ -76,7 +76,7 @@ def test_differences_are_paired_by_block_so_drift_common_to_both_rules_falls_out
     assert rows[1][header.index("energy to BP, %")] == "-" and rows[1][header.index("time to BP, %")].startswith(
         "-20.0"
     )
-    counts = [cost.macs(rule, nets.mlp([64]), (784,), num_classes=10, batch=1) for rule in ("mf", "bp")]
+    counts = [measure.macs(rule, nets.mlp([64]), (784,), num_classes=10, batch=1) for rule in ("mf", "bp")]
     assert rows[1][header.index("to BP")] == f"{counts[0] / counts[1]:.3f}"
     words = "\n".join(energy.remarks(content))
     assert "8 windows, such as: idle power was 0.5 W" in words and words.count("such as") == 1
@@ -271,7 +271,7 @@ def test_convolutions_are_in_the_precision_that_was_asked_for(suite_of, tmp_path
         texts.append(traced.lower(lowering_platforms=("cuda",)).as_text())
         raise UsageError("seen")
 
-    monkeypatch.setattr(cost, "compile_step", compile_step)
+    monkeypatch.setattr(measure, "compile_step", compile_step)
     made = suite.at_once({"bp": lambda: suite_of.prepare(suite, "bp", "cnn-4-8", 8, "adam")})
     lines = [line for line in texts[0].splitlines() if "stablehlo.convolution" in line]
     assert str(made["bp"]) == "seen" and lines and all(f"x{operands}>, tensor<" in line for line in lines)
@@ -373,7 +373,7 @@ def test_peaks_come_from_processes_of_their_own(suite_of, tmp_path, monkeypatch)
         return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
     monkeypatch.setattr(suite_of, "_start_probe", start)
-    monkeypatch.setattr(cost, "device_peak", lambda: Quantity(1, "B", "measured", "xla_allocator"))
+    monkeypatch.setattr(measure, "device_peak", lambda: Quantity(1, "B", "measured", "xla_allocator"))
     suite_of.peaks(suite, suite_of.Budget(60.0), cells)
     assert cells[0]["allocator_peak"] == {"value": 5} and "allocator_peak" not in cells[2]
     assert cells[1]["allocator_peak"]["value"] is None and cells[1]["allocator_peak"]["reason"] == "no memory"
@@ -439,7 +439,7 @@ TINY = {"how": "map", "precision": "float32", "rounds": 1, "window": 0.001, "pro
 
 def measured(scaling, cell, rules=("mf", "bp"), left=1e3, **settings):
     budget = scaling.Budget(left, lambda: 0.0)
-    return scaling.measure(cell, rules, scaling.Settings(**TINY | settings), budget, scaling.Pace(1e9, {}, {}))
+    return scaling.measure_cell(cell, rules, scaling.Settings(**TINY | settings), budget, scaling.Pace(1e9, {}, {}))
 
 
 def test_one_axis_is_varied_at_a_time(scaling):

@@ -10,7 +10,7 @@ import optax
 import pytest
 
 import fwdonly
-from fwdonly import Batch, UsageError, cost, nets
+from fwdonly import Batch, UsageError, measure, nets
 
 SMALL, LARGE = ((784,), (1000, 1000), 10), ((3072,), (2000, 2000, 2000), 10)
 
@@ -36,34 +36,34 @@ SMALL, LARGE = ((784,), (1000, 1000), 10), ((3072,), (2000, 2000, 2000), 10)
 )
 def test_counts_are_the_published_ones(case, rule, options, expected):
     shape, widths, classes = case
-    assert cost.macs(rule, nets.mlp(widths), shape, num_classes=classes, batch=1, **options) == expected
+    assert measure.macs(rule, nets.mlp(widths), shape, num_classes=classes, batch=1, **options) == expected
 
 
 def test_ff_is_1_84_times_bp_on_three_layers_of_1000_and_1_73_on_four_of_2000():
     for widths, ratio in (((1000,) * 3, 1.84), ((2000,) * 4, 1.73)):
-        ff, bp = (cost.macs(rule, nets.mlp(widths), (784,), num_classes=10, batch=1) for rule in ("ff", "bp"))
+        ff, bp = (measure.macs(rule, nets.mlp(widths), (784,), num_classes=10, batch=1) for rule in ("ff", "bp"))
         assert abs(ff / bp - ratio) < 0.01
 
 
 def test_cafo_is_0_14_and_0_67_times_bp_on_the_published_network():
     net, shape = nets.cnn([32, 128, 512], pool="max"), (32, 32, 3)
-    bp = cost.macs("bp", net, shape, num_classes=10, batch=1)
-    heads = [cost.macs("cafo", net, shape, num_classes=10, batch=1, part=i) for i in (1, 2, 3)]
+    bp = measure.macs("bp", net, shape, num_classes=10, batch=1)
+    heads = [measure.macs("cafo", net, shape, num_classes=10, batch=1, part=i) for i in (1, 2, 3)]
     # methods/fairness.md 8.3; own arithmetic: the blocks take 884,736, 9,437,184 and 37,748,736, D_i is 8192
     assert heads == [884_736 + 163_840, 10_321_920 + 163_840, 48_070_656 + 163_840]
     assert abs(sum(heads) / 3 / bp - 0.14) < 0.005
-    assert abs(cost.macs("cafo", net, shape, num_classes=10, batch=1, part="blocks") / bp - 0.67) < 0.005
+    assert abs(measure.macs("cafo", net, shape, num_classes=10, batch=1, part="blocks") / bp - 0.67) < 0.005
 
 
 def test_cafo_on_kept_features_is_its_heads_alone():
     net = nets.cnn([32, 128, 512], pool="max")
     common = {"num_classes": 10, "batch": 7, "kept": True}
-    assert cost.macs("cafo", net, (32, 32, 3), **common) == 7 * 3 * 2 * 10 * 8192
-    assert cost.macs("cafo", net, (32, 32, 3), part=3, **common) == 7 * 2 * 10 * 8192
+    assert measure.macs("cafo", net, (32, 32, 3), **common) == 7 * 3 * 2 * 10 * 8192
+    assert measure.macs("cafo", net, (32, 32, 3), part=3, **common) == 7 * 2 * 10 * 8192
 
 
 def test_the_closed_form_has_the_operations_of_a_cholesky_factorisation():
-    parts = cost.work("cafo", nets.mlp([500]), (20,), num_classes=10, batch=64, loss="mse")
+    parts = measure.work("cafo", nets.mlp([500]), (20,), num_classes=10, batch=64, loss="mse")
     found = {part.what: part.macs for part in parts}
     assert round(2 * found["factorisation"] / 1e6) == 42  # measurement.md 10: a true 42 MFLOP
     assert found["normal equations"] == 64 * (500 * 500 + 500 * 10)
@@ -73,18 +73,18 @@ def test_the_closed_form_has_the_operations_of_a_cholesky_factorisation():
 def test_every_second_layer_of_cwc_counts_one_tenth_for_its_ten_groups():
     net = nets.cwc([20, 80, 240, 480], 10)  # of arXiv 2312.12668 for CIFAR-10
     found = [
-        part.macs for part in cost.work("cwc", net, (32, 32, 3), num_classes=10, batch=1) if part.what == "forward"
+        part.macs for part in measure.work("cwc", net, (32, 32, 3), num_classes=10, batch=1) if part.what == "forward"
     ]
     windows = [3 * 3 * n for n in (3, 20 // 10, 80, 240 // 10)]
     positions = [32 * 32, 32 * 32, 16 * 16, 16 * 16]  # before pooling, after every second layer
     outputs = zip(windows, [20, 80, 240, 480], positions, strict=True)
     assert found == [window * channels * count for window, channels, count in outputs]
-    assert cost.macs("cwc", net, (32, 32, 3), num_classes=10, batch=1) == 2 * sum(found)
+    assert measure.macs("cwc", net, (32, 32, 3), num_classes=10, batch=1) == 2 * sum(found)
 
 
 def test_every_rule_is_counted():
     for rule in fwdonly.RULES:
-        found = cost.work(rule, nets.mlp([40, 20]), (30,), num_classes=10, batch=6)
+        found = measure.work(rule, nets.mlp([40, 20]), (30,), num_classes=10, batch=6)
         forward = {part.layer: part.macs for part in found if part.what == "forward"}
         assert forward[1] >= 6 * 30 * 40 and forward[2] >= 6 * 40 * 20, rule
         assert sum(part.macs for part in found) > sum(forward.values()), rule
@@ -103,7 +103,7 @@ REFUSED = [
 def test_a_rule_or_a_word_that_does_not_exist_is_refused_in_one_line():
     for rule, options in REFUSED:
         with pytest.raises(UsageError) as refused:
-            cost.work(rule, MLP, (784,), num_classes=10, batch=1, **options)
+            measure.work(rule, MLP, (784,), num_classes=10, batch=1, **options)
         assert "\n" not in str(refused.value)
         assert str(next(iter(options.values()), rule)) in str(refused.value)
 
@@ -155,10 +155,10 @@ def counts(rule, net, *, num_classes=10, batch=64, kept=False, **options):
     own = options | ({"dropout": 0.0} if rule == "pepita" else {})
     own |= {"block_tx": optax.sgd(0.1)} if options.get("part") == "blocks" else {}
     made = fwdonly.RULES[rule].rule(net, optax.sgd(0.1), num_classes=num_classes, **own)
-    step = cost.compile_step(made, SHAPE, batch, kept=kept)
+    step = measure.compile_step(made, SHAPE, batch, kept=kept)
     options |= {"kept": kept} if rule == "cafo" else {}
-    parts = cost.work(rule, net, SHAPE, num_classes=num_classes, batch=batch, **options)
-    return cost.flops(step.compiled).value / 2, [part.macs for part in parts if part.what not in LIBRARY]
+    parts = measure.work(rule, net, SHAPE, num_classes=num_classes, batch=batch, **options)
+    return measure.flops(step.compiled).value / 2, [part.macs for part in parts if part.what not in LIBRARY]
 
 
 @pytest.mark.filterwarnings("ignore::fwdonly.foton.ExpansionWarning")
@@ -198,15 +198,15 @@ def test_products_with_the_classes_alone_are_the_compilers(rule, options):
 )
 def test_an_optimizer_reads_the_gradient_and_reads_and_writes_weights_and_state(tx, per_weight):
     params = {"W": jnp.zeros((50, 30)), "b": jnp.zeros(30)}
-    assert cost.optimizer_bytes(tx, params) - 1530 * per_weight in (0, 8)  # Adam counts its steps
+    assert measure.optimizer_bytes(tx, params) - 1530 * per_weight in (0, 8)  # Adam counts its steps
     half = jax.tree.map(lambda a: jax.ShapeDtypeStruct(a.shape, jnp.bfloat16), params)
-    assert cost.optimizer_bytes(tx, half) - 1530 * per_weight // 2 in (0, 8)
+    assert measure.optimizer_bytes(tx, half) - 1530 * per_weight // 2 in (0, 8)
 
 
 def test_adam_on_14_million_weights_moves_0_4_gb():
     rule = fwdonly.bp.rule(nets.mlp([2000] * 3), optax.adam(1e-3), num_classes=10)
     state = jax.eval_shape(rule.init, jax.random.key(0), jax.ShapeDtypeStruct((1, 3072), jnp.float32))
-    assert abs(cost.optimizer_bytes(optax.adam(1e-3), state.params) / 0.4e9 - 1) < 0.02  # methods/fairness.md 8.4
+    assert abs(measure.optimizer_bytes(optax.adam(1e-3), state.params) / 0.4e9 - 1) < 0.02  # methods/fairness.md 8.4
 
 
 def test_mf_joint_and_deep_supervision_hold_the_activations_that_mf_lets_go_of():
@@ -214,7 +214,7 @@ def test_mf_joint_and_deep_supervision_hold_the_activations_that_mf_lets_go_of()
 
     def held(module, **options):
         rule = module.rule(nets.mlp([width] * depth), optax.sgd(0.1), num_classes=10, **options)
-        return cost.memory(cost.compile_step(rule, (width,), batch).compiled).value
+        return measure.memory(measure.compile_step(rule, (width,), batch).compiled).value
 
     local, enough = held(fwdonly.mf), (depth - 1) * batch * width * 4  # MF holds one at least, and others' errors none
     for module, options in (
@@ -228,7 +228,7 @@ def test_mf_joint_and_deep_supervision_hold_the_activations_that_mf_lets_go_of()
 def test_a_compiled_step_is_the_rules_update_and_takes_the_states_buffers(batch, key):
     rule = fwdonly.mf.rule(nets.mlp([9, 6]), optax.adam(0.1), num_classes=3)
     start = time.perf_counter()
-    step = cost.compile_step(rule, batch.x.shape[1:], len(batch.y))
+    step = measure.compile_step(rule, batch.x.shape[1:], len(batch.y))
     assert 0 < step.seconds.value < time.perf_counter() - start
     assert (step.seconds.unit, step.seconds.status) == ("s", "measured")
     state = jax.jit(rule.init)(key, batch.x)
@@ -242,7 +242,7 @@ def test_a_compiled_step_is_the_rules_update_and_takes_the_states_buffers(batch,
 
 def test_a_compiled_step_takes_kept_features(batch, key):
     rule = fwdonly.cafo.rule(nets.mlp([9, 6]), optax.sgd(0.1), num_classes=3)
-    step = cost.compile_step(rule, batch.x.shape[1:], len(batch.y), kept=True)
+    step = measure.compile_step(rule, batch.x.shape[1:], len(batch.y), kept=True)
     state = jax.jit(rule.init)(key, batch.x)
     expected, _ = jax.jit(rule.update)(state, batch, key)
     with pytest.raises((TypeError, ValueError)):  # the control: images are not what it was compiled for
@@ -258,7 +258,7 @@ def test_a_compiled_step_takes_kept_features(batch, key):
 def test_a_step_that_cannot_be_compiled_is_refused_in_one_line(net, kept, fault):
     rule = fwdonly.bp.rule(net, optax.sgd(0.1), num_classes=3)
     with pytest.raises(UsageError, match=fault) as refused:
-        cost.compile_step(rule, (7,), 5, kept=kept)
+        measure.compile_step(rule, (7,), 5, kept=kept)
     assert "\n" not in str(refused.value) and not getattr(refused.value, "__notes__", None)  # jax would add some
 
 
@@ -268,18 +268,18 @@ def compiled_product(steps):
 
 
 def test_the_compilers_count_is_that_of_a_product_and_of_a_loops_body_once(monkeypatch):
-    one, ten = (cost.flops(compiled_product(steps)) for steps in (1, 10))
+    one, ten = (measure.flops(compiled_product(steps)) for steps in (1, 10))
     assert abs(one.value / (2 * 200**3) - 1) < 0.01
     assert abs(ten.value / one.value - 1) < 0.01  # the trap that the docstring names
     assert (one.unit, one.status, one.source) == ("FLOP", "estimated", "xla_cost_analysis")
     program = compiled_product(1)
     for analysis, value in (([{"flops": 5.0}], 5.0), ({"flops": 7.0}, 7.0), ({"flops": -1.0}, None), (None, None)):
         monkeypatch.setattr(jax.stages.Compiled, "cost_analysis", lambda self, found=analysis: found)
-        assert cost.flops(program).value == value
+        assert measure.flops(program).value == value
 
 
 @pytest.mark.parametrize("name", ["work", "optimizer_bytes", "compile_step"])
 def test_examples_run(name):
-    (example,) = doctest.DocTestFinder(recurse=False).find(getattr(cost, name), name, module=False, globs={})
+    (example,) = doctest.DocTestFinder(recurse=False).find(getattr(measure, name), name, module=False, globs={})
     result = doctest.DocTestRunner().run(example)
     assert result.attempted > 0 and result.failed == 0

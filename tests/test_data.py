@@ -30,8 +30,7 @@ import jaxtyping
 import numpy as np
 import pytest
 
-from fwdonly import data
-from fwdonly.base import UsageError
+from fwdonly import UsageError, data
 
 FULL = os.environ.get("FWDONLY_DATA")
 needs_full_sets = pytest.mark.skipif(not FULL, reason="$FWDONLY_DATA is not set")
@@ -56,7 +55,7 @@ def alone(monkeypatch, tmp_path):
     monkeypatch.setenv("FWDONLY_CACHE", str(tmp_path / "cache"))
     monkeypatch.setenv("FWDONLY_OFFLINE", "1")
     monkeypatch.setenv("TFDS_DATA_DIR", str(tmp_path / "tensorflow_datasets"))
-    monkeypatch.setattr(data, "_DEBIAN", tmp_path / "debian")
+    monkeypatch.setattr(data.facts, "DEBIAN", tmp_path / "debian")
 
 
 @pytest.fixture
@@ -100,7 +99,7 @@ def digests(arrays):
 def official(monkeypatch):
     """Tiny "official" MNIST and Fashion-MNIST."""
     sets = {"mnist": make(1), "fashion_mnist": make(2)}
-    monkeypatch.setattr(data, "_IDX_SHA256", {name: digests(arrays) for name, arrays in sets.items()})
+    monkeypatch.setattr(data.facts, "IDX_SHA256", {name: digests(arrays) for name, arrays in sets.items()})
     return sets
 
 
@@ -157,8 +156,8 @@ def test_fashion_has_many_names(official, tmp_path, folder, name):
 def test_idx_needs_the_official_digest(official, tmp_path, monkeypatch):
     write_idx(tmp_path, official["mnist"])
     data.load("mnist", tmp_path)
-    table = data._IDX_SHA256 | {"mnist": data._IDX_SHA256["mnist"] | {"t10k-labels": "0" * 64}}
-    monkeypatch.setattr(data, "_IDX_SHA256", table)
+    table = data.facts.IDX_SHA256 | {"mnist": data.facts.IDX_SHA256["mnist"] | {"t10k-labels": "0" * 64}}
+    monkeypatch.setattr(data.facts, "IDX_SHA256", table)
     fault("t10k-labels-idx1-ubyte", "SHA-256", "replace the file", args=("mnist", tmp_path))
 
 
@@ -291,7 +290,7 @@ CIFARS = [("cifar10", b"labels", 10), ("cifar100", b"fine_labels", 100)]
 def batches(request, monkeypatch, tmp_path):
     """A tiny "official" CIFAR folder: (name, folder, expected arrays)."""
     name, label_key, classes = request.param
-    facts = data._CIFAR[name]
+    facts = data.facts.CIFAR[name]
     folder = tmp_path / "data" / facts.folder
     folder.mkdir(parents=True)
     sums, parts = {}, {}
@@ -308,7 +307,7 @@ def batches(request, monkeypatch, tmp_path):
         parts[f"x_{part}"] = np.moveaxis(np.concatenate(xs).reshape(-1, 3, 32, 32), 1, -1)
         parts[f"y_{part}"] = np.array(ys)
     changed = facts._replace(train={f: sums[f] for f in facts.train}, test={f: sums[f] for f in facts.test})
-    monkeypatch.setattr(data, "_CIFAR", data._CIFAR | {name: changed})
+    monkeypatch.setattr(data.facts, "CIFAR", data.facts.CIFAR | {name: changed})
     return name, folder, parts
 
 
@@ -324,7 +323,7 @@ def test_cifar_batches(batches):
 
 def test_cifar_archive(batches):
     name, folder, parts = batches
-    archive = folder.parent / data._CIFAR[name].archive
+    archive = folder.parent / data.facts.CIFAR[name].archive
     with tarfile.open(archive, "w:gz") as tar:
         tar.add(folder, folder.name)
     for path in folder.iterdir():
@@ -337,7 +336,7 @@ def test_cifar_archive(batches):
 
 def test_cifar_faults(batches):
     name, folder, _ = batches
-    file = folder / next(iter(data._CIFAR[name].test))
+    file = folder / next(iter(data.facts.CIFAR[name].test))
     whole = file.read_bytes()
     file.write_bytes(whole[:-1])
     fault(folder, file.name, "MD5", "replace", args=(name, folder))
@@ -359,14 +358,14 @@ class Hostile:
 
 def test_hostile_pickle(batches, monkeypatch, tmp_path):
     name, folder, _ = batches
-    facts = data._CIFAR[name]
+    facts = data.facts.CIFAR[name]
     file = next(iter(facts.train))
     raw = pickle.dumps({b"data": Hostile(tmp_path / "harm")}, protocol=2)
     (folder / file).write_bytes(raw)
     fault(file, "MD5", args=(name, folder))
     # Even with the right checksum:
     trusted = facts._replace(train=facts.train | {file: hashlib.md5(raw).hexdigest()})
-    monkeypatch.setattr(data, "_CIFAR", data._CIFAR | {name: trusted})
+    monkeypatch.setattr(data.facts, "CIFAR", data.facts.CIFAR | {name: trusted})
     fault(file, "refused to load", "mkdir", args=(name, folder))
     assert not (tmp_path / "harm").exists()
     pickle.loads(raw)
@@ -380,7 +379,7 @@ def test_unpickler_admits_arrays(core, protocol):
     raw = pickle.dumps({b"data": array}, protocol=protocol)
     if protocol == 2:
         raw = raw.replace(b"numpy._core.multiarray", core.encode() + b".multiarray")
-    np.testing.assert_array_equal(data._ArraysOnly(io.BytesIO(raw), encoding="bytes").load()[b"data"], array)
+    np.testing.assert_array_equal(data.formats._ArraysOnly(io.BytesIO(raw), encoding="bytes").load()[b"data"], array)
 
 
 @pytest.fixture
@@ -388,8 +387,8 @@ def cifar_npz(monkeypatch, tmp_path):
     """A tiny "official" cifar10.npz: (folder, arrays)."""
     arrays = make(3, 30, 20, (32, 32, 3))
     means = tuple(tuple((arrays[f"x_{part}"].mean((0, 1, 2)) / 255).round(8).tolist()) for part in ("train", "test"))
-    changed = data._CIFAR["cifar10"]._replace(per_class=(3, 2), means=means)
-    monkeypatch.setattr(data, "_CIFAR", data._CIFAR | {"cifar10": changed})
+    changed = data.facts.CIFAR["cifar10"]._replace(per_class=(3, 2), means=means)
+    monkeypatch.setattr(data.facts, "CIFAR", data.facts.CIFAR | {"cifar10": changed})
     return tmp_path, arrays
 
 
@@ -490,7 +489,7 @@ def test_home_is_not_shown(official, tmp_path, monkeypatch):
 
 
 def test_unknown_name(tmp_path):
-    fault("unknown data set 'mnits'", "did you mean 'mnist'?", *data._KNOWN, "tfds:NAME", args=("mnits",))
+    fault("unknown data set 'mnits'", "did you mean 'mnist'?", *data.facts.KNOWN, "tfds:NAME", args=("mnits",))
     fault("unknown data set 'x/y'", "NAME.npz", args=("x/y", tmp_path))
     fault("no flowers.npz in", tmp_path, args=("flowers", tmp_path))
 
@@ -541,7 +540,7 @@ def test_no_network(monkeypatch):
         monkeypatch.setattr(socket, name, refuse)
     start = time.monotonic()
     message = fault("no connection", args=("mnist",))
-    for base, _ in data._MIRRORS["mnist"]:
+    for base, _ in data.facts.MIRRORS["mnist"]:
         assert base in message
     assert data.load("auto").name == "mnist5k"
     assert time.monotonic() - start < 30  # seconds; a loaded machine included
@@ -555,7 +554,7 @@ def test_no_network(monkeypatch):
 def test_name_server_that_never_answers(monkeypatch):
     pytest.importorskip("pooch")
     monkeypatch.delenv("FWDONLY_OFFLINE")
-    monkeypatch.setattr(data, "_CONNECT_SECONDS", 0.1)
+    monkeypatch.setattr(data.downloads, "CONNECT_SECONDS", 0.1)
     over = threading.Event()
 
     def wait(*_, **__):
@@ -602,7 +601,7 @@ def test_download(official, server, monkeypatch, tmp_path, capfd):
     # Interrupted once: the mirror lacks a file, and the half set in the cache is no obstacle.
     held = (folder / last).read_bytes()
     (folder / last).unlink()
-    monkeypatch.setattr(data, "_MIRRORS", {"mnist": ((base + "none/", {"a": "md5:0"}), (base, sums))})
+    monkeypatch.setattr(data.facts, "MIRRORS", {"mnist": ((base + "none/", {"a": "md5:0"}), (base, sums))})
     fault("does not have it", "404", args=("mnist",))
     assert (tmp_path / "cache" / "mnist").is_dir()
     # Then a wrong file.
@@ -612,7 +611,7 @@ def test_download(official, server, monkeypatch, tmp_path, capfd):
     # Then all is well, and afterwards needs no server.
     (folder / last).write_bytes(held)
     assert_holds(data.load("mnist"), official["mnist"])
-    monkeypatch.setattr(data, "_MIRRORS", {"mnist": ()})
+    monkeypatch.setattr(data.facts, "MIRRORS", {"mnist": ()})
     assert_holds(data.load("mnist"), official["mnist"])
     assert capfd.readouterr() == ("", "") and not heard
     # A damaged file in the cache is named, not skipped.

@@ -82,3 +82,14 @@ def test_changelog_version_and_citation_agree():
     assert f"## {version}" in (ROOT / "CHANGELOG.md").read_text()
     assert f"version: {version}" in (ROOT / "CITATION.cff").read_text()
     assert f'__version__ = "{version}"' in (ROOT / "fwdonly" / "__init__.py").read_text()
+
+
+def test_every_mutant_still_finds_its_text():
+    sys.path.insert(0, str(ROOT / "scripts"))
+    try:
+        import mutation_test
+    finally:
+        sys.path.pop(0)
+    for mutant in mutation_test.MUTANTS:
+        assert mutant.old in (ROOT / "fwdonly" / mutant.file).read_text(), f"{mutant.file}: {mutant.defect}"
+        assert all((ROOT / "tests" / f"{name}.py").exists() for name in mutant.tests)

@@ -22,9 +22,9 @@ import numpy as np
 import pytest
 from fake_power import Gpu, Ramp, Rapl, Square, Steps, World, average, nvml, sampled
 
-from fwdonly import UsageError, energy, opinions
-from fwdonly.energy import Clock, Intensity, Meter, Sample, carbon
-from fwdonly.quantity import Quantity, total, unavailable
+from fwdonly import UsageError, measure
+from fwdonly.measure import Clock, Intensity, Meter, Quantity, Sample, carbon, integrals, total, unavailable
+from fwdonly.measure import meter as meter_module
 
 IDLE, BUSY = 60.0, 300.0
 PHASES = 0.0, 0.13, 0.37, 0.5, 0.86
@@ -114,7 +114,7 @@ NOISE = 20.0
 LAGS = {"": lambda watts: watts, "25 of 100 ms": sampled, "mean of 1 s": average}
 
 
-def measure(scripted, curve, length, phase, period, **options):
+def measured_window(scripted, curve, length, phase, period, **options):
     """A window of one of the curves: the reading, the truth in J and the seconds."""
     world, watts = World(), CURVES[curve](length, phase)
     board = {"counter": False} if period is None else {"period": period}
@@ -132,7 +132,7 @@ def measure(scripted, curve, length, phase, period, **options):
 @pytest.mark.parametrize("curve", CURVES)
 def test_energy_is_the_scripted_one_within_one_per_cent(scripted, curve, period, length):
     for phase in PHASES if length == 5 and period == 0.1 else PHASES[1::2] if length > 5 else PHASES[::2]:
-        reading, truth, seconds = measure(scripted, curve, length, phase, period)
+        reading, truth, seconds = measured_window(scripted, curve, length, phase, period)
         found = reading.energy
         close(found, truth, 0.005)
         assert (found.source, found.status, found.unit, found.derived) == ("nvml_counter", "measured", "J", False)
@@ -165,7 +165,7 @@ def test_without_a_counter_the_samples_find_the_energy(scripted, curve, length):
     elif curve == "noise":
         within = 3 * NOISE / 250 / math.sqrt(length / 0.1)
     for phase in PHASES[::2]:
-        reading, truth, _ = measure(scripted, curve, length, phase, None)
+        reading, truth, _ = measured_window(scripted, curve, length, phase, None)
         close(reading.energy, truth, within)
         assert (reading.energy.source, reading.energy.status) == ("nvml_instant_trapz", "measured")
         assert reading.energy.reason  # why it is not the counter's
@@ -200,7 +200,7 @@ def test_the_sheets_window_is_3000_joules(scripted, world, period):
 def test_the_sheets_trapezoid_at_50_ms():
     """2998.5 J with the reading of 60 W at 40 s, 0.75 J more where the power just before it is held to the edge."""
     samples = [Sample(k * 0.05, SHEET(k * 0.05 + 1e-9), None, None, True) for k in range(1000)]
-    drawn, reason = energy._integral(samples, 10.0, 40.0, 1.0)
+    drawn, reason = integrals.energy_by_power(samples, 10.0, 40.0, 1.0)
     assert reason is None
     assert 2998.5 - 1e-3 <= drawn <= 3000
 
@@ -384,7 +384,7 @@ def test_a_wait_that_fails_is_reported_and_ends_nothing(scripted, world, monkeyp
         if next(calls) == call:
             raise RuntimeError("planted\nin two lines")
 
-    monkeypatch.setattr(energy, "wait_for_devices", wait)
+    monkeypatch.setattr(meter_module, "wait_for_devices", wait)
     meter = scripted(world, Gpu("GPU-a", Steps((0.0, 250.0))))
     reading, _ = run(meter, 3)
     unmeasured(reading.energy, "counter could not be read")
@@ -453,7 +453,7 @@ def dispatched(meter, load, monkeypatch, *, waits=True):
         world.log.append("wait")
         world.work(max(0.0, done[0] - world.time))
 
-    monkeypatch.setattr(energy, "wait_for_devices", wait if waits else lambda: None)
+    monkeypatch.setattr(meter_module, "wait_for_devices", wait if waits else lambda: None)
     dispatch(1)
     with meter.window() as window:
         world.log.append("begin")
@@ -514,7 +514,7 @@ def slow():
 def test_a_window_lasts_until_what_was_dispatched_in_it_is_computed(slow, tmp_path, monkeypatch, kept, waits):
     f, x, least = slow
     if not waits:
-        monkeypatch.setattr(energy, "wait_for_devices", lambda: None)
+        monkeypatch.setattr(meter_module, "wait_for_devices", lambda: None)
     meter = Meter(idle_seconds=0, powercap=tmp_path)
     with meter.window() as window:
         out = f(x)
@@ -580,7 +580,7 @@ def test_a_trapezoid_without_its_edges_is_caught(scripted, world, monkeypatch, s
     load = Steps((0.0, IDLE))
     gpu = Gpu("GPU-a", load, counter=False)
     if slip:
-        monkeypatch.setattr(energy, "_integral", between_first_and_last_sample)
+        monkeypatch.setattr(meter_module, "energy_by_power", between_first_and_last_sample)
     reading, edges = run(scripted(world, gpu, interval=0.5), 5.2, load)
     caught = pytest.raises(AssertionError) if slip else pytest.MonkeyPatch.context()
     with caught:
@@ -614,13 +614,13 @@ def test_the_ends_of_the_window_are_taken_off_the_counter(scripted, world, monke
     def read(slip):
         with monkeypatch.context() as patch:
             if slip:
-                whole = energy._counted
+                whole = meter_module.energy_by_counter
 
                 def counted(sensor, samples, period, t0, t1, before, after):
                     whole(sensor, samples, period, t0, t1, before, after)
                     return after[1] - before[1], None
 
-                patch.setattr(energy, "_counted", counted)
+                patch.setattr(meter_module, "energy_by_counter", counted)
             load = Steps((0.0, IDLE))
             gpu = Gpu("GPU-a", load)
             reading, edges = run(scripted(World(), gpu), 2.13, load)
@@ -672,10 +672,10 @@ def test_the_idle_power_of_an_earlier_window_is_not_taken_for_this_ones(scripted
     meter = scripted(world, Gpu("GPU-a", load), idle_seconds=10)
     run(meter, 10, load)
     load.set(world.time, 100.0)
-    monkeypatch.setattr(energy, "wait_for_devices", lambda: 1 / 0)  # so that there is none before this window
+    monkeypatch.setattr(meter_module, "wait_for_devices", lambda: 1 / 0)  # so that there is none before this window
     with meter.window() as window:
         world.work(10)
-        monkeypatch.setattr(energy, "wait_for_devices", lambda: None)
+        monkeypatch.setattr(meter_module, "wait_for_devices", lambda: None)
     close(window.reading.parts[0].idle, 100)
 
 
@@ -1209,7 +1209,7 @@ def test_the_real_thread_ends_with_an_exception_in_the_body(scripted, escaped):
 
 def test_a_driver_that_hangs_is_given_up(scripted, monkeypatch):
     """It answers the thread after 1 s, where 0.2 s are the most that is waited for it."""
-    monkeypatch.setattr(energy, "HANGS", 0.2)
+    monkeypatch.setattr(meter_module, "HANGS", 0.2)
     meter = scripted(Real(), Gpu("GPU-a", Steps((0.0, 250.0)), period=0.01), interval=0.05, clock=Clock())
     board, main, released = meter.sensors[0], threading.current_thread(), threading.Event()
     watts = board.watts
@@ -1467,8 +1467,8 @@ def test_opinions_run_beside_the_meter(scripted, world):
     assert reading.opinions == {"watching": Quantity(7, "J", "estimated", "guess")}
     assert opinion.calls == ["start", "stop"]
     close(reading.energy, gpu.joules(*edges))
-    assert isinstance(opinion, energy.Opinion)
-    assert isinstance(opinions.Zeus(), energy.Opinion)
+    assert isinstance(opinion, measure.Opinion)
+    assert isinstance(measure.Zeus(), measure.Opinion)
 
 
 @pytest.mark.parametrize("fails", ["start", "stop"])
@@ -1510,7 +1510,7 @@ def test_an_opinion_is_stopped_where_the_body_is_interrupted(scripted, world):
 @pytest.mark.parametrize(("name", "module"), [("CodeCarbon", "codecarbon"), ("Zeus", "zeus.monitor")])
 def test_a_tool_that_is_not_installed_is_unavailable_and_harms_nothing(scripted, world, monkeypatch, name, module):
     monkeypatch.setitem(sys.modules, module, None)
-    opinion = opinions.CodeCarbon("POL") if name == "CodeCarbon" else opinions.Zeus()
+    opinion = measure.CodeCarbon("POL") if name == "CodeCarbon" else measure.Zeus()
     gpu = Gpu("GPU-a", Steps((0.0, 250.0)))
     reading, edges = run(scripted(world, gpu, opinions=[opinion]), 10)
     unmeasured(reading.opinions[opinion.name], module, "ModuleNotFoundError")
@@ -1520,9 +1520,9 @@ def test_a_tool_that_is_not_installed_is_unavailable_and_harms_nothing(scripted,
 @pytest.mark.parametrize("country", [None, "", "PL", "Poland", "P0L"])
 def test_codecarbon_wants_a_country_or_an_intensity(country):
     with pytest.raises(UsageError) as error:
-        opinions.CodeCarbon(country)
+        measure.CodeCarbon(country)
     assert "\n" not in str(error.value)
-    opinions.CodeCarbon("POL"), opinions.CodeCarbon(g_per_kwh=100)  # control
+    measure.CodeCarbon("POL"), measure.CodeCarbon(g_per_kwh=100)  # control
 
 
 @pytest.fixture
@@ -1556,7 +1556,7 @@ def codecarbon(monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
     for name in [name for name in os.environ if name.startswith("CODECARBON")]:
         monkeypatch.delenv(name)
-    monkeypatch.setattr(opinions, "SHORTEST", 0.2)
+    monkeypatch.setattr(measure.opinions, "SHORTEST", 0.2)
     return monkeypatch
 
 
@@ -1569,7 +1569,7 @@ def opinion_of(opinion, tmp_path, seconds=0.3):
 def test_codecarbon_estimates_and_reaches_for_nothing(codecarbon, connections, tmp_path):
     codecarbon.setenv("CODECARBON_ELECTRICITYMAPS_API_TOKEN", "planted")  # with it CodeCarbon would ask a server
     codecarbon.setenv("CODECARBON_CO2_SIGNAL_API_TOKEN", "planted")
-    found = opinion_of(opinions.CodeCarbon("pol"), tmp_path)
+    found = opinion_of(measure.CodeCarbon("pol"), tmp_path)
     assert connections == []
     assert files(tmp_path) == []
     assert {"codecarbon_cpu", "codecarbon_ram", "codecarbon_co2e"} <= set(found)
@@ -1581,8 +1581,8 @@ def test_codecarbon_estimates_and_reaches_for_nothing(codecarbon, connections, t
 
 
 def test_codecarbon_has_no_opinion_of_a_window_shorter_than_its_period(codecarbon, tmp_path):
-    codecarbon.setattr(opinions, "SHORTEST", 15.0)
-    unmeasured(opinion_of(opinions.CodeCarbon("POL"), tmp_path, 0.01)["codecarbon"], "15 s")
+    codecarbon.setattr(measure.opinions, "SHORTEST", 15.0)
+    unmeasured(opinion_of(measure.CodeCarbon("POL"), tmp_path, 0.01)["codecarbon"], "15 s")
 
 
 def test_control_the_network_and_the_files_are_watched(codecarbon, connections, tmp_path):
@@ -1599,7 +1599,7 @@ def test_control_the_network_and_the_files_are_watched(codecarbon, connections, 
 def test_codecarbons_carbon_is_its_energy_times_the_given_intensity(codecarbon, connections, tmp_path):
     """3.6 MJ are a kWh."""
     codecarbon.setenv("CODECARBON_FORCE_CARBON_INTENSITY_G_CO2E_KWH", "9999")  # the caller's word counts
-    found = opinion_of(opinions.CodeCarbon(g_per_kwh=500), tmp_path)
+    found = opinion_of(measure.CodeCarbon(g_per_kwh=500), tmp_path)
     joules = sum(quantity.value for quantity in found.values() if quantity.unit == "J")
     assert found["codecarbon_co2e"].value == pytest.approx(joules / 3.6e6 * 500, rel=1e-6)
     assert "500 g/kWh" in found["codecarbon_co2e"].source
@@ -1608,7 +1608,7 @@ def test_codecarbons_carbon_is_its_energy_times_the_given_intensity(codecarbon, 
 
 def test_a_country_that_codecarbon_does_not_know_is_not_passed_off(codecarbon, tmp_path):
     """CodeCarbon takes the world's average for it."""
-    found = opinion_of(opinions.CodeCarbon("XYZ"), tmp_path)
+    found = opinion_of(measure.CodeCarbon("XYZ"), tmp_path)
     unmeasured(found["codecarbon_co2e"], "XYZ")
     assert found["codecarbon_ram"].status == "estimated"
 
@@ -1624,7 +1624,7 @@ def test_codecarbon_that_swallows_its_own_failure_is_unavailable(codecarbon, tmp
             return None
 
     monkeypatch.setattr(tool, "OfflineEmissionsTracker", Broken)
-    found = opinion_of(opinions.CodeCarbon("POL"), tmp_path)
+    found = opinion_of(measure.CodeCarbon("POL"), tmp_path)
     unmeasured(found["codecarbon"], "CodeCarbon failed", "logged")
 
 
@@ -1654,7 +1654,7 @@ def test_zeus_is_asked_without_its_own_waiting(scripted, world, monkeypatch):
     calls = []
     fake_zeus(monkeypatch, {0: 1000.0, 1: 500.5}, calls)
     gpu = Gpu("GPU-a", Steps((0.0, 250.0)))
-    reading, _ = run(scripted(world, gpu, opinions=[opinions.Zeus([0, 1])]), 10)
+    reading, _ = run(scripted(world, gpu, opinions=[measure.Zeus([0, 1])]), 10)
     assert reading.opinions == {"zeus_gpu": Quantity(1500.5, "J", "measured", "zeus")}
     assert [name for name, _ in calls] == ["made", "begin", "end"]
     assert calls[0] == ("made", [0, 1])
@@ -1663,13 +1663,13 @@ def test_zeus_is_asked_without_its_own_waiting(scripted, world, monkeypatch):
 
 def test_zeus_has_no_opinion_of_a_window_in_which_no_tick_may_lie(scripted, world, monkeypatch):
     fake_zeus(monkeypatch, {0: 0.0}, [], seconds=1.5)
-    reading, _ = run(scripted(world, Gpu("GPU-a", Steps((0.0, 250.0))), opinions=[opinions.Zeus()]), 1.5)
+    reading, _ = run(scripted(world, Gpu("GPU-a", Steps((0.0, 250.0))), opinions=[measure.Zeus()]), 1.5)
     unmeasured(reading.opinions["zeus_gpu"], "1.50 s")
 
 
 def test_zeus_without_a_gpu_has_no_opinion(scripted, world, monkeypatch):
     """A sum over nothing is not 0 J."""
     fake_zeus(monkeypatch, {}, [])
-    reading, _ = run(scripted(world, Gpu("GPU-a", Steps((0.0, 250.0))), opinions=[opinions.Zeus()]), 10)
+    reading, _ = run(scripted(world, Gpu("GPU-a", Steps((0.0, 250.0))), opinions=[measure.Zeus()]), 10)
     assert all(quantity.value is None for quantity in reading.opinions.values())
     assert reading.opinions

@@ -823,7 +823,7 @@ def test_convolution_as_a_product_is_the_convolution(float64, groups, size, stri
         return jax.lax.conv_general_dilated(x, kernel, *where, dimension_numbers=layout, feature_group_count=groups)
 
     def product(x, kernel):
-        return nets._as_product(groups, x, kernel, *where)
+        return nets.blocks._as_product(groups, x, kernel, *where)
 
     u = jnp.asarray(rng.normal(size=native(x, kernel).shape))
 

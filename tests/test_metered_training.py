@@ -12,7 +12,7 @@ import pytest
 from fake_power import Gpu, World, nvml
 from test_train import MF, STAGES, identical
 
-from fwdonly import Meter, Plan, Quantity, energy, figures, fit, mf, nets, report, results, sweep
+from fwdonly import Meter, Plan, Quantity, figures, fit, measure, mf, nets, report, results, sweep
 
 pytestmark = pytest.mark.usefixtures("quickest_compilation")
 
@@ -108,7 +108,7 @@ def test_an_interrupted_training_keeps_its_reading_and_a_resumed_one_claims_no_t
 def test_a_sweep_is_one_window_and_files_table_and_figure_say_what_it_was(meter, tiny, tmp_path):
     make = lambda learning_rate: mf.rule(nets.mlp([16, 12]), optax.adam(learning_rate), num_classes=4)
     result = sweep(make, tiny, PLAN, seeds=[0, 1], hyper={"learning_rate": 0.01}, meter=meter)
-    intensity = energy.Intensity(662, "CodeCarbon 3.3.2, Poland", 2024)
+    intensity = measure.Intensity(662, "CodeCarbon 3.3.2, Poland", 2024)
     summary = results.summarise("mf", [0, 1], result, intensity)
     assert json.loads(json.dumps(summary, allow_nan=False)) == summary
     joules = summary["energy"]["energy"]["value"]
@@ -150,7 +150,7 @@ def test_a_driver_that_hangs_holds_no_training_up(meter, tiny, monkeypatch):
     import threading
 
     released, main, read = threading.Event(), threading.current_thread(), meter.sensors[0].watts
-    monkeypatch.setattr(energy, "HANGS", 0.2)
+    monkeypatch.setattr(measure.meter, "HANGS", 0.2)
     monkeypatch.setattr(
         meter.sensors[0],
         "watts",

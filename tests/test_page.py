@@ -33,7 +33,7 @@ def quantity(value, unit, status="measured", source="nvml_counter", reason=None)
 
 
 def reading(joules, seconds, status="measured", device="GPU-a"):
-    """As `fwdonly.energy.Reading.as_json` gives it, of a board that idles at 60 W."""
+    """As `fwdonly.measure.Reading.as_json` gives it, of a board that idles at 60 W."""
     missing = quantity(None, "J", "unavailable", "none", "no sensor")
     source = "nvml_counter" if status == "measured" else "cpu_load_x_tdp"
     energy = missing if status == "unavailable" else quantity(joules, "J", status, source)

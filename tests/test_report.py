@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from fwdonly import Quantity, Result, UsageError, figures, report, results
-from fwdonly.energy import Part, Reading
+from fwdonly.measure import Part, Reading
 
 
 @pytest.fixture

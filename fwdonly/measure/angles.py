@@ -7,8 +7,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from . import bp
-from .base import Batch, Metrics, State, cross_entropy
+from .. import bp
+from ..base import Batch, Metrics, State, cross_entropy
 
 
 class Alignment(NamedTuple):
@@ -63,7 +63,7 @@ def alignment(
     return Alignment(jnp.stack(cosine), jnp.stack([n / m for n, m in norms]))
 
 
-def measured(
+def with_alignment(
     update: Callable[[State, Batch, Array], tuple[State, Metrics]],
     grads: Callable[[State, Batch, Array], tuple[Any, Metrics]],
     predict: Callable[[State, Array], Array],
@@ -71,8 +71,8 @@ def measured(
 ) -> Callable[[State, Batch, Array], tuple[State, Metrics]]:
     """``update`` with the metrics ``cosine`` and ``norm_ratio`` (layers,) of every step, before it is taken.
 
-    For a rule in a training loop: ``rule._replace(update=measured(rule.update, grads, rule.predict))``, with ``grads``
-    of ``(state, batch, key)``.
+    For a rule in a training loop: ``rule._replace(update=with_alignment(rule.update, grads, rule.predict))``,
+    with ``grads`` of ``(state, batch, key)``.
 
     The compiler computes once what it sees to be the same in ``update``, ``grads`` and backpropagation. In a scan, by
     XLA's count of operations on CPU (784-256-256-10, batch 256), a step then costs 0.56 of one of backpropagation more

@@ -1,22 +1,16 @@
-"""What one training step computes, moves and holds: from the shapes alone, and as the compiler has it.
-
-`work` counts multiply-accumulates by layer and purpose: matrix products and convolutions only; biases, activations,
-normalisation, goodness and the optimizer's element-wise pass over the weights are left out (`optimizer_bytes` has that
-pass). A multiply-accumulate is two floating-point operations. The counts are those of this library's programs, checked
-against the compiler's own (`tests/test_cost.py`).
-"""
+"""Multiply-accumulates of one training step of every rule, by layer and purpose, and the optimizer's traffic."""
 
 import math
-import time
 from typing import Any, NamedTuple, get_args
 
 import jax
 import jax.numpy as jnp
 import optax
 
-from . import bp, cafo, feedback, foton, mf, nets
-from .base import Batch, LearningRule, Net, State, UsageError, check_word, one_line
-from .quantity import Quantity, unavailable
+from .. import bp, cafo, feedback, foton, mf, nets
+from ..base import Net
+from ..errors import UsageError, check_word
+from .programs import _bytes
 
 
 class Work(NamedTuple):
@@ -78,7 +72,7 @@ def work(
     Example:
         >>> import fwdonly
         >>> net = fwdonly.nets.mlp([1000, 1000])
-        >>> [fwdonly.cost.macs(rule, net, (784,), num_classes=10, batch=1) for rule in ("bp", "mf")]
+        >>> [fwdonly.measure.macs(rule, net, (784,), num_classes=10, batch=1) for rule in ("bp", "mf")]
         [4598000, 3628000]
     """
     layers = _layers(net, shape)
@@ -249,101 +243,7 @@ def optimizer_bytes(tx: optax.GradientTransformation, params: Any) -> int:
 
     Example:
         >>> import jax, optax, fwdonly
-        >>> fwdonly.cost.optimizer_bytes(optax.adam(1e-3), jax.ShapeDtypeStruct((1000, 1000), "float32"))
+        >>> fwdonly.measure.optimizer_bytes(optax.adam(1e-3), jax.ShapeDtypeStruct((1000, 1000), "float32"))
         28000008
     """
     return 3 * _bytes(params) + 2 * _bytes(jax.eval_shape(tx.init, params))
-
-
-def _bytes(tree: Any) -> int:
-    return sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(tree))
-
-
-class Step(NamedTuple):
-    """A training step, compiled ahead of time: ``compiled(state, batch, key)`` gives (state, metrics).
-
-    ``state_shape`` is that of the state it takes, whose buffers it reuses; ``seconds`` went into tracing and compiling.
-    """
-
-    compiled: jax.stages.Compiled
-    state_shape: State
-    seconds: Quantity
-
-
-def compile_step(rule: LearningRule, shape: tuple[int, ...], batch: int, *, kept: bool = False) -> Step:
-    """``rule.update`` for batches of one shape, with donated state. Nothing runs, and no weight is allocated.
-
-    The seconds are of this process: a persistent compilation cache, or an earlier trace of the same rule, makes them
-    fewer.
-
-    Args:
-        rule: with its options bound.
-        shape: of one input, float32; labels are int32.
-        batch: samples per step.
-        kept: the step on features that the loop has kept, ``rule.frozen.update``.
-
-    Raises:
-        UsageError: inputs the network cannot take, or ``kept`` where the rule has nothing frozen.
-
-    Example:
-        >>> import optax, fwdonly
-        >>> rule = fwdonly.mf.rule(fwdonly.nets.mlp([8]), optax.sgd(0.1), num_classes=3)
-        >>> step = fwdonly.cost.compile_step(rule, (4,), 5)
-        >>> fwdonly.cost.memory(step.compiled).unit, fwdonly.cost.flops(step.compiled).unit, step.seconds.unit
-        ('B', 'FLOP', 's')
-    """
-    x: Any = jax.ShapeDtypeStruct((batch, *shape), jnp.float32)
-    y: Any = jax.ShapeDtypeStruct((batch,), jnp.int32)
-    key = jax.eval_shape(lambda: jax.random.key(0))
-    with one_line():
-        state, update = jax.eval_shape(rule.init, key, x), rule.update
-        if kept:
-            if rule.frozen is None:
-                raise UsageError("this rule has no frozen layers whose features could be kept; leave kept out")
-            x, update = jax.eval_shape(rule.frozen.features, state, x), rule.frozen.update
-        start = time.perf_counter()
-        compiled = jax.jit(update, donate_argnums=0).lower(state, Batch(x, y), key).compile()
-        return Step(compiled, state, Quantity(time.perf_counter() - start, "s", "measured", "perf_counter"))
-
-
-def flops(compiled: jax.stages.Compiled) -> Quantity:
-    """The compiler's own count of floating-point operations, element-wise ones included; a check on `work`, no more.
-
-    The bodies of ``lax.scan``, ``map`` and ``while_loop`` count once, however often they run, and of a ``cond`` one
-    branch. Library calls (factorisations; on a GPU matrix products, too) hardly count at all.
-    """
-    found = compiled.cost_analysis()
-    found = found[0] if isinstance(found, list | tuple) and found else found  # as older jax has it
-    value = found.get("flops") if isinstance(found, dict) else None
-    if value is None or not value >= 0:
-        return unavailable("FLOP", "the compiler gives no count of operations for this program")
-    return Quantity(value, "FLOP", "estimated", "xla_cost_analysis")
-
-
-def memory(compiled: jax.stages.Compiled) -> Quantity:
-    """The buffers of a compiled program: arguments + outputs - outputs that reuse arguments + temporaries, in bytes.
-
-    Known without running. Constants and code are not in it. Compare programs of equal boundary and donation: these
-    decide what is a temporary, what an output. (The compiler's ``peak_memory_in_bytes`` has no temporaries on a CPU.)
-    """
-    found = compiled.memory_analysis()
-    if found is None:
-        return unavailable("B", "the compiler gives no buffer sizes for this program")
-    held = found.argument_size_in_bytes + found.output_size_in_bytes - found.alias_size_in_bytes
-    return Quantity(held + found.temp_size_in_bytes, "B", "estimated", "xla_buffer_assignment")
-
-
-def device_peak(device: Any = None) -> Quantity:
-    """The most bytes that the device's allocator has ever had in use, of everything in this process.
-
-    It never falls and cannot be reset: **measure one cell per process**. Compiling may set it, where kernels are tuned
-    by trying; fill a persistent compilation cache in an earlier process.
-
-    Args:
-        device: default the first of `jax.devices`.
-    """
-    device = jax.devices()[0] if device is None else device
-    peak = (device.memory_stats() or {}).get("peak_bytes_in_use")
-    if peak is None:
-        return unavailable("B", f"the allocator of {device.platform} keeps no statistics")
-    return Quantity(peak, "B", "measured", "xla_allocator")

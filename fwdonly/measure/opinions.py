@@ -7,7 +7,7 @@ import importlib
 from collections.abc import Sequence
 from typing import Any
 
-from .base import UsageError
+from ..errors import UsageError
 from .quantity import Quantity, unavailable
 
 SHORTEST = 15.0
@@ -88,7 +88,7 @@ class Zeus:
     """zeus, which reads the same counters by its own code (extra ``zeus``): within 2 % of ours, or one is wrong.
 
     Args:
-        gpus: of the GPUs that CUDA sees, counted from 0; as for `fwdonly.energy.Meter` the one JAX computes on.
+        gpus: of the GPUs that CUDA sees, counted from 0; as for `fwdonly.measure.Meter` the one JAX computes on.
     """
 
     name = "zeus"

@@ -1,6 +1,6 @@
 """What can be read of power here: NVIDIA boards through NVML, processor packages through RAPL, and which a run uses.
 
-Nothing here changes a setting of a device. Every call may fail at any time; `fwdonly.energy` catches that.
+Nothing here changes a setting of a device. Every call may fail at any time; `fwdonly.measure` catches that.
 """
 
 import importlib

@@ -5,7 +5,7 @@ import math
 from collections.abc import Iterable
 from typing import Any, Literal, get_args
 
-from .base import UsageError
+from ..errors import UsageError
 
 Status = Literal["measured", "estimated", "unavailable"]
 """From best to worst: a sensor was read; a model was used; there is nothing trustworthy."""

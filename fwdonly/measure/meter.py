@@ -12,219 +12,37 @@ result; it never becomes zero, and it never ends a training.
 
 import contextlib
 import dataclasses
-import itertools
 import math
-import random
 import statistics
 import threading
-import time
 from collections.abc import Callable, Generator, Iterable, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple, Protocol, runtime_checkable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
+from ..errors import UsageError
 from . import sensors
-from .base import UsageError
+from .clock import Clock
+from .integrals import (
+    DISAGREEMENT,
+    LONGEST_GAP,
+    PATIENCE,
+    POLL,
+    SPACING,
+    energy_by_counter,
+    energy_by_power,
+    power_trace,
+    reason_of,
+    shortest_trace,
+)
 from .quantity import Quantity, total, unavailable
-
-PERIODS = 20
-"""A window shorter than so many periods of the counter is refused, unless power samples mend the counter's ends."""
-
-SHORTEST_TRACE = 5.0
-"""Seconds below which power samples neither stand in for the counter nor mend one that ticks seldom."""
-
-LONGEST_GAP = 1.0
-"""Seconds without a power sample beyond which their integral is refused."""
-
-DISAGREEMENT = 0.05
-"""Relative difference of counter and integral beyond which the reading says so."""
-
-SPACING = 0.05
-"""Seconds that at least lie between two samples asked for by the host loop."""
+from .reading import Opinion, Part, Reading, Sample
 
 HANGS = 5.0
 """Seconds after which a driver that does not answer is given up."""
-
-AVERAGED = 30.0
-"""Seconds below which the integral is refused where the driver gives means of a second, or does not say: these lag, and
-so make short windows look better than they are."""
-
-_POLL = 0.002  # seconds between two looks at a counter whose next tick is awaited
-_PATIENCE = 2.0  # seconds to wait for a tick of a counter whose period is not known
-
-
-class Clock:
-    """Time, and a thread that wakes at regular intervals; tests put another one in its place."""
-
-    def now(self) -> float:
-        """Seconds of a clock that is never set back."""
-        return time.perf_counter()
-
-    def sleep(self, seconds: float) -> None:
-        """Wait."""
-        time.sleep(seconds)
-
-    def every(self, seconds: float, f: Callable[[], Any]) -> tuple[Callable[[], None], Callable[[], None]]:
-        """Call ``f`` at this interval from a thread of its own; returns what ends that, and what calls it at once."""
-        due, ended = threading.Event(), threading.Event()
-        # Not too regularly: power that repeats with the steps of a training would always be met at the same point.
-        uneven = random.Random(0)
-
-        def loop() -> None:
-            while not ended.is_set():
-                due.wait(seconds * uneven.uniform(0.7, 1.3))
-                due.clear()
-                if not ended.is_set():
-                    f()
-
-        thread = threading.Thread(target=loop, name="fwdonly-meter", daemon=True)
-        thread.start()
-
-        def end() -> None:
-            ended.set()
-            due.set()
-            thread.join(timeout=5.0)  # a driver that hangs must not hold the training up
-
-        return end, due.set
-
-
-@runtime_checkable
-class Opinion(Protocol):
-    """Another tool that watches the same window, see `fwdonly.opinions`."""
-
-    name: str
-
-    def start(self) -> None:
-        """Begin."""
-        ...
-
-    def stop(self) -> dict[str, Quantity]:
-        """End; what it says, by name."""
-        ...
-
-
-class Sample(NamedTuple):
-    """What a sensor said at ``time`` (s); None where it did not answer."""
-
-    time: float
-    watts: float | None
-    joules: float | None
-    utilisation: float | None
-    regular: bool
-    """False for the quick looks while a tick of the counter is awaited."""
-
-
-class Intensity(NamedTuple):
-    """Carbon intensity of electricity: g of CO2 equivalents per kWh, whose word that is, and of which year."""
-
-    g_per_kwh: float | int
-    citation: str
-    year: int | None = None
-    pue: float | int = 1.0
-    """Power usage effectiveness: what the building draws per unit that the machine draws."""
-
-
-@dataclasses.dataclass(frozen=True)
-class Part:
-    """One board or package during a window; powers in W, energies in J.
-
-    Attributes:
-        name, kind: the board's UUID or the package, "gpu" or "cpu".
-        energy: all that it drew in the window (gross).
-        net: energy less idle power times seconds.
-        integral: of the power samples, the cross-check of the counter.
-        disagreement: counter over integral, minus 1; None where one of them is missing.
-        idle: mean power before and after the window, with the context alive and nothing to do.
-        mean_power: energy over seconds.
-        utilisation: mean share of busy sample periods, 0..1.
-        period: seconds between two ticks of the counter, as found.
-        about: device, driver, power limit and persistence mode.
-        begin, end: temperature, clocks, throttle reasons and other processes at the edges.
-        trace: (time since the window began, W), of the regular samples.
-        notes: what a reader of the number must know.
-    """
-
-    name: str
-    kind: str
-    energy: Quantity
-    net: Quantity
-    integral: Quantity
-    disagreement: float | None
-    idle: Quantity
-    mean_power: Quantity
-    utilisation: float | None
-    period: float | None
-    about: dict[str, Any]
-    begin: dict[str, Any]
-    end: dict[str, Any]
-    trace: tuple[tuple[float, float], ...]
-    notes: tuple[str, ...]
-
-
-@dataclasses.dataclass(frozen=True)
-class Reading:
-    """What a window showed.
-
-    Attributes:
-        name: of the window.
-        seconds: wall clock between the edges; at both the device had nothing left to do.
-        energy, net, mean_power: sums over the parts of the devices that compute (GPUs on a GPU, packages on a CPU).
-            Gross, net of idle power, and gross over seconds.
-        parts: every sensor that was read.
-        opinions: what other tools say of about the same window, such as CodeCarbon's estimates; of a window within
-            another one, nothing.
-        marks: (seconds since the window began, name).
-        repeats: how often the work was done in the window.
-        notes: of the window as a whole.
-    """
-
-    name: str
-    seconds: Quantity
-    energy: Quantity
-    net: Quantity
-    mean_power: Quantity
-    parts: tuple[Part, ...]
-    opinions: dict[str, Quantity]
-    marks: tuple[tuple[float, str], ...]
-    repeats: int
-    notes: tuple[str, ...]
-
-    def carbon(self, intensity: Intensity) -> Quantity:
-        """CO2 equivalents of the energy, in g; see `carbon`."""
-        return carbon(self.energy, intensity)
-
-    def without(self, why: str) -> "Reading":
-        """The reading of a window that does not hold all of the work; its totals are unavailable."""
-        lost = unavailable("J", why)
-        power = dataclasses.replace(lost, unit="W")
-        return dataclasses.replace(self, energy=lost, net=lost, mean_power=power, opinions={})
-
-    def as_json(self) -> dict[str, Any]:
-        """Plain JSON types, without the traces."""
-        bare = [dataclasses.replace(part, trace=()) for part in self.parts]
-        plain = dataclasses.asdict(dataclasses.replace(self, parts=tuple(bare)))
-        for part in plain["parts"]:
-            del part["trace"]
-        return plain
-
-
-def carbon(energy: Quantity, intensity: Intensity) -> Quantity:
-    """CO2 equivalents in g: kWh times g/kWh times the building's overhead. At best an estimate.
-
-    Raises:
-        UsageError: an intensity without a citation, or below 0.
-    """
-    if not intensity.citation.strip() or not intensity.g_per_kwh >= 0 or not intensity.pue >= 1:
-        raise UsageError("a carbon intensity is 0 g/kWh or more, with a citation, and a PUE of 1 or more")
-    if energy.unit != "J":
-        raise UsageError(f"carbon is counted of an energy in J; got {energy.unit}")
-    grams = energy.times(intensity.g_per_kwh * intensity.pue / 3.6e6, "g")
-    year = f" ({intensity.year})" if intensity.year else ""
-    source = f"{energy.source} x {intensity.g_per_kwh:g} g/kWh x PUE {intensity.pue:g}, {intensity.citation}{year}"
-    return grams if grams.value is None else dataclasses.replace(grams, status="estimated", source=source)
 
 
 class Meter:
@@ -239,7 +57,7 @@ class Meter:
             Several are read together: the sum, and the parts.
         interval: mean seconds between samples of the background thread; 0.05 or more.
         idle_seconds: how long idle power is measured before and after a window; 0 for not at all.
-        opinions: other tools to run beside it, from `fwdonly.opinions`.
+        opinions: other tools to run beside it, from `fwdonly.measure.opinions`.
         powercap: where RAPL counters are looked for.
         clock: time and thread.
 
@@ -277,7 +95,7 @@ class Meter:
             try:
                 self.sensors += find()
             except Exception as error:  # whatever a driver does, a training must not end for it
-                self.missing[kind] = _reason(error)
+                self.missing[kind] = reason_of(error)
         self._samples: dict[str, list[Sample]] = {sensor.name: [] for sensor in self.sensors}
         self._failures: dict[str, list[str]] = {sensor.name: [] for sensor in self.sensors}
         self._periods: dict[str, float] = {}
@@ -366,7 +184,7 @@ class Meter:
         try:
             return read()
         except Exception as error:
-            what = f"{getattr(read, '__name__', 'reading')} failed: {_reason(error)}"
+            what = f"{getattr(read, '__name__', 'reading')} failed: {reason_of(error)}"
             if note and what not in self._failures[name]:
                 self._failures[name].append(what)
             return None
@@ -374,7 +192,7 @@ class Meter:
     def _ticks(self) -> dict[str, tuple[float, float]]:
         """(time, J) of every counter at its next tick; without those that do not tick."""
         began, found, last = self.clock.now(), {}, {}
-        waits = {s.name: max(3 * self._periods.get(s.name, _PATIENCE / 3), 10 * _POLL) for s in self.sensors}
+        waits = {s.name: max(3 * self._periods.get(s.name, PATIENCE / 3), 10 * POLL) for s in self.sensors}
         while waits and self._take(regular=False):
             for name in list(waits):
                 sample = self._samples[name][-1]
@@ -383,7 +201,7 @@ class Meter:
                     del waits[name]
                 elif sample.joules is None or sample.time - began > waits[name]:
                     del waits[name]
-            self.clock.sleep(_POLL)
+            self.clock.sleep(POLL)
         return found
 
     def _find_periods(self) -> None:
@@ -397,9 +215,9 @@ class Meter:
                 if sample.joules is not None and sample.joules != last.setdefault(name, sample.joules):
                     found.append(sample.time)
                     last[name] = sample.joules
-                if sample.joules is None or len(found) == 4 or sample.time - max(found, default=began) > _PATIENCE:
+                if sample.joules is None or len(found) == 4 or sample.time - max(found, default=began) > PATIENCE:
                     waiting.remove(name)
-            self.clock.sleep(_POLL)
+            self.clock.sleep(POLL)
         for name, found in times.items():
             if len(found) > 1:
                 self._periods[name] = float(np.median(np.diff(found)))
@@ -419,9 +237,9 @@ class Meter:
             t0, t1 = began, self.clock.now()
             if name in first and name in second:
                 (t0, _), (t1, _) = first[name], second[name]
-                drawn, _ = _counted(sensor, self._samples[name], period, t0, t1, first[name], second[name])
-            if drawn is None and t1 - t0 >= _shortest_trace(sensor):
-                drawn, source = _integral(self._samples[name], t0, t1, LONGEST_GAP)[0], sensor.power_source
+                drawn, _ = energy_by_counter(sensor, self._samples[name], period, t0, t1, first[name], second[name])
+            if drawn is None and t1 - t0 >= shortest_trace(sensor):
+                drawn, source = energy_by_power(self._samples[name], t0, t1, LONGEST_GAP)[0], sensor.power_source
             if drawn is not None:
                 found[name] = Quantity(drawn / (t1 - t0), "W", "measured", source, derived=True)
             else:
@@ -466,7 +284,7 @@ class Window:
                     meter._find_periods()
                 meter._idle_before = meter._idle(self.notes)
         except Exception as error:
-            self.notes.append(f"the meter failed at the beginning, before the window: {_reason(error)}")
+            self.notes.append(f"the meter failed at the beginning, before the window: {reason_of(error)}")
         self.warm_up()
         try:
             for opinion in meter.opinions if self._outermost else ():
@@ -479,7 +297,7 @@ class Window:
             self._before = meter._ticks()
             meter._take()
         except Exception as error:
-            self.notes.append(f"the meter failed at the beginning of the window: {_reason(error)}")
+            self.notes.append(f"the meter failed at the beginning of the window: {reason_of(error)}")
         self._began = meter.clock.now()
 
     def _end(self, *, idle: bool) -> None:
@@ -498,7 +316,7 @@ class Window:
             if idle and self._outermost:
                 idle_after = meter._idle(self.notes)
         except Exception as error:
-            self.notes.append(f"the meter failed at the end of the window: {_reason(error)}")
+            self.notes.append(f"the meter failed at the end of the window: {reason_of(error)}")
         except BaseException as error:  # a Ctrl-C while idle power is measured: the reading is there even so
             self.notes.append(f"interrupted by {type(error).__name__} after the body of the window")
             interrupt = error
@@ -513,7 +331,7 @@ class Window:
                 if self._began is not None
             ]
         except Exception as error:
-            self.notes.append(f"the meter failed: {_reason(error)}")
+            self.notes.append(f"the meter failed: {reason_of(error)}")
             parts = []
         if meter._hung:
             self.notes.append(f"the driver has not answered for {HANGS:g} s; it is not asked any more")
@@ -531,7 +349,7 @@ class Window:
         try:
             return f()
         except Exception as error:
-            self.notes.append(f"{name}: {_reason(error)}")
+            self.notes.append(f"{name}: {reason_of(error)}")
             return None
 
     def _summary(self, parts: tuple[Part, ...], ended: float) -> Reading:
@@ -570,9 +388,9 @@ class Window:
         assert t0 is not None
         seconds, samples, notes = t1 - t0, meter._samples[name], list(meter._failures[name])
         period = meter._periods.get(name)
-        counted, why_not = _counted(sensor, samples, period, t0, t1, self._before.get(name), after)
-        drawn, no_trace = _integral(samples, t0, t1, LONGEST_GAP)
-        if drawn is not None and seconds < (least := _shortest_trace(sensor)):
+        counted, why_not = energy_by_counter(sensor, samples, period, t0, t1, self._before.get(name), after)
+        drawn, no_trace = energy_by_power(samples, t0, t1, LONGEST_GAP)
+        if drawn is not None and seconds < (least := shortest_trace(sensor)):
             drawn, no_trace = None, f"{seconds:.2f} s are too few for the power samples ({least:g} s)"
         integral = unavailable("J", str(no_trace))
         if drawn is not None:
@@ -612,7 +430,7 @@ class Window:
             utilisation=statistics.fmean(busy) if busy else None,
             period=period,
             about=self._ask(name, sensor.about) or {},
-            trace=_trace(samples, t0, t1),
+            trace=power_trace(samples, t0, t1),
             notes=tuple(notes),
             **edges,
         )
@@ -632,76 +450,6 @@ def wait_for_devices() -> None:
 
 
 _last_in_line = jax.jit(lambda x: x + 1)
-
-
-def _counted(
-    sensor: sensors.Sensor,
-    samples: Sequence[Sample],
-    period: float | None,
-    t0: float,
-    t1: float,
-    before: tuple[float, float] | None,
-    after: tuple[float, float] | None,
-) -> tuple[float | None, str | None]:
-    """J between t0 and t1 by the counter, from its last tick before to its first one after; or why not.
-
-    What lies between these ticks and the edges is taken off: by the power samples, or where there are none in
-    proportion to time. With power samples to do that, a counter that ticks seldom serves where they alone would; then
-    there are both, a value and a reason why it is not as good as it could be.
-    """
-    if before is None or after is None or period is None:
-        return None, f"the energy counter could not be read, or stood still, at the {'end' if before else 'beginning'}"
-    (a, low), (b, high) = before, after
-    read = [(s.time, s.joules) for s in samples if s.joules is not None and a <= s.time <= b]
-    if np.any(np.diff([joules for _, joules in read]) < 0):
-        return None, "the energy counter went backwards: the driver was loaded anew, or the counter reset"
-    if max(np.diff([at for at, _ in read]), default=math.inf) > sensor.longest_gap:
-        return None, "the energy counter was not read often enough to see it wrap around"
-    few = t1 - t0 < max(PERIODS * period, sensor.shortest)
-    why_not = f"{t1 - t0:.2f} s are fewer than {PERIODS} periods of the energy counter, {period:.3f} s each"
-    why_not += f", or than {sensor.shortest:g} s" * (PERIODS * period < sensor.shortest)
-    head, tail = (_integral(samples, *span, LONGEST_GAP)[0] for span in ((a, t0), (t1, b)))
-    if head is None or tail is None:
-        if few:
-            return None, why_not
-        # a tick far beyond its edge, since a slower counter's was awaited too or the host was held up: what was read at
-        # the edge itself is a period old at most
-        if t0 - a > 2 * period:
-            a, low = max(pair for pair in read if pair[0] <= t0)
-        if b - t1 > 2 * period:
-            b, high = min(pair for pair in read if pair[0] >= t1)
-        return (high - low) * (t1 - t0) / (b - a), None
-    if few and t1 - t0 < _shortest_trace(sensor):
-        return None, why_not
-    drawn = high - low - head - tail
-    if drawn <= 0:  # the power samples cannot be right; that they disagree with the counter is noted elsewhere
-        drawn = (high - low) * (t1 - t0) / (b - a)
-    return drawn, why_not if few else None
-
-
-def _shortest_trace(sensor: sensors.Sensor) -> float:
-    """Seconds from which on the integral of this sensor's power samples may stand for its energy."""
-    return SHORTEST_TRACE if sensor.power_source == "nvml_instant_trapz" else AVERAGED
-
-
-def _integral(samples: Sequence[Sample], t0: float, t1: float, gap: float) -> tuple[float | None, str | None]:
-    """J between t0 and t1 by the trapezoidal rule over the power samples; or why not.
-
-    From an edge to the sample next to it within, the power is that sample's: the one taken at the edge itself shows
-    what was before the work began or after it had ended. It serves where none lies within.
-    """
-    points = sorted((s.time, s.watts) for s in samples if s.watts is not None and t0 - gap < s.time < t1 + gap)
-    if not points:
-        return None, "there is no power reading"
-    at, watts = np.array(points).T
-    inside = (at > t0) & (at < t1)
-    times = np.array([t0, *at[inside], t1])
-    longest = float(np.max(np.diff(times)))
-    if longest > gap:
-        return None, f"the power samples have a gap of {longest:.1f} s"
-    if inside.any():
-        at, watts = at[inside], watts[inside]
-    return float(np.trapezoid(np.interp(times, at, watts), times)), None
 
 
 def _idle_and_net(
@@ -725,21 +473,3 @@ def _idle_and_net(
         return idle, energy
     value = energy.value - statistics.fmean(watts) * seconds
     return idle, dataclasses.replace(energy, value=value, derived=True)
-
-
-def _trace(samples: Sequence[Sample], t0: float, t1: float) -> tuple[tuple[float, float], ...]:
-    """(seconds since t0, W) within the window; of a sensor without power readings the slope of its counter."""
-    own = [s for s in samples if s.regular and t0 <= s.time <= t1]
-    if any(s.watts is not None for s in own):
-        return tuple((s.time - t0, s.watts) for s in own if s.watts is not None)
-    read = [(s.time, s.joules) for s in own if s.joules is not None]
-    pairs = itertools.pairwise(read)
-    return tuple(((a + b) / 2 - t0, (high - low) / (b - a)) for (a, low), (b, high) in pairs if b - a >= SPACING / 2)
-
-
-def _reason(error: BaseException) -> str:
-    """An error in one line."""
-    if isinstance(error, sensors.Unreadable):
-        return str(error)
-    words = str(error).splitlines()
-    return f"{type(error).__name__}: {words[0]}" if words else type(error).__name__

@@ -1,0 +1,47 @@
+"""What a training costs, and how near its updates are to backpropagation's.
+
+Energy, time and power of a region of host code (`Meter`); multiply-accumulates from the shapes alone (`work`);
+operations and memory as the compiler has them (`compile_step`); angles between two updates (`alignment`).
+"""
+
+from . import opinions, sensors
+from .angles import Alignment, alignment, with_alignment
+from .arithmetic import Work, macs, optimizer_bytes, work
+from .clock import Clock
+from .meter import Meter, Window, wait_for_devices
+from .opinions import CodeCarbon, Zeus
+from .programs import Step, compile_step, device_peak, flops, memory
+from .quantity import Quantity, total, unavailable
+from .reading import Intensity, Opinion, Part, Reading, Sample, carbon
+
+__all__ = [
+    "Alignment",
+    "Clock",
+    "CodeCarbon",
+    "Intensity",
+    "Meter",
+    "Opinion",
+    "Part",
+    "Quantity",
+    "Reading",
+    "Sample",
+    "Step",
+    "Window",
+    "Work",
+    "Zeus",
+    "alignment",
+    "carbon",
+    "compile_step",
+    "device_peak",
+    "flops",
+    "macs",
+    "memory",
+    "opinions",
+    "optimizer_bytes",
+    "sensors",
+    "total",
+    "unavailable",
+    "wait_for_devices",
+    "with_alignment",
+    "work",
+]

@@ -1,0 +1,53 @@
+"""Networks as tuples of Flax Linen blocks, one block per hidden layer. The class readout belongs to the rule.
+
+Blocks are value-hashable, so a freshly built equal network does not compile anew. Flax is imported in this room alone.
+"""
+
+from .blocks import Conv, Dense, Identity, Pool, pooled
+from .builders import cnn, cwc, init, mlp
+from .parts import batch_norm, check_parts, linear, moments, send_back, unpooled, weight_gradient
+from .starts import (
+    ACTIVATIONS,
+    Initializer,
+    he_normal,
+    he_uniform,
+    identity,
+    normal,
+    normal_fan_avg,
+    normal_fan_out,
+    orthogonal,
+    small_normal,
+    torch_uniform,
+    zeros,
+)
+
+__all__ = [
+    "ACTIVATIONS",
+    "Conv",
+    "Dense",
+    "Identity",
+    "Initializer",
+    "Pool",
+    "batch_norm",
+    "check_parts",
+    "cnn",
+    "cwc",
+    "he_normal",
+    "he_uniform",
+    "identity",
+    "init",
+    "linear",
+    "mlp",
+    "moments",
+    "normal",
+    "normal_fan_avg",
+    "normal_fan_out",
+    "orthogonal",
+    "pooled",
+    "send_back",
+    "small_normal",
+    "torch_uniform",
+    "unpooled",
+    "weight_gradient",
+    "zeros",
+]

@@ -1,0 +1,77 @@
+"""Networks as tuples of blocks, and their first parameters."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+from jaxtyping import Array, Float
+
+from ..base import Net
+from ..errors import UsageError
+from .blocks import Conv, Dense, side_after
+from .parts import check_not_empty
+from .starts import torch_uniform
+
+
+def mlp(widths: Sequence[int], **options: Any) -> Net:
+    """Fully connected ReLU blocks, one per entry of ``widths``; options as of `Dense`. The first one flattens images.
+
+    Raises:
+        UsageError: no width, or a width below 1.
+    """
+    return tuple(Dense(width, **options) for width in _positive(widths, "width"))
+
+
+def cnn(channels: Sequence[int], **options: Any) -> Net:
+    """Convolution blocks (3x3, ReLU, 2x2 average pooling), one per entry of ``channels``; options as of `Conv`.
+
+    Raises:
+        UsageError: no channel count, or one below 1.
+    """
+    return tuple(Conv(count, **options) for count in _positive(channels, "channel count"))
+
+
+def cwc(channels: Sequence[int], num_classes: int) -> Net:
+    """The layers of `fwdonly.cwc`: convolutions started as by PyTorch, every second one grouped by class and pooled.
+
+    Raises:
+        UsageError: no channel count, or one that does not split into ``num_classes`` groups.
+    """
+    if any(count % num_classes for count in _positive(channels, "channel count")):
+        raise UsageError(
+            f"channels must be multiples of the {num_classes} classes, one group each; got {tuple(channels)}"
+        )
+    common: dict[str, Any] = {"kernel_init": torch_uniform, "bias": "uniform"}
+    return tuple(
+        Conv(count, pool="max" if odd else "none", groups=num_classes if odd else 1, **common)
+        for count, odd in zip(channels, [False, True] * len(channels), strict=False)
+    )
+
+
+def _positive(sizes: Sequence[int], what: str) -> Sequence[int]:
+    if len(sizes) == 0 or min(sizes) < 1:
+        raise UsageError(f"a network needs at least one {what}, each at least 1; got {tuple(sizes)}")
+    return sizes
+
+
+def init(key: Array, x: Float[Array, "batch *features"], net: Net) -> tuple[tuple[Any, ...], tuple[Array, ...]]:
+    """Parameters of every block and the activation after it, for example inputs ``x``.
+
+    Block i (from 1) draws from ``fold_in(key, i)`` alone, so two rules with one key start from equal blocks.
+
+    Raises:
+        UsageError: no block, or one that cannot take the shape it is given or leaves nothing of it.
+    """
+    check_not_empty(net)
+    params, activations = [], []
+    for i, block in enumerate(net, start=1):
+        if isinstance(block, Conv) and (x.ndim != 4 or side_after(block, min(x.shape[1:3])) < 1):
+            raise UsageError(
+                f"block {i} is a convolution and needs images (batch, height, width, channels) that leave something "
+                f"after {block.kernel}x{block.kernel} windows and pooling; it is given {x.shape}: use fewer blocks, "
+                "larger images or an mlp"
+            )
+        params.append(block.init(jax.random.fold_in(key, i), x))
+        x = block.apply(params[-1], x)
+        activations.append(x)
+    return tuple(params), tuple(activations)

@@ -1,0 +1,202 @@
+"""The house: which way imports point, and how long files and functions are.
+
+Errors and base lie below, rules on them, rooms beside them. What breaks a law today stands in a list with its reason,
+and the lists may only shrink.
+"""
+
+import ast
+from pathlib import Path
+
+import pytest
+
+PACKAGE = Path(__file__).parents[1] / "fwdonly"
+RULES = {"bp", "mf", "ff", "cwc", "cafo", "pepita", "foton", "feedback", "_two_pass"}
+ROOMS = {"nets", "data", "measure"}
+MAY_IMPORT = {
+    "errors": set(),
+    "base": {"errors"},
+    "nets": {"base", "errors"},
+    "rules": {"base", "errors", "nets"},
+    "data": {"errors"},
+    "measure": {"base", "errors", "nets"},
+}
+"""Rooms by the rooms that they may import; those that are still flat files are not in it."""
+
+ARROWS = {
+    "measure.arithmetic -> bp": "counts of every rule move into the rules",
+    "measure.arithmetic -> cafo": "as above",
+    "measure.arithmetic -> feedback": "as above",
+    "measure.arithmetic -> foton": "as above",
+    "measure.arithmetic -> mf": "as above",
+    "measure.angles -> bp": "bp.Params moves to nets",
+    "bp -> mf": "the class readouts move to nets",
+    "_two_pass -> bp": "bp.Params moves to nets",
+    "feedback -> bp": "bp.Params moves to nets",
+    "foton -> bp": "bp.Params moves to nets",
+    "pepita -> bp": "bp.Params moves to nets",
+}
+"""Arrows that no room may have, and what ends them."""
+
+CIRCLES = {("page", "report"): "reports become a room: one summary, three renderings"}
+
+LONG_FILES = {
+    "train.py": "becomes the room training",
+    "tune.py": "becomes the room study",
+    "report.py": "becomes the room report",
+    "page.py": "becomes the room report",
+    "stats.py": "becomes the room report",
+    "cafo.py": "shared parts leave it",
+}
+LONG_FUNCTIONS = {
+    "train.train": "becomes prepare and loop",
+    "tune._train": "becomes the room study",
+    "sweep.sweep": "becomes the room training",
+}
+MANY_ARGUMENTS = {
+    "train.train": "records for what travels together",
+    "train._chunk": "as above",
+    "train._Host.__init__": "as above",
+    "train.fit": "as above",
+    "sweep.sweep": "as above",
+    "sweep._group": "as above",
+    "tune._train": "as above",
+    "tune.tune": "as above",
+    "stats.paired": "as above",
+    "mf.rule": "options become one declaration",
+}
+
+
+def parts(file: Path) -> list[str]:
+    """``fwdonly/nets/blocks.py`` as [nets, blocks]; a room's door is the room."""
+    names = list(file.relative_to(PACKAGE).with_suffix("").parts)
+    return names[:-1] if names[-1] == "__init__" else names
+
+
+def imports_of(file: Path) -> list[tuple[list[str], str]]:
+    """(module within the package, name) of every import, those inside functions too."""
+    found = []
+    folder = list(file.relative_to(PACKAGE).parts[:-1])
+    for node in ast.walk(ast.parse(file.read_text())):
+        if isinstance(node, ast.ImportFrom) and node.level:
+            start = folder[: len(folder) - node.level + 1]
+            module = [*start, *(node.module.split(".") if node.module else [])]
+            found += [(module, alias.name) for alias in node.names]
+        elif isinstance(node, ast.ImportFrom) and (node.module or "").split(".")[0] == "fwdonly":
+            found += [(node.module.split(".")[1:], alias.name) for alias in node.names]
+    return found
+
+
+def target(module: list[str], name: str) -> str:
+    """The file or room at the top of the package that an import reaches."""
+    return module[0] if module else name
+
+
+FILES = sorted(PACKAGE.rglob("*.py"))
+
+
+def room(name: str) -> str:
+    return "rules" if name in RULES else name
+
+
+def test_imports_point_the_allowed_way():
+    wrong = set()
+    for file in FILES:
+        if not parts(file) or room(parts(file)[0]) not in MAY_IMPORT:
+            continue
+        here = parts(file)[0]
+        for module, name in imports_of(file):
+            there = target(module, name)
+            shared = there == "_two_pass" and here in ("pepita", "foton")
+            if there == here or room(there) in MAY_IMPORT[room(here)] or shared:
+                continue
+            wrong.add(f"{'.'.join(parts(file))} -> {there}")
+    assert wrong == set(ARROWS), "mend the import, or take an arrow that is gone off the list"
+
+
+def test_nothing_imports_another_rooms_private_name():
+    wrong = []
+    for file in FILES:
+        here = parts(file)[:1]
+        for module, name in imports_of(file):
+            if module[:1] == here or module[:1] == ["_programs"] or name in ("_two_pass", "_programs"):
+                continue
+            if any(part.startswith("_") for part in [*module, name]):
+                wrong.append(f"{'/'.join(parts(file))} imports {'.'.join(module)}.{name}")
+    assert not wrong
+
+
+def test_rooms_have_no_circles():
+    """Between the files of a room, and between flat files; two known ones aside."""
+    arrows: dict[str, set[str]] = {}
+    names = {".".join(parts(file)): file for file in FILES if parts(file)}
+    for name, file in names.items():
+        if file.name == "__init__.py":
+            continue
+        arrows[name] = set()
+        for module, imported in imports_of(file):
+            for candidate in (".".join([*module, imported]), ".".join(module)):
+                if candidate in names and names[candidate].name != "__init__.py":
+                    arrows[name].add(candidate)
+                    break
+
+    def reach(name: str, seen: set[str]) -> set[str]:
+        for other in arrows[name] - seen:
+            seen.add(other)
+            reach(other, seen)
+        return seen
+
+    circles = {tuple(sorted((a, b))) for a in arrows for b in arrows[a] if a in reach(b, set())}
+    assert circles == set(CIRCLES)
+
+
+def test_rooms_are_left_by_their_door_alone():
+    """From outside a room only what its ``__init__`` names is imported, or one of its files as a whole."""
+    for name in ROOMS:
+        door = ast.parse((PACKAGE / name / "__init__.py").read_text())
+        offered = {
+            alias.asname or alias.name for node in door.body if isinstance(node, ast.ImportFrom) for alias in node.names
+        }
+        listed = next(ast.literal_eval(n.value) for n in door.body if isinstance(n, ast.Assign))
+        assert set(listed) == offered, f"__all__ of {name} differs from what it imports"
+        for file in FILES:
+            for module, imported in imports_of(file):
+                if module[:1] == [name] and parts(file)[:1] not in ([name], []):
+                    assert module == [name] and imported in offered, (
+                        f"{file.name} imports {'.'.join(module)}.{imported}"
+                    )
+
+
+def functions(file: Path):
+    """(name, body lines without docstring, arguments) of every function."""
+
+    def walk(node: ast.AST, before: str):
+        for child in ast.iter_child_nodes(node):
+            if isinstance(child, ast.FunctionDef | ast.AsyncFunctionDef):
+                body = child.body
+                if isinstance(body[0], ast.Expr) and isinstance(body[0].value, ast.Constant) and len(body) > 1:
+                    body = body[1:]
+                lines = (body[-1].end_lineno or 0) - body[0].lineno + 1
+                a = child.args
+                count = len([arg for arg in (*a.posonlyargs, *a.args, *a.kwonlyargs) if arg.arg not in ("self", "cls")])
+                yield f"{before}.{child.name}", lines, count
+                yield from walk(child, f"{before}.{child.name}")
+            else:
+                yield from walk(child, f"{before}.{child.name}" if isinstance(child, ast.ClassDef) else before)
+
+    yield from walk(ast.parse(file.read_text()), ".".join(parts(file)))
+
+
+ALL = [entry for file in FILES for entry in functions(file)]
+
+
+@pytest.mark.parametrize(
+    ("known", "over"),
+    [
+        (LONG_FILES, lambda: {str(f.relative_to(PACKAGE)) for f in FILES if len(f.read_text().splitlines()) > 500}),
+        (LONG_FUNCTIONS, lambda: {name for name, lines, _ in ALL if lines > 60}),
+        (MANY_ARGUMENTS, lambda: {name for name, _, count in ALL if count > 8}),
+    ],
+    ids=["files above 500 lines", "functions above 60 lines", "functions above 8 arguments"],
+)
+def test_sizes(known, over):
+    assert over() == set(known), "shorten it, or take what is short now off the list"
