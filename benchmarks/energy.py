@@ -504,7 +504,7 @@ def main() -> int:
     except KeyboardInterrupt:
         print(f"interrupted; the windows so far are in {options.output}, --resume adds the others", file=sys.stderr)
         return 130
-    print(report.markdown(*table(content)))
+    print(report.markdown_table(*table(content)))
     print("\n".join(remarks(content)))
     figure(options.output.with_suffix(".png"), content)
     failed = sum("error" in own for own in content["windows"])

@@ -132,7 +132,7 @@ def main() -> int:
         ]
         for r in rows
     ]
-    print(report.markdown(header, lines))
+    print(report.markdown_table(header, lines))
     if options.output:
         settings = {name: value for name, value in dataclasses.asdict(options).items() if name != "output"}
         content = {"options": settings, "environment": results.environment(), "steps": rows}

@@ -713,7 +713,7 @@ def tables(content: JSON) -> str:
         for name, own in sections["ceiling"].get("bandwidth", {}).items()
     ]
     if products:
-        parts.append(report.markdown(["ceiling", "rate", "float32 arrays computed as"], products + passes))
+        parts.append(report.markdown_table(["ceiling", "rate", "float32 arrays computed as"], products + passes))
     rows = []
     for own in sections["steps"].get("cells", ()):
         held = (own.get("compiled_memory") or {}).get("value")
@@ -733,7 +733,7 @@ def tables(content: JSON) -> str:
         )
     if rows:
         header = ["net", "batch", "optimizer", "rule", "library", "ms/step", "roofline ms", "ratio", "of products"]
-        parts.append(report.markdown([*header, "over torch", "XLA MB", "peak MB", "not measured"], rows))
+        parts.append(report.markdown_table([*header, "over torch", "XLA MB", "peak MB", "not measured"], rows))
     rows = [
         [
             *(rule, str(own["seeds"]), _figure(own.get("ms_per_step")), _figure(own.get("added_share"))),
@@ -744,13 +744,13 @@ def tables(content: JSON) -> str:
     ]
     if rows:
         header = ["rule", "seeds", "ms/step", "added seed / first", "mean", "step / roofline", "not measured"]
-        parts.append(report.markdown(header, rows))
+        parts.append(report.markdown_table(header, rows))
     rows = [
         [rule, _figure(own.get("seconds")), _figure(own.get("compile_seconds")), _why(own)]
         for rule, own in sections["train"].get("rules", {}).items()
     ]
     if rows:
-        parts.append(report.markdown(["ten seeds", "train s", "compile s", "not measured"], rows))
+        parts.append(report.markdown_table(["ten seeds", "train s", "compile s", "not measured"], rows))
     rows = [
         [
             own["rule"],
@@ -761,10 +761,10 @@ def tables(content: JSON) -> str:
         for own in sections["energy"].get("windows", ())
     ]
     if rows:
-        parts.append(report.markdown(["energy window", "ms/step", "mJ/image", "not measured"], rows))
+        parts.append(report.markdown_table(["energy window", "ms/step", "mJ/image", "not measured"], rows))
     skipped = [[name, _why(own) or own.get("unavailable", "")] for name, own in sections.items()]
     skipped = [row for row in skipped if row[1]]
-    return "\n".join(parts + ([report.markdown(["section", "not measured"], skipped)] if skipped else []))
+    return "\n".join(parts + ([report.markdown_table(["section", "not measured"], skipped)] if skipped else []))
 
 
 def _figure(value: float | None, unit: float = 1.0, name: str = "") -> str:

@@ -441,7 +441,7 @@ def tables(content: JSON) -> str:
             rows.append([*line, f"{row['over_ideal']:.3g}", f"{row['compile_seconds']:.2f}", ""])
         name = f"{axis} (simulated)" if own.get("simulated") else axis
         header = [name, "rule", "ms/step of all runs", "steps x runs/s", "samples/s", "over ideal", "compile s"]
-        parts.append(report.markdown([*header, "not measured"], rows))
+        parts.append(report.markdown_table([*header, "not measured"], rows))
     return "\n".join(parts)
 
 

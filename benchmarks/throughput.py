@@ -337,8 +337,8 @@ def main() -> int:
         ]
         for r in rows
     ]
-    print("\n" + report.markdown(header, lines))
-    print(report.markdown(["net", "batch", "optimizer", *RATIOS], ratios(rows)))
+    print("\n" + report.markdown_table(header, lines))
+    print(report.markdown_table(["net", "batch", "optimizer", *RATIOS], ratios(rows)))
     rate = torch_ceiling(options.seconds) if options.torch else None
     if rate is not None and rows:
         print(
@@ -347,14 +347,14 @@ def main() -> int:
     heads = cached_heads(options) if options.heads else []
     if heads:
         header = [f"CaFo, {options.images} images, ms (min-max)", "fwdonly", "torch", "fwdonly / torch"]
-        print(report.markdown(header, head_lines(heads)))
+        print(report.markdown_table(header, head_lines(heads)))
     memories = memory() if options.memory and not options.smoke else []
     if memories:
         by = {(m["layers"], m["rule"]): m["temporary_mb"] for m in memories}
         table = [
             [str(n), f"{by[n, 'mf']:.0f}", f"{by[n, 'bp']:.0f}", f"{by[n, 'mf'] / by[n, 'bp']:.2f}"] for n in (5, 20)
         ]
-        print(report.markdown(["layers of 1000, batch 4096, Adam", "MF temporary MB", "BP", "MF / BP"], table))
+        print(report.markdown_table(["layers of 1000, batch 4096, Adam", "MF temporary MB", "BP", "MF / BP"], table))
     if options.output:
         settings = {name: value for name, value in dataclasses.asdict(options).items() if name != "output"}
         content: dict[str, Any] = {

@@ -24,7 +24,22 @@ import rich.progress
 import tyro
 from rich.console import Console
 
-from fwdonly import LearningRule, Plan, Progress, Result, UsageError, bp, data, ff, foton, measure, nets, results, sweep
+from fwdonly import (
+    LearningRule,
+    Plan,
+    Progress,
+    Result,
+    UsageError,
+    bp,
+    data,
+    ff,
+    foton,
+    measure,
+    nets,
+    results,
+    study,
+    sweep,
+)
 from fwdonly import _programs as programs
 from fwdonly import stream as streams
 from fwdonly.base import DOT, setting
@@ -401,15 +416,15 @@ def run(
                         meter=metering,
                     )
                 if result.finished or not options.alone:
-                    summary = results.summarise(arm.name, own, result, intensity, processes)
+                    summary = study.summarise(arm.name, own, result, intensity, processes)
                     summary |= {**arm.about, "network": arm.network}
                     summary["compile_seconds"] += compile_seconds
                     if options.alone:
                         images = steps_per_epoch(plans[at], split[0].shape[-1])
                         images *= plans[at].batch_size or split[0].shape[-1]
                         add_costs(summary, ready[at], images, sum(part.shape[-1] for part in split))
-                    rows = results.metric_rows(arm.name, own, result)
-                    found.add(summary, rows, results.power_rows(arm.name, own, result))
+                    rows = study.metric_rows(arm.name, own, result)
+                    found.add(summary, rows, study.power_rows(arm.name, own, result))
                     found.write()
                 if stopped := not result.finished:
                     break

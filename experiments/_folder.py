@@ -16,7 +16,7 @@ from typing import Any, Self
 from _processes import PROCESSES
 from filelock import BaseFileLock, FileLock, Timeout
 
-from fwdonly import UsageError, data, figures, report, results
+from fwdonly import UsageError, data, report, results
 from fwdonly.errors import first_difference
 
 LOCK = ".lock"
@@ -99,7 +99,7 @@ class Found:
             return
         try:
             self.summaries = json.loads((folder / "summary.json").read_text(encoding="utf-8"))["rules"]
-            report.table_rows(self.summaries)  # fails on records that are not what `results.summarise` writes
+            report.table_rows(self.summaries)  # fails on records that are not what `study.summarise` writes
             self.powers = results.read_power(folder / "power.csv") if (folder / "power.csv").exists() else []
             self.rows = results.read_metrics(folder / "metrics.csv")
         except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
@@ -148,16 +148,16 @@ class Found:
         content["statistics"] = {summary["rule"]: results.statistics_of(summary) for summary in self.summaries}
         results.write_metrics(self.folder / "metrics.csv", self.rows)
         partial = "" if self.finished else "\nPartial: runs are missing.\n"
-        table = report.markdown(*report.table_rows(self.summaries))
+        table = report.markdown_table(*report.table_rows(self.summaries))
         lines = [self.heading, "", table, *report.footnotes(self.summaries), partial]
         results.write_text(self.folder / "table.md", "\n".join(lines))
         if self.rows:
-            figures.learning_curves(self.folder / "learning_curves.png", self.rows, self.heading)
+            report.learning_curves(self.folder / "learning_curves.png", self.rows, self.heading)
             if any(row.get("cosine") for row in self.rows):
-                figures.alignment_curves(self.folder / "alignment.png", self.rows, self.heading)
+                report.alignment_curves(self.folder / "alignment.png", self.rows, self.heading)
         if self.powers:
             results.write_rows(self.folder / "power.csv", results.POWER_COLUMNS, self.powers)
-            figures.power_figure(self.folder / "power.png", self.powers, self.heading)
+            report.power_figure(self.folder / "power.png", self.powers, self.heading)
         # Last: a rule that this file calls finished has its other files.
         results.write_json(self.folder / "summary.json", content | {"environment": results.environment()})
 

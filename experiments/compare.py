@@ -233,7 +233,7 @@ def check(options: Options) -> None:
 
 def finish(folder: Path) -> None:
     """Say what is decided, and write the report."""
-    results.write_text(folder / "report.html", report.html([folder]))
+    results.write_text(folder / "report.html", report.html_report([folder]))
     results.write_text(folder / "report.md", report.markdown_report([folder]))
     for questions in report.answers([report.load(folder)]):
         rows = [[question.rule, question.quantity, question.sentence] for question in questions]

@@ -31,7 +31,7 @@ def work() -> int:
     output = options.output or options.folders[0] / "report.html"
     if output.suffix.lower() not in (".html", ".htm"):
         raise UsageError(f"--output is a page and ends in .html; got {output}")
-    page, text = report.html(options.folders), report.markdown_report(options.folders)
+    page, text = report.html_report(options.folders), report.markdown_report(options.folders)
     results.write_text(output, page)
     results.write_text(output.with_suffix(".md"), text)
     print(f"report: {output}, {output.with_suffix('.md')}")

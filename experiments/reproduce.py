@@ -245,7 +245,7 @@ def publish(run: Run, source: str, folder: Path) -> None:
     if json.dumps(content) != before:
         results.write_json(path, content)
     try:
-        results.write_text(folder / "report.html", report.html([folder]))
+        results.write_text(folder / "report.html", report.html_report([folder]))
     except UsageError as error:  # the table does not need it
         print(f"warning: no report.html: {error}", file=sys.stderr)
 
@@ -306,7 +306,7 @@ def tell(folder: Path, options: Options, table: Table, found: list[dict[str, Any
     rows = [[record[name] for name in COLUMNS] for record in found]
     about = "Difference: measured minus published, 90 % interval. Reproduced: it lies within "
     about += f"{options.margin:g} points, of epochs within {2 * options.margin:g}."
-    lines = [f"{options.table}: {table.source}", "", report.markdown(COLUMNS, rows), about, ""]
+    lines = [f"{options.table}: {table.source}", "", report.markdown_table(COLUMNS, rows), about, ""]
     lines += [table.left_out, ""] if table.left_out else []
     results.write_text(folder / "reproduction.md", "\n".join(lines))
     content = {

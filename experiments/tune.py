@@ -13,7 +13,7 @@ import tyro
 from _rules import RULES, arm_of, options_of, value_of, words
 from tyro.conf import Suppress
 
-from fwdonly import UsageError, data, figures, results
+from fwdonly import UsageError, data, report, results
 from fwdonly import tune as search
 
 
@@ -125,7 +125,7 @@ def main() -> int:
             watch=lambda _: interrupted(),
         )
     with search.reachable(storage):
-        return report(study, options, known.space, folder, storage, name, dataset)
+        return print_outcome(study, options, known.space, folder, storage, name, dataset)
 
 
 def say(found: search.Round, quiet: bool) -> None:
@@ -144,7 +144,7 @@ def say(found: search.Round, quiet: bool) -> None:
     print(f"{counts}  {best}  {_common._clock(found.seconds)} gone{left}", flush=True)
 
 
-def report(
+def print_outcome(
     study: Any, options: Options, space: search.Space, folder: Path, storage: str, name: str, dataset: data.Dataset
 ) -> int:
     """Write the trial table, the figure and the best settings, and print the command that trains them."""
@@ -188,7 +188,7 @@ def report(
         "environment": results.environment(),
     }
     results.write_json(folder / "best.json", content)
-    figures.search_figure(
+    report.search_figure(
         folder / "search.png", told, list(space), f"{name}: {len(told)} trials x {options.seeds} seeds"
     )
     found = ", ".join(

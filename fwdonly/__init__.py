@@ -9,7 +9,6 @@ from . import (
     data,
     feedback,
     ff,
-    figures,
     foton,
     measure,
     mf,
@@ -17,12 +16,13 @@ from . import (
     pepita,
     report,
     results,
-    stats,
+    study,
     tune,
 )
 from .base import Batch, LearningRule
 from .errors import UsageError
 from .measure import Meter, Quantity, alignment
+from .report import stats
 from .sweep import sweep
 from .train import Plan, Progress, Result, fit
 
@@ -57,7 +57,6 @@ __all__ = [
     "data",
     "feedback",
     "ff",
-    "figures",
     "fit",
     "foton",
     "measure",
@@ -67,6 +66,7 @@ __all__ = [
     "report",
     "results",
     "stats",
+    "study",
     "sweep",
     "tune",
 ]

@@ -12,7 +12,7 @@ import pytest
 from fake_power import Gpu, World, nvml
 from test_train import MF, STAGES, identical
 
-from fwdonly import Meter, Plan, Quantity, figures, fit, measure, mf, nets, report, results, sweep
+from fwdonly import Meter, Plan, Quantity, fit, measure, mf, nets, report, results, study, sweep
 
 pytestmark = pytest.mark.usefixtures("quickest_compilation")
 
@@ -109,7 +109,7 @@ def test_a_sweep_is_one_window_and_files_table_and_figure_say_what_it_was(meter,
     make = lambda learning_rate: mf.rule(nets.mlp([16, 12]), optax.adam(learning_rate), num_classes=4)
     result = sweep(make, tiny, PLAN, seeds=[0, 1], hyper={"learning_rate": 0.01}, meter=meter)
     intensity = measure.Intensity(662, "CodeCarbon 3.3.2, Poland", 2024)
-    summary = results.summarise("mf", [0, 1], result, intensity)
+    summary = study.summarise("mf", [0, 1], result, intensity)
     assert json.loads(json.dumps(summary, allow_nan=False)) == summary
     joules = summary["energy"]["energy"]["value"]
     assert summary["energy"]["co2e"]["status"] == "estimated"
@@ -122,13 +122,13 @@ def test_a_sweep_is_one_window_and_files_table_and_figure_say_what_it_was(meter,
     )
     notes = "\n".join(report.footnotes([summary]))
     assert "measured (nvml_counter)" in notes and "all seeds together" in notes and "662 g/kWh" in notes
-    powers = results.power_rows("mf", [0, 1], result)
+    powers = study.power_rows("mf", [0, 1], result)
     assert {row["seed"] for row in powers} == {None}  # the trace is of both
-    assert {row["seed"] for row in results.power_rows("mf", [3], result)} == {3}
+    assert {row["seed"] for row in study.power_rows("mf", [3], result)} == {3}
     results.write_rows(tmp_path / "power.csv", results.POWER_COLUMNS, powers)
     assert results.read_power(tmp_path / "power.csv") == powers
     assert [row["watts"] for row in powers if row["mark"] == "idle"] == [pytest.approx(WATTS, rel=0.02)]
-    figures.power_figure(tmp_path / "power.png", powers, "a title")
+    report.power_figure(tmp_path / "power.png", powers, "a title")
     assert (tmp_path / "power.png").stat().st_size > 5000
 
 
@@ -136,13 +136,13 @@ def test_what_is_unavailable_is_a_dash_and_a_reason_in_the_table_never_zero(tiny
     result = sweep(
         lambda: MF, tiny, Plan(epochs=1, batch_size=20), seeds=[0], meter=Meter(idle_seconds=0, powercap=tmp_path)
     )
-    summary = results.summarise("mf", [0], result)
+    summary = study.summarise("mf", [0], result)
     _, rows = report.table_rows([summary])
     assert rows[-1][-3:] == ["-", "-", "-"] and summary["energy"]["energy"]["value"] is None
     assert re.search(r"MF: energy unavailable: .*RAPL", "\n".join(report.footnotes([summary])))
-    assert results.power_rows("mf", [0], result) == []
+    assert study.power_rows("mf", [0], result) == []
     measured = Quantity(0.0, "J", "measured", "nvml_counter")
-    assert report._figure(measured.as_json()) == "0"  # the control: a value that is there is shown
+    assert report.numbers.figure_of(measured.as_json()) == "0"  # the control: a value that is there is shown
 
 
 def test_a_driver_that_hangs_holds_no_training_up(meter, tiny, monkeypatch):

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from fwdonly import UsageError, figures, page, report, results
+from fwdonly import UsageError, report, results
 
 EXPERIMENTS = Path(__file__).parents[1] / "experiments"
 
@@ -208,7 +208,7 @@ def shown(folder):
 
 def test_every_number_of_the_folder_is_on_the_page_and_in_the_markdown(tmp_path):
     folder = make(tmp_path / "a")
-    parsed = Parsed(report.html([folder]))
+    parsed = Parsed(report.html_report([folder]))
     on_page, in_markdown = "\n".join(parsed.text), report.markdown_report([folder])
     wanted = list(shown(folder))
     assert len(wanted) > 200
@@ -220,22 +220,22 @@ def test_every_number_of_the_folder_is_on_the_page_and_in_the_markdown(tmp_path)
 
 def test_a_number_that_changes_in_the_folder_changes_on_the_page(tmp_path):
     """The control of the test above, for one seed's accuracy and energy."""
-    before = report.html([make(tmp_path / "a")])
+    before = report.html_report([make(tmp_path / "a")])
 
     def edit(summary):
         summary["rules"][0]["runs"][3]["test_accuracy"] = 0.7654
         summary["rules"][1]["runs"][2]["energy"]["energy"]["value"] = 98765.0
 
-    after = report.html([make(tmp_path / "b", edit=edit)])
+    after = report.html_report([make(tmp_path / "b", edit=edit)])
     assert "76.54" not in before and "76.54" in after
     assert "98,765" not in before and "98,765" in after
 
 
 def test_the_page_stands_alone_and_is_the_same_every_time(tmp_path):
     folder = make(tmp_path / "a")
-    text = report.html([folder])
+    text = report.html_report([folder])
     parsed = Parsed(text)
-    assert text == report.html([folder]) and report.markdown_report([folder]) == report.markdown_report([folder])
+    assert text == report.html_report([folder]) and report.markdown_report([folder]) == report.markdown_report([folder])
     assert not parsed.tags & {"script", "link", "img", "iframe", "object", "use"}
     assert not any(name in ("src", "href", "xlink:href", "id") for name, _ in parsed.attributes)
     assert not re.search(r"https?://|url\(|@import", text)
@@ -246,15 +246,15 @@ def test_the_page_stands_alone_and_is_the_same_every_time(tmp_path):
 def test_ten_rules_of_ten_seeds_stay_small(tmp_path):
     """Also where training is long: curves are thinned."""
     points = [(float(n), 50.0 + n % 7, 0) for n in range(2000)]
-    curve = figures.curves_svg([(0, "a", {0: points})], "passes", "%")
-    assert curve.count(",") < 2.2 * figures.THINNED
+    curve = report.curves_svg([(0, "a", {0: points})], "passes", "%")
+    assert curve.count(",") < 2.2 * report.svg.THINNED
     runs = [(look, str(look), dict.fromkeys(range(10), points)) for look in range(10)]
-    assert 2 * len(figures.curves_svg(runs, "passes", "%")) < 1_000_000
+    assert 2 * len(report.curves_svg(runs, "passes", "%")) < 1_000_000
     folder = make(tmp_path / "a", rules=["mf", "bp", *(f"r{n}" for n in range(8))])
-    text = report.html([folder])
+    text = report.html_report([folder])
     assert len(text.encode()) < 500_000
-    looks = {figures.marker(look, 0, 0, 5) for look in range(figures.LOOKS)}
-    assert len(looks) == figures.LOOKS
+    looks = {report.svg.marker(look, 0, 0, 5) for look in range(report.svg.LOOKS)}
+    assert len(looks) == report.svg.LOOKS
 
 
 def test_names_are_text_wherever_they_stand(tmp_path):
@@ -265,7 +265,7 @@ def test_names_are_text_wherever_they_stand(tmp_path):
         summary["title"] = "<i>title</i>"
 
     folder = make(tmp_path / "a", edit=edit)
-    text = report.html([folder])
+    text = report.html_report([folder])
     assert not Parsed(text).tags & {"script", "b", "i"}
     assert "&lt;script&gt;alert(1)&lt;/script&gt;|x" in text
     in_markdown = report.markdown_report([folder])
@@ -281,7 +281,7 @@ def test_questions_are_answered_where_runs_have_their_own_numbers(tmp_path):
     assert accuracy.answer.mean == pytest.approx(100 * (statistics.fmean(ours) - statistics.fmean(theirs)))
     assert time.answer.mean == pytest.approx(100, abs=10) and energy.answer.mean == pytest.approx(100, abs=10)
     assert "MF, greedy is" in accuracy.sentence and "more accurate than BP" in accuracy.sentence
-    page_text = report.html([tmp_path / "a"])
+    page_text = report.html_report([tmp_path / "a"])
     assert all(q.sentence in page_text for q in own)
     assert page_text.index(energy.sentence) < page_text.index("<table>")  # verdicts first
 
@@ -315,7 +315,7 @@ def test_an_energy_that_decides_nothing_is_not_compared(tmp_path, arguments, why
     question = report.questions(report.load(make(tmp_path / "a", **arguments)))[-1]
     assert question.quantity == "energy" and question.answer is None
     assert why in question.sentence
-    text = "".join(Parsed(report.html([tmp_path / "a"])).text)
+    text = "".join(Parsed(report.html_report([tmp_path / "a"])).text)
     assert why in text
     assert ("measured energy, J" in text) == (arguments.get("energy", "measured") == "measured")  # the axis of figures
 
@@ -330,7 +330,7 @@ def test_seeds_trained_together_have_no_seconds_and_equal_passes_are_no_question
     _, passes, time, _ = report.questions(report.load(folder))
     assert passes.answer is None and "6 in every run" in passes.reason
     assert time.answer is None and "trained together" in time.reason
-    text = "".join(Parsed(report.html([folder])).text)
+    text = "".join(Parsed(report.html_report([folder])).text)
     assert "of 10 seeds together" in text and "No run has seconds, energy or arithmetic of its own" in text
 
 
@@ -345,17 +345,17 @@ def test_misses_of_a_target_are_counted_and_never_dropped(tmp_path):
     folder = make(tmp_path / "a", protocol=TARGET, edit=edit)
     own = {q.quantity: q.answer for q in report.questions(report.load(folder))}
     assert own["time"].reached == (7, 10) and own["energy"].reached == (7, 10) and own["time"].n == 10
-    text = "".join(Parsed(report.html([folder])).text)
+    text = "".join(Parsed(report.html_report([folder])).text)
     assert "7 of 10 runs" in text and "10 of 10 runs" in text and "Target: 90 %" in text
 
 
 def test_one_seed_is_undecided_and_a_folder_of_one_rule_compares_nothing(tmp_path):
     folder = make(tmp_path / "a", seeds=1)
     assert all("not decided" in q.sentence for q in report.questions(report.load(folder)) if q.answer)
-    Parsed(report.html([folder]))
+    Parsed(report.html_report([folder]))
     alone = make(tmp_path / "b", rules=["mf"], protocol=None)
     assert report.questions(report.load(alone)) == []
-    assert "Nothing is compared: there is no reference rule (BP) in it." in report.html([alone])
+    assert "Nothing is compared: there is no reference rule (BP) in it." in report.html_report([alone])
 
 
 def test_a_reference_that_is_planned_and_not_yet_trained_is_said(tmp_path):
@@ -363,7 +363,7 @@ def test_a_reference_that_is_planned_and_not_yet_trained_is_said(tmp_path):
     folder = make(tmp_path / "a", finished=False)
     rewrite(lambda s: s["rules"].pop())(folder)
     assert report.questions(report.load(folder)) == []
-    assert "Nothing is compared: there is no reference rule (BP) in it." in report.html([folder])
+    assert "Nothing is compared: there is no reference rule (BP) in it." in report.html_report([folder])
     settings = json.loads((folder / "config.json").read_text())
     del settings["configuration"]["rules"]["bp"]
     (folder / "config.json").write_text(json.dumps(settings))
@@ -392,7 +392,7 @@ def test_seconds_and_energies_of_several_machines_are_not_compared(tmp_path, nam
     for quantity in ("time", "energy"):
         assert own[quantity].answer is None and own[quantity].reason == "the runs were made on different machines"
     assert own["accuracy"].answer is not None and own["passes"].answer is not None
-    text = "\n".join(Parsed(report.html([folder])).text)
+    text = "\n".join(Parsed(report.html_report([folder])).text)
     assert "time, energy: not compared; the runs were made on different machines." in text
     for name, seeds in zip(names, ("0, 2, 4, 6, 8", "1, 3, 5, 7, 9"), strict=True):
         assert f"{name or 'unknown'}: MF, greedy seed {seeds}" in text
@@ -403,7 +403,7 @@ def test_seconds_and_energies_of_several_machines_are_not_compared(tmp_path, nam
 def test_runs_of_one_machine_or_of_before_it_was_recorded_are_compared(tmp_path, name):
     folder = make(tmp_path / "a", edit=on_machines(name))
     assert all(q.answer is not None for q in report.questions(report.load(folder)))
-    assert "different machines" not in report.html([folder]) and "machine 1" not in report.html([folder])
+    assert "different machines" not in report.html_report([folder]) and "machine 1" not in report.html_report([folder])
 
 
 def test_the_machine_of_a_run_that_is_in_no_pair_does_not_count(tmp_path):
@@ -419,11 +419,11 @@ def test_the_machine_of_a_run_that_is_in_no_pair_does_not_count(tmp_path):
 def test_notes_of_the_protocol_stand_before_the_verdicts(tmp_path):
     notes = ["FOTON uses <its> own optimizer.", "FF was searched with 3 trials."]
     folder = make(tmp_path / "a", protocol=OWN | {"notes": notes})
-    text, in_markdown = "\n".join(Parsed(report.html([folder])).text), report.markdown_report([folder])
+    text, in_markdown = "\n".join(Parsed(report.html_report([folder])).text), report.markdown_report([folder])
     for note, escaped in zip(notes, ("FOTON uses &lt;its&gt; own optimizer.", notes[1]), strict=True):
         assert text.index(OWN["words"]) < text.index(note) < text.index("Verdicts")
         assert in_markdown.index(OWN["words"]) < in_markdown.index(f"* {escaped}") < in_markdown.index("# Verdicts")
-    assert report.html([make(tmp_path / "b", protocol=OWN | {"notes": []})]) == report.html(
+    assert report.html_report([make(tmp_path / "b", protocol=OWN | {"notes": []})]) == report.html_report(
         [make(tmp_path / "c" / "b")]
     )
 
@@ -438,7 +438,7 @@ def test_nothing_is_claimed_of_a_rule_that_was_not_tuned_nor_against_it(tmp_path
 
     def sentences(name, *tuned):
         folder = make(tmp_path / name, edit=edit(*tuned))
-        page_text, found = report.html([folder]), report.answers([report.load(folder)])[0]
+        page_text, found = report.html_report([folder]), report.answers([report.load(folder)])[0]
         assert all(q.sentence + "." in page_text for q in found)
         return [q.sentence for q in found]
 
@@ -470,7 +470,7 @@ def test_partial_diverged_and_missing_are_said(tmp_path):
         del summary["rules"][1]["runs"][8:]
 
     folder = make(tmp_path / "a", edit=edit)
-    parsed = Parsed(report.html([folder]))
+    parsed = Parsed(report.html_report([folder]))
     text = "\n".join(parsed.text)
     assert "Partial: this experiment was interrupted" in text
     assert "MF, greedy diverged with seed 4." in text and "1 diverged" in text and "2 missing" in text
@@ -494,13 +494,13 @@ def test_old_folders_are_read(tmp_path):
                     del run[name]
 
     folder = make(tmp_path / "a", edit=edit)
-    text = "".join(Parsed(report.html([folder])).text)
+    text = "".join(Parsed(report.html_report([folder])).text)
     assert "No protocol was recorded" in text and "MF against BP" in text and ">0<" not in text
 
 
 def test_several_folders_are_one_family_and_must_be_of_one_data_set(tmp_path):
     folders = [make(tmp_path / "a"), make(tmp_path / "b", protocol=TARGET)]
-    text = report.html(folders)
+    text = report.html_report(folders)
     Parsed(text)
     both, single = report.answers([report.load(f) for f in folders]), report.answers([report.load(folders[0])])
     assert both[0][0].answer.p_holm > single[0][0].answer.p_holm
@@ -511,11 +511,11 @@ def test_several_folders_are_one_family_and_must_be_of_one_data_set(tmp_path):
 
     other = make(tmp_path / "c", edit=edit)
     with pytest.raises(UsageError, match=r"^mixed data sets: digits \(abc123\), digits \(other\); make one report per"):
-        report.html([*folders, other])
+        report.html_report([*folders, other])
     with pytest.raises(UsageError, match="given twice"):
-        report.html([folders[0], folders[0]])
+        report.html_report([folders[0], folders[0]])
     with pytest.raises(UsageError, match="at least one"):
-        report.html([])
+        report.html_report([])
 
 
 def cut(name, keep):
@@ -628,19 +628,19 @@ def test_a_value_of_a_wrong_type_is_one_clear_line(tmp_path, value, path, why):
 
 def test_a_rule_without_a_run_is_a_dash_also_under_a_target(tmp_path):
     folder = make(tmp_path / "a", seeds=2, protocol=TARGET, edit=lambda s: s["rules"][0].update(runs=[]))
-    header, rows = page._rule_table(report.load(folder))[:2]
+    header, rows = report.rule_tables.rule_table(report.load(folder))[:2]
     assert [row[header.index("to target")].split("\n")[0] for row in rows] == ["-", "0 of 2 runs"]
-    Parsed(report.html([folder]))
+    Parsed(report.html_report([folder]))
 
 
 def test_a_readout_without_an_accuracy_is_a_dash(tmp_path):
-    """As `results.summarise` writes it where the loss of that readout alone became infinite."""
+    """As `study.summarise` writes it where the loss of that readout alone became infinite."""
 
     def edit(summary):
         for run in summary["rules"][0]["runs"]:
             run["readouts"] = {"softmax": {"val_accuracy": None, "test_accuracy": 0.625 if run["seed"] else None}}
 
-    text = "\n".join(Parsed(report.html([make(tmp_path / "a", seeds=2, edit=edit)])).text)
+    text = "\n".join(Parsed(report.html_report([make(tmp_path / "a", seeds=2, edit=edit)])).text)
     assert "softmax test %" in text and text.count("62.50") == 2
 
 
@@ -658,7 +658,7 @@ def test_the_script_writes_both_files_and_says_where(tmp_path, monkeypatch, caps
     folder = make(tmp_path / "a", seeds=2)
     code, out = call(folder)
     assert code == 0 and str(folder / "report.html") in out.out
-    assert (folder / "report.html").read_text() == report.html([folder])
+    assert (folder / "report.html").read_text() == report.html_report([folder])
     assert (folder / "report.md").read_text() == report.markdown_report([folder])
     assert call(folder, "--output", tmp_path / "x.html")[0] == 0 and (tmp_path / "x.html").exists()
     for arguments in (
@@ -681,23 +681,26 @@ def test_numbers_have_four_digits_and_a_spread_the_decimals_of_its_mean():
 
 def test_ticks_are_round_numbers_within_the_axis():
     for low, high in ((0.0, 1.0), (97.1, 98.3), (0.0, 1234.0), (-3.0, 4.0)):
-        ticks = figures._Scale(low, high, 0.0, 1.0).ticks()
+        ticks = report.svg._Scale(low, high, 0.0, 1.0).ticks()
         assert 3 <= len(ticks) <= 7 and low <= ticks[0] and ticks[-1] <= high
-    assert figures._Scale(0.9, 110.0, 0.0, 1.0, log=True).ticks() == [1, 2, 5, 10, 20, 50, 100]
-    assert page.markdown([page.Table(["a"], [["1\nb|c"]])]) == "| a |\n| --- |\n| 1<br>b\\|c |\n"
+    assert report.svg._Scale(0.9, 110.0, 0.0, 1.0, log=True).ticks() == [1, 2, 5, 10, 20, 50, 100]
+    assert (
+        report.markdown.markdown_document([report.blocks.Table(["a"], [["1\nb|c"]])])
+        == "| a |\n| --- |\n| 1<br>b\\|c |\n"
+    )
 
 
 def test_the_front_passes_by_a_rule_that_another_one_beats_in_both():
     clouds = [
-        figures.Cloud(look, str(look), {0: (cost, accuracy - 1.0), 1: (cost, accuracy + 1.0)})
+        report.Cloud(look, str(look), {0: (cost, accuracy - 1.0), 1: (cost, accuracy + 1.0)})
         for look, (cost, accuracy) in enumerate([(1.0, 90.0), (2.0, 80.0), (3.0, 95.0)])
     ]
-    drawn = figures.scatter_svg(clouds, "s", "%")
+    drawn = report.scatter_svg(clouds, "s", "%")
     front = re.search(r'class="front" d="([^"]*)"', drawn)[1]
     assert len(re.findall("[MHV]", front)) == 3  # from the first rule to the third one
     far = [clouds[0], clouds[2]._replace(seeds={0: (100.0, 95.0)})]
     ticks = [
-        re.findall(r'text-anchor="middle">([\d.,]+)<', figures.scatter_svg(some, "s", "%")) for some in (clouds, far)
+        re.findall(r'text-anchor="middle">([\d.,]+)<', report.scatter_svg(some, "s", "%")) for some in (clouds, far)
     ]
     assert ticks == [["1", "1.5", "2", "2.5", "3"], ["1", "2", "5", "10", "20", "50", "100"]]  # the second: logarithmic
 
@@ -705,7 +708,7 @@ def test_the_front_passes_by_a_rule_that_another_one_beats_in_both():
 def test_a_mean_curve_is_not_drawn_where_seeds_are_in_different_stages():
     def means(second):
         runs = {0: [(1.0, 50.0, 0), (2.0, 60.0, 0), (3.0, 40.0, 1), (4.0, 50.0, 1)], 1: second}
-        drawn = figures.curves_svg([(0, "mf", runs)], "passes", "%")
+        drawn = report.curves_svg([(0, "mf", runs)], "passes", "%")
         return [len(line.split()) for line in re.findall(r'<polyline class="mean" points="([^"]*)"', drawn)]
 
     assert means([(1.0, 52.0, 0), (2.0, 62.0, 0), (3.0, 42.0, 1), (4.0, 52.0, 1)]) == [2, 2]

@@ -7,7 +7,7 @@ import math
 import numpy as np
 import pytest
 
-from fwdonly import Quantity, Result, UsageError, figures, report, results
+from fwdonly import Quantity, Result, UsageError, report, results, study
 from fwdonly.measure import Part, Reading
 
 
@@ -43,7 +43,7 @@ def result() -> Result:
 
 
 def test_the_summary_is_json_without_nan_and_shares_seconds_by_epochs(result):
-    summary = results.summarise("mf", [4, 5, 6], result)
+    summary = study.summarise("mf", [4, 5, 6], result)
     text = json.dumps(summary, allow_nan=False)
     runs = json.loads(text)["runs"]
     assert [run["train_seconds_share"] for run in runs] == [6.0, 4.0, 2.0]
@@ -56,12 +56,12 @@ def test_the_summary_is_json_without_nan_and_shares_seconds_by_epochs(result):
 
 
 def test_the_table_has_every_seed_and_says_how_many_the_mean_covers(result):
-    header, rows = report.table_rows([results.summarise("mf", [4, 5, 6], result)])
+    header, rows = report.table_rows([study.summarise("mf", [4, 5, 6], result)])
     assert [row[1] for row in rows] == ["4", "5", "6 diverged", "mean of 2"]
     assert rows[0][header.index("test %")] == "88.00" and rows[2][header.index("test %")] == "-"
     assert rows[3][header.index("test %")] == "79.50 ± 12.02"
     assert [row[header.index("softmax test %")] for row in rows] == ["70.00", "50.00", "-", "60.00 ± 14.14"]
-    assert report.markdown(header, rows).count("\n") == 6
+    assert report.markdown_table(header, rows).count("\n") == 6
 
 
 def alone(value: float, seconds: float, note: str = "", status: str = "measured") -> dict:
@@ -73,7 +73,7 @@ def alone(value: float, seconds: float, note: str = "", status: str = "measured"
 
 
 def test_runs_trained_alone_have_their_own_seconds_and_energy_in_the_table(result):
-    summary = results.summarise("mf", [4, 5, 6], result)
+    summary = study.summarise("mf", [4, 5, 6], result)
     for run, seconds, energy in zip(summary["runs"], (40.0, 50.0, 20.0), (4000.0, 6000.0, 1000.0), strict=True):
         run |= {"train_seconds": seconds, "energy": alone(energy, seconds, "other processes" if energy == 6000 else "")}
     header, rows = report.table_rows([summary])
@@ -82,8 +82,8 @@ def test_runs_trained_alone_have_their_own_seconds_and_energy_in_the_table(resul
     assert columns["energy J"] == ["4000", "6000", "1000", "5000 ± 1414"]
     assert columns["net J"][:2] == ["1600", "3000"]
     notes = "\n".join(report.footnotes([summary]))
-    assert report.ALONE in notes and report.FOOTNOTE not in notes
-    assert report.METERED_ALONE in notes and report.METERED not in notes
+    assert report.tables.ALONE in notes and report.tables.FOOTNOTE not in notes
+    assert report.tables.METERED_ALONE in notes and report.tables.METERED not in notes
     assert "MF: energy measured (nvml_counter); GPU-a idle 60 W, busy 50 %; 1 of 3 windows under 30 s" in notes
     assert "other processes (1 of 3 runs)" in notes
     summary["runs"][0]["energy"] = alone(1.0, 40.0, status="estimated")
@@ -91,44 +91,44 @@ def test_runs_trained_alone_have_their_own_seconds_and_energy_in_the_table(resul
 
 
 def test_precision_and_processes_side_by_side_are_said(result):
-    plain = results.summarise("mf", [4, 5, 6], result)
+    plain = study.summarise("mf", [4, 5, 6], result)
     assert not any("factors" in note or "side by side" in note for note in report.footnotes([plain]))
-    rounded = results.summarise("mf", [4, 5, 6], dataclasses.replace(result, precision="tf32"))
+    rounded = study.summarise("mf", [4, 5, 6], dataclasses.replace(result, precision="tf32"))
     rounded["runs"][1]["processes"] = 2
     notes = report.footnotes([rounded])
     assert "MF: matrix products and convolutions of tf32 factors." in notes
-    assert f"Seconds: {report.SIDE_BY_SIDE}." in notes
-    both = [rounded, results.summarise("bp", [4, 5, 6], result)]
+    assert f"Seconds: {report.tables.SIDE_BY_SIDE}." in notes
+    both = [rounded, study.summarise("bp", [4, 5, 6], result)]
     for cost in ("time", "energy"):
-        assert report._why_not(cost, both, target=False) == report.SIDE_BY_SIDE
-    assert report._why_not("passes", both, target=False) is None
+        assert report.comparisons._why_not(cost, both, target=False) == report.tables.SIDE_BY_SIDE
+    assert report.comparisons._why_not("passes", both, target=False) is None
 
 
 def test_rules_of_which_the_same_is_said_share_a_footnote(result):
-    first, second = (results.summarise(rule, [4, 5, 6], result) for rule in ("mf", "bp"))
+    first, second = (study.summarise(rule, [4, 5, 6], result) for rule in ("mf", "bp"))
     for run in (*first["runs"], *second["runs"]):
         run |= {"train_seconds": 40.0, "energy": alone(4000.0, 40.0)}
-    third = results.summarise("ff", [4, 5, 6], result) | {"label": "FF, greedy"}
+    third = study.summarise("ff", [4, 5, 6], result) | {"label": "FF, greedy"}
     lines = report.footnotes([first, second, third])
     assert [line.split(":")[0] for line in lines[-2:]] == ["MF, BP", "FF, greedy"]
-    assert report.ALONE in lines and report.FOOTNOTE in lines
+    assert report.tables.ALONE in lines and report.tables.FOOTNOTE in lines
 
 
 def test_before_any_run_has_ended_nothing_is_said_of_seconds(result):
-    unfinished = results.summarise("mf", [4, 5, 6], result) | {"runs": []}
+    unfinished = study.summarise("mf", [4, 5, 6], result) | {"runs": []}
     assert report.footnotes([]) == [] == report.footnotes([unfinished])
-    assert report.footnotes([results.summarise("mf", [4, 5, 6], result)]) == [report.FOOTNOTE]  # the control
+    assert report.footnotes([study.summarise("mf", [4, 5, 6], result)]) == [report.tables.FOOTNOTE]  # the control
 
 
 def test_every_run_has_its_machine_and_several_are_said(result, monkeypatch):
     found = results.environment()
     short = f"{found['cpu']}, {found['cores']} cores, {found['device']}, jax {found['packages']['jax']}"
     assert results.machine() == short
-    first = results.summarise("mf", [4, 5], result)
+    first = study.summarise("mf", [4, 5], result)
     assert {run["machine"] for run in first["runs"]} == {short}
     changed = found | {"cpu": None, "device": "NVIDIA H200"}
-    monkeypatch.setattr(results, "environment", lambda: changed)
-    second = results.summarise("mf", [6, 7], result)
+    monkeypatch.setattr(results.machines, "environment", lambda: changed)
+    second = study.summarise("mf", [6, 7], result)
     elsewhere = f"unknown CPU, {found['cores']} cores, NVIDIA H200, jax {found['packages']['jax']}"
     assert second["runs"][0]["machine"] == elsewhere
     both = results.join([first, second])
@@ -149,14 +149,14 @@ def trace(result: Result, seeds: list[int], watts: float, seconds: int) -> list[
     marks = ((3.0, "epoch 1"), (6.0, "epoch 2"))
     more = {"name": "train", "seconds": none, "opinions": {}, "repeats": 1, "notes": ()}
     reading = Reading(parts=parts, marks=marks, **plain, **more)
-    return results.power_rows("mf", seeds, dataclasses.replace(result, energy=reading))
+    return study.power_rows("mf", seeds, dataclasses.replace(result, energy=reading))
 
 
 def lines_of(rows, tmp_path, monkeypatch):
     """Of the panel of the power figure: traces and other lines, and the labels."""
     drawn = []
-    monkeypatch.setattr(figures, "_save", lambda figure, path: drawn.append(figure))
-    figures.power_figure(tmp_path / "power.png", rows, "title")
+    monkeypatch.setattr(report.png, "_save", lambda figure, path: drawn.append(figure))
+    report.power_figure(tmp_path / "power.png", rows, "title")
     axis = drawn[0].axes[0]
     others = [line for line in axis.lines if line.get_linestyle() != "-"]
     labels = [text.get_text() for text in axis.get_legend().get_texts()]
@@ -190,7 +190,7 @@ def test_power_of_seeds_trained_together_or_of_an_old_file_has_no_seed(result, t
 
 
 def test_metrics_leave_out_epochs_that_were_not_trained_and_survive_the_file(result, tmp_path):
-    rows = results.metric_rows("mf", [4, 5, 6], result)
+    rows = study.metric_rows("mf", [4, 5, 6], result)
     assert [(row["seed"], row["epoch"]) for row in rows] == [(4, 1), (5, 1), (6, 1), (4, 2), (5, 2), (4, 3)]
     results.write_metrics(tmp_path / "metrics.csv", rows)
     back = results.read_metrics(tmp_path / "metrics.csv")
@@ -200,20 +200,20 @@ def test_metrics_leave_out_epochs_that_were_not_trained_and_survive_the_file(res
 
 
 def test_the_figure_is_drawn_also_for_one_epoch_one_seed_and_stages(result, tmp_path):
-    rows = results.metric_rows("mf", [4, 5, 6], result)
+    rows = study.metric_rows("mf", [4, 5, 6], result)
     staged = [row | {"rule": "bp", "stage": stage} for row in rows for stage in (0, 1)]
     for name, some in (("a.png", rows), ("b.png", rows[:1]), ("c.png", rows + staged)):
-        figures.learning_curves(tmp_path / name, some, "title")
+        report.learning_curves(tmp_path / name, some, "title")
         assert (tmp_path / name).read_bytes().startswith(b"\x89PNG")
 
 
 def test_alignment_is_cut_to_the_epochs_that_all_seeds_trained(result, tmp_path):
     result.history["cosine"] = [np.array([[0.1, 0.3, 1.0]] * 3) + 0.1 * at for at in range(3)]
     result.history["norm_ratio"] = [np.ones((3, 3))] * 3
-    rows = results.metric_rows("fa", [4, 5, 6], result)
-    assert figures._by_run(rows, "cosine").tolist() == [[[0.1, 0.3, 1.0]]] * 3  # seed 6 diverged in the first epoch
-    assert figures._by_run(rows[:1] + rows[3:4] + rows[5:], "cosine").shape == (1, 3, 3)
-    figures.alignment_curves(tmp_path / "alignment.png", [*rows, {"rule": "mf", "seed": 4}], "title")
+    rows = study.metric_rows("fa", [4, 5, 6], result)
+    assert report.png._by_run(rows, "cosine").tolist() == [[[0.1, 0.3, 1.0]]] * 3  # seed 6 diverged in the first epoch
+    assert report.png._by_run(rows[:1] + rows[3:4] + rows[5:], "cosine").shape == (1, 3, 3)
+    report.alignment_curves(tmp_path / "alignment.png", [*rows, {"rule": "mf", "seed": 4}], "title")
     assert (tmp_path / "alignment.png").read_bytes().startswith(b"\x89PNG")
 
 

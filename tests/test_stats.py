@@ -16,7 +16,7 @@ import pytest
 with jaxtyping.install_import_hook("fwdonly.stats", "beartype.beartype"):
     from fwdonly import stats
 
-from fwdonly import UsageError
+from fwdonly import UsageError, report
 
 scipy_stats = pytest.importorskip("scipy.stats")
 
@@ -140,7 +140,7 @@ def test_what_is_left_out_is_named_and_moves_nothing(runs):
         "seed 11: MF was not run",
     )
     assert dataclasses.replace(found, left_out=()) == whole
-    assert stats.verdict(found).endswith("; 4 seeds left out")
+    assert report.verdict(found).endswith("; 4 seeds left out")
 
 
 def test_one_pair_has_a_mean_and_no_interval():
@@ -418,7 +418,7 @@ T9 = 2.2621571628  # times 1 / 3 = 0.754 is half the 95 % interval of ten pairs
     ],
 )
 def test_a_verdict_is_one_plain_sentence(found, sentence):
-    assert stats.verdict(found) == sentence
+    assert report.verdict(found) == sentence
 
 
 def test_the_half_width_of_the_sentences_is_students():
@@ -447,26 +447,26 @@ def test_dropping_the_misses_would_reverse_the_verdict():
     found = stats.to_target("energy", ours, theirs, names=NAMES, unit="J")
     assert (found.wins, found.losses, found.medians) == (2, 10, (None, 5.0))
     np.testing.assert_allclose(found.p, 2 * (1 + 12 + 66) / 2**12)
-    assert stats.verdict(found) == (
+    assert report.verdict(found) == (
         "MF uses more energy to the target than BP in 10 of 12 seeds (reached 2 of 12 against 12 of 12, median never "
         "against 5 J, sign test p 0.039)"
     )
     kept = stats.to_target("energy", {seed: cost for seed, cost in ours.items() if cost}, theirs, names=NAMES)
     assert kept.wins == 2 and kept.losses == 0 and kept.medians[0] < kept.medians[1]  # control: the misses dropped
     other = stats.to_target("passes", theirs, ours, names=NAMES)
-    assert stats.verdict(other).startswith("MF needs fewer passes to the target than BP in 10 of 12 seeds (")
+    assert report.verdict(other).startswith("MF needs fewer passes to the target than BP in 10 of 12 seeds (")
 
 
 def test_verdicts_of_costs_to_a_target_that_decide_nothing():
     few = stats.to_target("time", by_seed([1, 2, 3, 4, 5]), by_seed([2, 3, 4, 5, 6]), names=NAMES, unit="s")
-    assert stats.verdict(few) == (
+    assert report.verdict(few) == (
         "time: not decided with 5 seeds (MF less in 5 of 5, more in 0; reached 5 of 5 against 5 of 5, median 3 s "
         "against 4 s, sign test p 0.062)"
     )
-    assert stats.verdict(few, alpha=0.1).endswith("; fewer than 10 seeds: no claim")
-    assert "not after correction" in stats.verdict(dataclasses.replace(few, p_holm=0.2), alpha=0.1)
+    assert report.verdict(few, alpha=0.1).endswith("; fewer than 10 seeds: no claim")
+    assert "not after correction" in report.verdict(dataclasses.replace(few, p_holm=0.2), alpha=0.1)
     nothing = stats.to_target("time", {0: math.nan}, {0: 1.0})
-    assert stats.verdict(nothing) == "time unavailable: no seed has a cost of both rules; 1 seed left out"
+    assert report.verdict(nothing) == "time unavailable: no seed has a cost of both rules; 1 seed left out"
 
 
 # --- against published means -----------------------------------------------------------------------------------------

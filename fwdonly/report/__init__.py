@@ -1,0 +1,43 @@
+"""Reports from result files alone: statistics and verdicts, tables, figures, and pages as HTML or Markdown."""
+
+from . import stats
+from .comparisons import Question, answers, questions
+from .folder import Folder, load, load_all
+from .markdown import markdown_table
+from .numbers import label, machines, mean_sd, number, spread
+from .png import alignment_curves, learning_curves, power_figure, search_figure
+from .sentences import verdict
+from .svg import Cloud, curves_svg, dots_svg, scatter_svg
+from .tables import footnotes, table_rows
+from .terminal import print_table
+from .write import html_report, markdown_report
+
+__all__ = [
+    "Cloud",
+    "Folder",
+    "Question",
+    "alignment_curves",
+    "answers",
+    "curves_svg",
+    "dots_svg",
+    "footnotes",
+    "html_report",
+    "label",
+    "learning_curves",
+    "load",
+    "load_all",
+    "machines",
+    "markdown_report",
+    "markdown_table",
+    "mean_sd",
+    "number",
+    "power_figure",
+    "print_table",
+    "questions",
+    "scatter_svg",
+    "search_figure",
+    "spread",
+    "stats",
+    "table_rows",
+    "verdict",
+]

@@ -1,0 +1,87 @@
+"""A compared quantity as one sentence that claims no more than its interval."""
+
+import math
+
+from .stats import CLAIM, Difference, Interval, Reach
+
+_VERBS = {
+    **dict.fromkeys(("time", "memory"), ("takes", "less", "more")),
+    "energy": ("uses", "less", "more"),
+    **dict.fromkeys(("passes", "epochs", "steps"), ("needs", "fewer", "more")),
+}
+
+
+def verdict(question: Difference | Reach, alpha: float = 0.05) -> str:
+    """One sentence that says what is decided, at the corrected p values where `holm` gave some.
+
+    It ends with "no claim" where something is decided from fewer than `CLAIM` seeds.
+    """
+    n, out, p = question.n, len(question.left_out), _corrected(question, "p")
+    equivalence = _corrected(question, "equivalence_p")
+    notes = f"; {out} seed{'s' * (out > 1)} left out" if out else ""
+    decided = notes + (f"; fewer than {CLAIM} seeds: no claim" if n < CLAIM else "")
+    undecided = f"{question.quantity}: not decided with {n} seed{'s' * (n > 1)}"
+    if min(question.p or 1, getattr(question, "equivalence_p", None) or 1) <= alpha:
+        notes = f"; not after correction for the other questions{notes}"  # of use where nothing is decided
+    words = next((_VERBS[word] for word in question.quantity.split() if word in _VERBS), ("has", "lower", "higher"))
+    if isinstance(question, Reach):
+        if p is None:
+            return f"{question.quantity} unavailable: no seed has a cost of both rules{notes}"
+        medians = ["never" if m is None else f"{m:.4g} {question.unit}".strip() for m in question.medians]
+        facts = f"reached {question.reached[0]} of {n} against {question.reached[1]} of {n}, "
+        facts += f"median {medians[0]} against {medians[1]}, sign test p {p:.2g}"
+        if p > alpha:
+            won = f"{question.ours} {words[1]} in {question.wins} of {n}, {words[2]} in {question.losses}"
+            return f"{undecided} ({won}; {facts}){notes}"
+        word, count = (words[1], question.wins) if question.wins > question.losses else (words[2], question.losses)
+        said = f"{words[0]} {word} {question.quantity} to the target than {question.theirs} in {count} of {n} seeds"
+        return f"{question.ours} {said} ({facts}){decided}"
+
+    mean, interval, unit = question.mean, question.interval, question.unit
+    if mean is None:
+        return f"{question.quantity} unavailable: {question.reason}{notes}"
+    if p is None or interval is None:
+        return f"{undecided} ({_show(mean, 2)} {unit}){notes}"
+    equivalent = equivalence is not None and equivalence <= alpha
+    if p > alpha:
+        size = f"{_show(mean, _places(interval))} {unit}"
+        around = f"{100 * question.confidence:g} % interval {_span(interval)}"
+        if not equivalent or question.sd == 0:
+            around = f"{size}, {'the same in every pair' if question.sd == 0 else around}"
+        if not equivalent:
+            return f"{undecided} ({around}){notes}"
+        if max(-interval[0], interval[1]) >= question.margin and question.equivalence_interval:
+            around += f", 90 % {_span(question.equivalence_interval)}"  # the one that this test goes by
+        what = "" if question.quantity == "accuracy" else f" in {question.quantity}"
+        said = f"no difference{what} larger than {question.margin:g} {unit} from {question.theirs}"
+        return f"{question.ours}: {said} ({around}){decided}"
+    sign, size = math.copysign(1, mean), f"{_show(abs(mean), _places(interval))} {unit}"
+    around = f"{100 * question.confidence:g} % interval {_span(interval, sign)}"
+    around = "the same in every pair" if question.sd == 0 else around
+    smaller = f": smaller than the margin of {question.margin:g} {unit}" if equivalent else ""
+    if question.quantity.endswith("accuracy"):
+        kind = question.quantity.removesuffix("accuracy").strip()
+        said = f"is {size} {'more' if sign > 0 else 'less'} accurate than {question.theirs}{f' in {kind}' * bool(kind)}"
+    else:
+        said = f"{words[0]} {size} {words[2 if sign > 0 else 1]} {question.quantity} than {question.theirs}"
+    return f"{question.ours} {said}, {around}{smaller}{decided}"
+
+
+def _corrected(question: Difference | Reach, name: str) -> float | None:
+    corrected = getattr(question, f"{name}_holm", None)
+    return getattr(question, name, None) if corrected is None else corrected
+
+
+def _show(value: float, places: int) -> str:
+    return f"{round(value, places) + 0.0:.{places}f}"  # + 0.0: no "-0.00"
+
+
+def _places(interval: Interval | None) -> int:
+    """Two digits of half the interval's width."""
+    half = (interval[1] - interval[0]) / 2 if interval else 0.0
+    return min(max(1 - math.floor(math.log10(half)), 0), 4) if half > 0 else 2
+
+
+def _span(interval: Interval, sign: float = 1.0) -> str:
+    low, high = sorted(sign * bound for bound in interval)
+    return f"{_show(low, _places(interval))} to {_show(high, _places(interval))}"

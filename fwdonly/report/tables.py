@@ -1,0 +1,160 @@
+"""The result table and what must be said beside it."""
+
+import statistics
+from collections.abc import Sequence
+from typing import Any
+
+from ..results import Summary
+from .numbers import alone, figure_of, label, machines, mean_sd, percent, readings_of, side_by_side, span, value_of
+
+METERED = (
+    "Energy: of all seeds together, gross; training, validation and writing checkpoints, without compilation and "
+    "test. Stopping as configured, one window per rule: no difference between rules may be claimed from it "
+    "(benchmarks/energy.py measures differences at matched passes)."
+)
+METERED_ALONE = (
+    "Energy: of each run in a window of its own, gross; training, validation and writing checkpoints, without "
+    "compilation and test. net: less idle power times seconds."
+)
+FOOTNOTE = (
+    "train s of a seed is its share of the rule's wall clock by epochs (seeds are trained in one program); train s and "
+    "compile s of a rule are its measured totals."
+)
+SIDE_BY_SIDE = "runs were trained by several processes side by side, which may have shared a machine"
+ALONE = (
+    "Every seed was trained by itself: train s of a seed is its own wall clock, without compilation; of a rule, "
+    "train s is the mean, and compile s the total of all seeds."
+)
+SHORTEST = 30.0
+"""Seconds below which the energy of a window decides nothing, and its time supports no claim."""
+
+
+def table_rows(summaries: Sequence[Summary]) -> tuple[list[str], list[list[str]]]:
+    """Header and rows of the result table: a row per rule and seed, then mean ± sd (n - 1) per rule.
+
+    Accuracies in percent. The mean covers finished runs that did not diverge, and says how many there are. Of seconds
+    and energies, see `footnotes`. Where seeds were trained together, the mean row has the energy of all.
+    """
+    others = list(dict.fromkeys(name for s in summaries for run in s["runs"] for name in run.get("readouts", {})))
+    header = ["rule", "seed", "val %", "test %", *(f"{name} test %" for name in others)]
+    header += ["epochs", "train s", "compile s"]
+    energies = [energy for summary in summaries for energy in readings_of(summary)]
+    figures = {"energy J": "energy", "net J": "net", "mean W": "mean_power", "CO2e g": "co2e"} if energies else {}
+    figures = {column: name for column, name in figures.items() if any(name in energy for energy in energies)}
+    header += list(figures)
+
+    def other(run: dict[str, Any], name: str) -> float | None:
+        return run.get("readouts", {}).get(name, {}).get("test_accuracy")
+
+    rows = []
+    for summary in summaries:
+        name, own_clock = label(summary), alone(summary)
+        for run in summary["runs"]:
+            note = " diverged" if run["diverged"] else ""
+            rows.append(
+                [
+                    name,
+                    str(run["seed"]) + note,
+                    percent(run["val_accuracy"]),
+                    percent(run["test_accuracy"]),
+                    *(percent(other(run, name)) for name in others),
+                    str(run["epochs"]),
+                    f"{run['train_seconds']:.1f}" if own_clock else f"~{run['train_seconds_share']:.1f}",
+                    "",
+                    *(figure_of(run["energy"].get(key)) if run.get("energy") else "" for key in figures.values()),
+                ]
+            )
+        counted = [run for run in summary["runs"] if run["test_accuracy"] is not None]
+        rows.append(
+            [
+                name,
+                f"mean of {len(counted)}",
+                mean_sd([100 * run["val_accuracy"] for run in counted]),
+                mean_sd([100 * run["test_accuracy"] for run in counted]),
+                *(mean_sd([100 * v for run in counted if (v := other(run, name)) is not None]) for name in others),
+                mean_sd([run["epochs"] for run in counted], ".1f"),
+                mean_sd([r["train_seconds"] for r in counted], ".1f")
+                if own_clock
+                else f"{summary['train_seconds']:.1f}",
+                f"{summary['compile_seconds']:.1f}",
+                *(_mean_figure(summary, counted, key) for key in figures.values()),
+            ]
+        )
+    return header, rows
+
+
+def footnotes(summaries: Sequence[Summary]) -> list[str]:
+    """What a reader of the table must know: how seconds are shared, and where every rule's energy comes from."""
+    own_clock = [alone(summary) for summary in summaries if summary["runs"]]
+    lines = [ALONE] if any(own_clock) else []
+    lines += [] if all(own_clock) else [FOOTNOTE]
+    rounded = {label(s): s["precision"] for s in summaries if s.get("precision", "float32") != "float32"}
+    lines += [f"{name}: matrix products and convolutions of {word} factors." for name, word in rounded.items()]
+    where = machines(summaries)
+    lines += [f"Seconds: {SIDE_BY_SIDE}."] if any(map(side_by_side, summaries)) else []
+    lines += [f"Seconds and energies are of different machines ({'; '.join(where)})."] if len(where) > 1 else []
+    metered = [summary for summary in summaries if readings_of(summary)]
+    lines += [METERED] if any(summary.get("energy") for summary in metered) else []
+    lines += [METERED_ALONE] if any(not summary.get("energy") for summary in metered) else []
+    said: dict[str, list[str]] = {}
+    for summary in summaries:
+        readings = readings_of(summary)
+        own = ["; ".join([_energy_words(readings), *_notes(readings)]) + "."] if readings else []
+        own += ["trained without --energy."] if metered and not readings else []
+        carbon = [reading["co2e"] for reading in readings if value_of(reading.get("co2e")) is not None]
+        own += dict.fromkeys(f"CO2e {co2e['status']}, {co2e['source']}." for co2e in carbon)
+        for words in own:
+            said.setdefault(words, []).append(label(summary))
+    return lines + [f"{', '.join(names)}: {words}" for words, names in said.items()]
+
+
+def _energy_words(readings: Sequence[dict[str, Any]]) -> str:
+    """Where a rule's energy comes from, over one reading or those of all runs."""
+    kinds: dict[str, int] = {}
+    for reading in readings:
+        own = reading["energy"]
+        if own["value"] is None:
+            said = f"unavailable: {own['reason']}"
+        else:
+            said = f"{own['status']} ({own['source']})" + (f", {own['reason']}" if own["reason"] else "")
+        kinds[said] = kinds.get(said, 0) + 1
+    words = "energy " + " and ".join(kinds if len(kinds) == 1 else (f"of {n} runs {said}" for said, n in kinds.items()))
+    known = [reading for reading in readings if reading["energy"]["value"] is not None]
+    parts: dict[str, list[dict[str, Any]]] = {}
+    for part in (part for reading in known for part in reading["parts"]):
+        parts.setdefault(part["name"], []).append(part)
+    for name, found in parts.items():
+        limit = found[0]["about"].get("power_limit_w")
+        words += f"; {name} idle {span([value_of(part['idle']) for part in found], '.4g')} W"
+        words += f", limit {limit:g} W" if limit is not None else ""
+        busy = [100 * part["utilisation"] for part in found if part["utilisation"] is not None]
+        words += f", busy {span(busy, '.0f')} %" if busy else ""
+    short = sum(reading["seconds"]["value"] < SHORTEST for reading in known)
+    if short:
+        words += f"; {f'{short} of {len(known)} windows ' * (len(readings) > 1)}under {SHORTEST:g} s: not for a claim"
+    for name in dict.fromkeys(name for reading in readings for name in reading["opinions"]):
+        said = [reading["opinions"][name] for reading in readings if name in reading["opinions"]]
+        values = [opinion["value"] for opinion in said if opinion["value"] is not None]
+        mean = "mean " * (len(said) > 1)
+        value = f"{mean}{statistics.fmean(values):.4g} {said[0]['unit']}" if values else said[0]["reason"]
+        words += f"; {name} {said[0]['status']} {value}"
+    return words
+
+
+def _notes(readings: Sequence[dict[str, Any]]) -> list[str]:
+    """The notes of readings, each once; of several, with how many have it."""
+    every = [
+        dict.fromkeys([*reading["notes"], *(note for part in reading["parts"] for note in part["notes"])])
+        for reading in readings
+    ]
+    count: dict[str, int] = {}
+    for note in (note for notes in every for note in notes):
+        count[note] = count.get(note, 0) + 1
+    return [note if n == len(readings) else f"{note} ({n} of {len(readings)} runs)" for note, n in count.items()]
+
+
+def _mean_figure(summary: Summary, counted: Sequence[dict[str, Any]], name: str) -> str:
+    """A figure of a reading for the mean row."""
+    if summary.get("energy"):
+        return figure_of(summary["energy"].get(name))
+    return mean_sd([v for run in counted if (v := value_of((run.get("energy") or {}).get(name))) is not None], ".4g")

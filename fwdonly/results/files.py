@@ -1,0 +1,127 @@
+"""Result files: plain JSON and CSV, written whole or not at all, and read back.
+
+A result folder holds ``config.json``, ``summary.json``, ``metrics.csv``, ``table.md`` and ``learning_curves.png``, and
+where power was measured ``power.csv`` and ``power.png``. Missing numbers are null or empty cells, never 0.
+"""
+
+import csv
+import json
+import os
+import statistics
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+from ..errors import UsageError
+
+Summary = dict[str, Any]
+"""One rule's results as JSON: ``rule``, ``runs`` (one record per seed), seconds, and whether it finished."""
+METRIC_COLUMNS = ["rule", "seed", "stage", "epoch", "train_loss", "val_loss", "val_accuracy", "layer_loss"]
+POWER_COLUMNS = ["rule", "seed", "seconds", "device", "watts", "mark"]
+
+
+def join(summaries: Sequence[Summary]) -> Summary:
+    """One rule's summary from those of parts of its runs."""
+    last = summaries[-1]
+    runs = sorted((run for summary in summaries for run in summary["runs"]), key=lambda run: run["seed"])
+    seconds = {name: sum(summary[name] for summary in summaries) for name in ("compile_seconds", "train_seconds")}
+    finished = all(summary["finished"] for summary in summaries)
+    energy = last["energy"] if len(summaries) == 1 else None  # of the runs apart
+    return last | seconds | {"finished": finished, "energy": energy, "runs": runs}
+
+
+def write_json(path: Path, content: Any) -> None:
+    """Write JSON whole or not at all; NaN is refused.
+
+    Raises:
+        UsageError: the file cannot be written.
+    """
+    _write(path, json.dumps(content, indent=2, allow_nan=False) + "\n")
+
+
+def write_metrics(path: Path, rows: Iterable[dict[str, Any]]) -> None:
+    """Write ``metrics.csv``; a missing number is an empty cell.
+
+    Raises:
+        UsageError: the file cannot be written.
+    """
+    write_rows(path, METRIC_COLUMNS, rows)
+
+
+def write_rows(path: Path, columns: Sequence[str], rows: Iterable[dict[str, Any]]) -> None:
+    """Write a CSV whole or not at all; columns that only rows have come last, a missing number is an empty cell.
+
+    Raises:
+        UsageError: the file cannot be written.
+    """
+    temporary = path.with_name(path.name + ".part")
+    rows = list(rows)
+    columns = list(dict.fromkeys([*columns, *(name for row in rows for name in row)]))
+    try:
+        with open(temporary, "w", newline="", encoding="utf-8") as file:
+            writer = csv.DictWriter(file, columns, restval="")
+            writer.writeheader()
+            writer.writerows(rows)
+        os.replace(temporary, path)
+    except OSError as error:
+        raise UsageError(f"cannot write {path}: {error.strerror}; choose a writable folder") from error
+
+
+def read_metrics(path: Path) -> list[dict[str, Any]]:
+    """The rows of a ``metrics.csv``; of `METRIC_COLUMNS` numbers as numbers, missing ones as NaN; others as text."""
+    with open(path, newline="", encoding="utf-8") as file:
+        return [
+            {
+                name: value
+                if name in ("rule", "layer_loss") or name not in METRIC_COLUMNS
+                else int(value)
+                if name in ("seed", "stage", "epoch")
+                else float(value or "nan")
+                for name, value in row.items()
+            }
+            for row in csv.DictReader(file)
+        ]
+
+
+def read_power(path: Path) -> list[dict[str, Any]]:
+    """The rows of a ``power.csv``; missing numbers as None, and seeds where the file is of before it had them."""
+    with open(path, newline="", encoding="utf-8") as file:
+        return [
+            row
+            | {"seed": int(row["seed"]) if row.get("seed") else None}
+            | {name: float(row[name]) if row[name] else None for name in ("seconds", "watts")}
+            for row in csv.DictReader(file)
+        ]
+
+
+def statistics_of(summary: Summary) -> dict[str, Any]:
+    """Mean and sample sd (n - 1; None for one run) over the runs that finished and did not diverge."""
+    counted = [run for run in summary["runs"] if run["test_accuracy"] is not None]
+    out: dict[str, Any] = {"n": len(counted), "diverged": sum(run["diverged"] for run in summary["runs"])}
+    columns = {name: [run[name] for run in counted] for name in ("val_accuracy", "test_accuracy", "epochs")}
+    for name in {name: None for run in counted for name in run.get("readouts", {})}:
+        columns[f"{name}_test_accuracy"] = [run["readouts"][name]["test_accuracy"] for run in counted]
+    for name, values in columns.items():
+        out[name] = {
+            "mean": statistics.fmean(values) if values else None,
+            "sd": statistics.stdev(values) if len(values) > 1 else None,
+        }
+    return out
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a text file whole or not at all.
+
+    Raises:
+        UsageError: the file cannot be written.
+    """
+    _write(path, text)
+
+
+def _write(path: Path, text: str) -> None:
+    temporary = path.with_name(path.name + ".part")
+    try:
+        temporary.write_text(text, encoding="utf-8")
+        os.replace(temporary, path)
+    except OSError as error:
+        raise UsageError(f"cannot write {path}: {error.strerror}; choose a writable folder") from error

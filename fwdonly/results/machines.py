@@ -1,0 +1,69 @@
+"""The software and hardware of this process, as far as it can be read."""
+
+import os
+import platform
+import subprocess
+import sys
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+
+def environment() -> dict[str, Any]:
+    """The software and hardware of this process, as far as it can be read; unknown entries are None."""
+    import jax  # here, so that files can be read and written without it
+
+    device = jax.devices()[0]
+    names = ("fwdonly", "jax", "jaxlib", "flax", "optax", "numpy")
+    return {
+        "python": platform.python_version(),
+        "packages": {name: _version(name) for name in names},
+        "git_commit": _git_commit(),
+        "platform": platform.platform(),
+        "cpu": _cpu(),
+        "cores": os.cpu_count(),
+        "backend": jax.default_backend(),
+        "device": device.device_kind,
+        "devices": len(jax.devices()),
+        "xla_flags": os.environ.get("XLA_FLAGS"),
+        "matmul_precision": str(getattr(jax.config, "jax_default_matmul_precision", None)),
+    }
+
+
+def machine() -> str:
+    """What seconds and energies of this process depend on, in short: "AMD EPYC, 2 cores, cpu, jax 0.10.2"."""
+    found = environment()
+    cores = f"{found['cores'] or 'unknown'} cores"
+    return ", ".join([found["cpu"] or "unknown CPU", cores, found["device"], f"jax {found['packages']['jax']}"])
+
+
+def _version(name: str) -> str | None:
+    try:
+        return metadata.version(name)
+    except metadata.PackageNotFoundError:
+        return None
+
+
+def _git_commit() -> str | None:
+    here = Path(__file__).parents[2]
+    if not (here / ".git").exists():  # an installed wheel; the repository around it, if any, is somebody else's
+        return None
+    try:
+        out = subprocess.run(
+            ["git", "describe", "--always", "--dirty", "--abbrev=12"],
+            cwd=here,
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+    except (OSError, subprocess.CalledProcessError):
+        return None
+    return out.stdout.strip()
+
+
+def _cpu() -> str | None:
+    if sys.platform == "linux":
+        for line in Path("/proc/cpuinfo").read_text().splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    return platform.processor() or None
