@@ -1,0 +1,60 @@
+"""Tests of the device that JAX has: a GPU, or with ``--device-dry-run`` the CPU at toy size.
+
+    python -m pytest --confcutdir tests/device tests/device -n 8                     # on a machine with an accelerator
+    python -m pytest --confcutdir tests/device tests/device --device-dry-run         # shows on a CPU that they run
+
+``--confcutdir`` keeps the conftest of the ordinary suite out, which forces the CPU and needs beartype. These need JAX,
+Flax, optax, NumPy and pytest alone. In the ordinary suite each is skipped.
+"""
+
+import os
+
+# Several processes share one device. Values are looked at here and no times, so that tuning of products is left out.
+os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
+os.environ.setdefault("XLA_FLAGS", "--xla_gpu_autotune_level=0")
+
+import jax
+import pytest
+
+
+def pytest_addoption(parser):
+    parser.addoption("--device-dry-run", action="store_true", help="run the device tests on a CPU, at toy size")
+
+
+def dry(config):
+    return config.getoption("--device-dry-run", default=False)
+
+
+def pytest_collection_modifyitems(config, items):
+    if jax.default_backend() == "cpu" and not dry(config):
+        reason = "no accelerator: JAX has the CPU alone (--device-dry-run shows that the test runs)"
+        for item in items:
+            if "device" in item.path.parts:
+                item.add_marker(pytest.mark.skip(reason=reason))
+
+
+@pytest.fixture
+def on_cpu():
+    """Whether this is a dry run."""
+    return jax.default_backend() == "cpu"
+
+
+@pytest.fixture(autouse=True)
+def full_precision():
+    """Products in float32, unless a test asks for something else."""
+    with jax.default_matmul_precision("highest"):
+        yield
+
+
+@pytest.fixture(scope="session")
+def templates():
+    """Noisy class templates: 200 training and 60 test images of 6x6, three classes."""
+    import numpy as np
+
+    from fwdonly import data
+
+    rng = np.random.default_rng(0)
+    patterns = rng.integers(0, 160, (3, 6, 6, 1))
+    y = np.tile(np.arange(3, dtype=np.int32), 87)
+    x = (patterns[y] + rng.integers(0, 96, (261, 6, 6, 1))).astype(np.uint8)
+    return data.Dataset("tiny", "made here", x[:201], y[:201], x[201:], y[201:], 3)
