@@ -100,7 +100,7 @@ def spread(times: Sequence[float], per: float = 1.0) -> JSON:
 def device_tests(session: Session, out: JSON) -> None:
     """tests/device in processes beside one another."""
     words = [sys.executable, "-m", "pytest", "--confcutdir", "tests/device", "tests/device", "-q", "--no-header"]
-    words += ["-p", "no:cacheprovider", "--tb=short"]
+    words += ["-p", "no:cacheprovider", "-p", "no:benchmark", "--tb=short"]  # pytest-benchmark warns beside xdist
     if session.dry:
         words += ["tests/device/test_numbers.py", "--device-dry-run", "-k", "donated"]
         words.remove("tests/device")

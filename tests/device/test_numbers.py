@@ -40,6 +40,8 @@ def test_products_and_convolutions_have_the_error_of_their_precision(what, preci
             padded = np.pad(x.astype(np.float64), ((0, 0), (1, 1), (1, 1), (0, 0)))
             shifts = [(i, j) for i in range(3) for j in range(3)]
             exact = sum(padded[:, i : i + 16, j : j + 16] @ kernel[i, j] for i, j in shifts)
+    if what == "convolution" and precision == "tf32":
+        low = 0.0  # allowed and not enforced: on an H200 XLA computed this small one in float32
     assert low <= error(found, exact) < high
 
 
