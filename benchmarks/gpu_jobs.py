@@ -32,9 +32,11 @@ from fwdonly.foton import ExpansionWarning
 
 ROOT = Path(__file__).parents[1]
 JSON = dict[str, Any]
-SMALL, LARGE = ((28, 28, 1), (1000, 1000)), ((32, 32, 3), (2000, 2000, 2000))
+SMALL = ((28, 28, 1), (1000, 1000))
 TOY = ((6, 6, 1), (16, 16))
 LEARNING_RATE = 1.2e-3
+FRESH = 15
+"""Passes after which an energy window starts from new weights: what a run takes."""
 
 
 class Job(NamedTuple):
@@ -53,7 +55,10 @@ class Session:
         self.end = time.monotonic() + 60 * options.minutes
         self.environment = results.environment()
         self.on_gpu = jax.default_backend() == "gpu"
+        self.configuration = {name: getattr(options, name) for name in (*CONFIGURATION, "dry_run")}
         self.net = TOY if self.dry else SMALL
+        self.keep: Callable[..., None] = lambda found, **more: None
+        """Writes what the job under way has found so far."""
 
     def left(self) -> float:
         return self.end - time.monotonic()
@@ -99,14 +104,15 @@ def spread(times: Sequence[float], per: float = 1.0) -> JSON:
 
 def device_tests(session: Session, out: JSON) -> None:
     """tests/device in processes beside one another."""
-    words = [sys.executable, "-m", "pytest", "--confcutdir", "tests/device", "tests/device", "-q", "--no-header"]
-    words += ["-p", "no:cacheprovider", "-p", "no:benchmark", "--tb=short"]  # pytest-benchmark warns beside xdist
+    words = [sys.executable, "-m", "pytest", "tests/device", "-q", "--no-header"]
+    words += ["-p", "no:cacheprovider", "--tb=short"]
     if session.dry:
         words += ["tests/device/test_numbers.py", "--device-dry-run", "-k", "donated"]
         words.remove("tests/device")
     else:
         words += ["-n", "12"]
-    environ = os.environ | {"XLA_PYTHON_CLIENT_PREALLOCATE": "false", "PYTHONPATH": str(ROOT)}
+    environ = {"XLA_FLAGS": "--xla_gpu_autotune_level=0"} | os.environ
+    environ |= {"XLA_PYTHON_CLIENT_PREALLOCATE": "false", "PYTHONPATH": str(ROOT)}
     began = time.monotonic()
     process = subprocess.Popen(
         words, cwd=ROOT, env=environ, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
@@ -201,12 +207,16 @@ def energy(session: Session, out: JSON) -> None:
 
             return jax.lax.scan(step, state, (x, y))
 
-        state = jax.jit(rule.init)(jax.random.key(0), x[0])
+        start = jax.jit(rule.init).lower(jax.random.key(0), x[0]).compile()
+        state, done = start(jax.random.key(0), x[0]), 0
         compiled = jax.jit(epoch, donate_argnums=0).lower(state, x, y).compile()
 
         def call() -> Any:
-            nonlocal state
+            nonlocal state, done
+            if done % FRESH == 0:  # converged weights draw less power, and no run is that long
+                state = start(jax.random.key(done), x[0])
             state, losses = compiled(state, x, y)
+            done += 1
             return losses
 
         return call
@@ -225,7 +235,7 @@ def energy(session: Session, out: JSON) -> None:
 
         return call
 
-    jobs = {("resident", name): functools.partial(passes, name) for name in rules}
+    jobs: dict[Any, Callable[[], Any]] = {("resident", name): functools.partial(passes, name) for name in rules}
     jobs |= {("host", name): functools.partial(fed, name) for name in rules}
     made = at_once(jobs)
     for call in made.values():
@@ -249,17 +259,18 @@ def energy(session: Session, out: JSON) -> None:
             for name in ("mf", "bp") if block % 2 == 0 else ("bp", "mf"):
                 warm = 0.0 if session.dry else 0.5
                 reading = meter.repeat(made[arm, name], seconds=seconds, warm_up=warm, name=f"{arm} {name}")
+                finite = bool(np.isfinite(np.asarray(made[arm, name]())).all())
                 own: JSON = {"arm": arm, "rule": name, "block": block, "passes": reading.repeats}
-                own |= {"seconds_per_pass": reading.seconds.value / reading.repeats}
+                own |= {"seconds_per_pass": (reading.seconds.value or math.nan) / reading.repeats}
                 joules = reading.energy.value
                 own |= {"joules_per_pass": None if joules is None else joules / reading.repeats}
-                own |= {"watts": reading.mean_power.value, "reason": reading.energy.reason}
+                own |= {"finite": finite, "watts": reading.mean_power.value, "reason": reading.energy.reason}
                 parts = [part for part in reading.parts if part.kind == "gpu"]
                 own |= {"disagreement": parts[0].disagreement if parts else None, "notes": list(reading.notes)}
                 out["windows"].append(own)
-            session.keep(out)  # ty: ignore[unresolved-attribute]
+            session.keep(out)
             if session.left() < 30 and not session.dry:
-                out["ended"] = "the time was up"
+                out |= {"ended": "the time was up", "ratios": ratios(out["windows"])}
                 return
     out["ratios"] = ratios(out["windows"])
 
@@ -299,8 +310,9 @@ def own_convergence(session: Session, out: JSON) -> None:
             own |= {"val_accuracy": float(result.val_accuracy)}
             own |= {"joules": None if reading is None else reading.energy.value}
             own |= {"reason": None if reading is None else reading.energy.reason}
+            own |= {"note": "a run is shorter than the counter needs: multiply its passes by joules_per_pass"}
             out["runs"].append(own)
-            session.keep(out)  # ty: ignore[unresolved-attribute]
+            session.keep(out)
         if session.left() < 15 and not session.dry:
             out["ended"] = "the time was up"
             return
@@ -330,7 +342,7 @@ def seeds(session: Session, out: JSON) -> None:
         times = take_turns({(name, ""): call for name, call in made.items()}, 3, 0.01 if session.dry else 0.1)
         for (name, _), each in times.items():
             out.setdefault(name, []).append({"seeds": runs, "ms_per_step": spread(each, count / 1e3)})
-        session.keep(out)  # ty: ignore[unresolved-attribute]
+        session.keep(out)
         if session.left() < 25 and not session.dry:
             out["ended"] = "the time was up"
             return
@@ -366,7 +378,7 @@ def steps(session: Session, out: JSON) -> None:
             macs = measure.macs(name, nets.mlp(widths), shape, num_classes=CLASSES, batch=batch)
             cell: JSON = {"batch": batch, "rule": name, "by": by, "ms_per_step": spread(each, per / 1e3), "macs": macs}
             out["cells"].append(cell)
-        session.keep(out)  # ty: ignore[unresolved-attribute]
+        session.keep(out)
         if session.left() < 30 and not session.dry:
             out["ended"] = "the time was up"
             return
@@ -409,7 +421,8 @@ def run_job(session: Session, name: str) -> str:
     job, path = JOBS[name], session.options.results / f"{name}.json"
     if path.exists():
         known = json.loads(path.read_text())
-        if known.get("finished") and known["environment"]["device"] == session.environment["device"]:
+        same = known["environment"]["device"] == session.environment["device"]
+        if known.get("finished") and same and known.get("configuration") == session.configuration:
             return "measured before, skipped"
     if session.left() < (0 if session.dry else 0.6 * job.seconds):
         return f"not begun: {session.left():.0f} s were left, and it takes some {job.seconds:.0f} s"
@@ -421,12 +434,12 @@ def run_job(session: Session, name: str) -> str:
         "dry_run": session.dry,
         "command": session.options.command,
     }
-    head |= {"environment": session.environment}
+    head |= {"configuration": session.configuration, "environment": session.environment}
 
     def keep(found: JSON, **more: Any) -> None:
         results.write_json(path, head | more | {"found": found})
 
-    session.keep = keep  # ty: ignore[unresolved-attribute]
+    session.keep = keep
     began = time.monotonic()
     try:
         with jax.default_matmul_precision("highest"):
@@ -520,6 +533,10 @@ TABLES: dict[str, Callable[[JSON], str]] = {
 }
 
 
+CONFIGURATION = ("pairs", "window", "seeds")
+"""Options that change what a job measures."""
+
+
 def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     """The options, checked."""
     kind = argparse.ArgumentDefaultsHelpFormatter
@@ -531,7 +548,9 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
         "--jobs", nargs="+", choices=list(JOBS), default=list(JOBS), help="what to measure, in this order"
     )
     parser.add_argument("--pairs", type=int, default=10, help="pairs of energy windows")
-    parser.add_argument("--window", type=float, default=4.0, help="seconds of an energy window")
+    parser.add_argument(
+        "--window", type=float, default=5.5, help="seconds of an energy window; the cross-check by samples needs 5"
+    )
     parser.add_argument("--seeds", type=int, default=10, help="runs of each rule at own convergence")
     parser.add_argument(
         "--dry-run", action="store_true", help="toy size on a CPU; shows that it runs, measures nothing"
@@ -545,8 +564,9 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
         folder = getattr(options, name)
         if folder is not None and not folder.is_dir():
             parser.error(f"--{name} {folder} is no folder")
-    words = [f"--minutes {options.minutes:g}", "--data DIR" if options.data else ""]
-    options.command = " ".join(["python benchmarks/gpu_jobs.py", *filter(None, words)])
+    words = [f"--{name} {getattr(options, name):g}" for name in ("minutes", *CONFIGURATION)]
+    words += ["--data DIR"] * (options.data is not None) + ["--dry-run"] * options.dry_run
+    options.command = " ".join(["python benchmarks/gpu_jobs.py", *words])
     return options
 
 

@@ -1,17 +1,19 @@
 """Tests of the device that JAX has: a GPU, or with ``--device-dry-run`` the CPU at toy size.
 
-    python -m pytest --confcutdir tests/device tests/device -n 8                     # on a machine with an accelerator
-    python -m pytest --confcutdir tests/device tests/device --device-dry-run         # shows on a CPU that they run
+    python -m pytest tests/device -n 8                     # on a machine with an accelerator
+    python -m pytest tests/device --device-dry-run         # shows on a CPU that they run
 
-``--confcutdir`` keeps the conftest of the ordinary suite out, which forces the CPU and needs beartype. These need JAX,
-Flax, optax, NumPy and pytest alone. In the ordinary suite each is skipped.
+`pytest.ini` beside this file makes the folder a suite of its own, so that the ordinary conftest is not loaded, which
+forces the CPU and needs beartype. These need JAX, Flax, optax, NumPy and pytest alone. The ordinary suite skips each.
 """
 
 import os
+import sys
 
-# Several processes share one device. Values are looked at here and no times, so that tuning of products is left out.
-os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
-os.environ.setdefault("XLA_FLAGS", "--xla_gpu_autotune_level=0")
+if "jax" not in sys.modules:  # in a run of its own, and not within the ordinary suite
+    # Several processes share one device. Values are looked at here, not times: products need no tuning.
+    os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
+    os.environ.setdefault("XLA_FLAGS", "--xla_gpu_autotune_level=0")
 
 import jax
 import pytest
@@ -21,12 +23,12 @@ def pytest_addoption(parser):
     parser.addoption("--device-dry-run", action="store_true", help="run the device tests on a CPU, at toy size")
 
 
-def dry(config):
+def dry_run(config):
     return config.getoption("--device-dry-run", default=False)
 
 
 def pytest_collection_modifyitems(config, items):
-    if jax.default_backend() == "cpu" and not dry(config):
+    if jax.default_backend() == "cpu" and not dry_run(config):
         reason = "no accelerator: JAX has the CPU alone (--device-dry-run shows that the test runs)"
         for item in items:
             if "device" in item.path.parts:
@@ -34,8 +36,14 @@ def pytest_collection_modifyitems(config, items):
 
 
 @pytest.fixture
-def on_cpu():
+def dry(request):
     """Whether this is a dry run."""
+    return dry_run(request.config)
+
+
+@pytest.fixture
+def on_cpu():
+    """Whether the device is the CPU."""
     return jax.default_backend() == "cpu"
 
 
