@@ -777,7 +777,7 @@ def updated(mode, part):
 )
 def test_bad_input_is_refused_in_one_line(make, words, monkeypatch):
     monkeypatch.setattr(jaxtyping.config, "jaxtyping_disable", True)  # or it would speak first
-    with pytest.raises(UsageError) as caught, fwdonly.base.one_line():
+    with pytest.raises(UsageError) as caught, fwdonly.errors.one_line():
         make()
     message = str(caught.value)
     assert words in message and "\n" not in message
