@@ -27,6 +27,11 @@ def dry_run(config):
     return config.getoption("--device-dry-run", default=False)
 
 
+def pytest_configure(config):
+    if dry_run(config):
+        jax.config.update("jax_disable_most_optimizations", True)  # compiles in a third of the time
+
+
 def pytest_collection_modifyitems(config, items):
     if jax.default_backend() == "cpu" and not dry_run(config):
         reason = "no accelerator: JAX has the CPU alone (--device-dry-run shows that the test runs)"
