@@ -61,13 +61,7 @@ def full_precision():
 
 @pytest.fixture(scope="session")
 def templates():
-    """Noisy class templates: 200 training and 60 test images of 6x6, three classes."""
-    import numpy as np
+    """Noisy class templates: 200 training and 60 test images of 6x6, four classes."""
+    from comparing import template_images
 
-    from fwdonly import data
-
-    rng = np.random.default_rng(0)
-    patterns = rng.integers(0, 160, (3, 6, 6, 1))
-    y = np.tile(np.arange(3, dtype=np.int32), 87)
-    x = (patterns[y] + rng.integers(0, 96, (261, 6, 6, 1))).astype(np.uint8)
-    return data.Dataset("tiny", "made here", x[:201], y[:201], x[201:], y[201:], 3)
+    return template_images()

@@ -11,7 +11,7 @@ PLAN = Plan(epochs=3, batch_size=32, keep="last")
 
 
 def rule():
-    return mf.rule(nets.mlp([16, 12]), optax.adam(1e-2), num_classes=3)
+    return mf.rule(nets.mlp([16, 12]), optax.adam(1e-2), num_classes=4)
 
 
 def test_a_sweep_is_its_single_runs(templates):
@@ -45,7 +45,7 @@ def test_kept_features_are_recomputed_ones(templates, cache_gb):
     net = nets.cnn([4, 6])
 
     def run(cache):
-        stages = cafo.stages(net, optax.adam(1e-2), num_classes=3)
+        stages = cafo.stages(net, optax.adam(1e-2), num_classes=4)
         return fit(stages, templates, Plan(epochs=2, batch_size=32, keep="last", cache_gb=cache))
 
     kept, recomputed = run(cache_gb), run(0)

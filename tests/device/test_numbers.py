@@ -24,7 +24,7 @@ def test_products_and_convolutions_have_the_error_of_their_precision(what, preci
     rng = np.random.default_rng(0)
     if on_cpu and precision != "float32":
         with pytest.raises(UsageError, match="precision"):
-            fit(mf.rule(nets.mlp([4]), optax.sgd(0.1), num_classes=3), templates, Plan(epochs=1, precision=precision))
+            fit(mf.rule(nets.mlp([4]), optax.sgd(0.1), num_classes=4), templates, Plan(epochs=1, precision=precision))
         return
     low, high = BOUNDS[precision]
     with jax.default_matmul_precision(DOT[precision]):
