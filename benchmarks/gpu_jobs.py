@@ -423,11 +423,25 @@ JOBS = {
 }
 
 
+def read(path: Path) -> JSON:
+    """A job's file.
+
+    Raises:
+        UsageError: it cannot be read, or is damaged.
+    """
+    try:
+        content = json.loads(path.read_text())
+        _ = content["found"], content["environment"]["device"], content["dry_run"]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise UsageError(f"{path} is damaged; remove it, and its job runs again") from error
+    return content
+
+
 def run_job(session: Session, name: str) -> str:
     """Run one job and write its JSON; returns what became of it."""
     job, path = JOBS[name], session.options.results / f"{name}.json"
     if path.exists():
-        known = json.loads(path.read_text())
+        known = read(path)
         same = known["environment"]["device"] == session.environment["device"]
         if known.get("finished") and same and known.get("configuration") == session.configuration:
             return "measured before, skipped"
@@ -466,7 +480,7 @@ def tables(folder: Path) -> str:
         if not path.exists():
             parts.append(f"**{name}**: not measured.\n")
             continue
-        content = json.loads(path.read_text())
+        content = read(path)
         found, device = content["found"], content["environment"]["device"]
         title = f"**{name}** ({JOBS[name].what}; {device}{', dry run' if content['dry_run'] else ''})"
         parts.append(f"{title}{': ' + content['failed'] if 'failed' in content else ''}\n")
@@ -581,7 +595,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run the jobs and print the tables; 3 if a job failed."""
     options = parse(arguments)
     if options.report is not None:
-        print(tables(options.report))
+        try:
+            print(tables(options.report))
+        except UsageError as error:
+            print(f"error: {error}", file=sys.stderr)
+            return 2
         return 0
     warnings.simplefilter("ignore", ExpansionWarning)
     os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")  # the tests' processes share the memory

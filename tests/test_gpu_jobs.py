@@ -87,3 +87,13 @@ def test_ratios_are_paired_by_block(jobs):
     ratio = found["resident seconds_per_pass"]
     assert ratio["n"] == 4 and math.isclose(ratio["ratio"], 0.8 * (1.01 * 0.99) ** 0.5, rel_tol=1e-9)
     assert ratio["low"] < 0.8 < ratio["high"] and ratio["high"] / ratio["low"] < 1.05
+
+
+@pytest.mark.parametrize("text", ["{", "[]", '{"finished": true}'])
+def test_a_damaged_file_is_one_line(jobs, tmp_path, text, capsys):
+    (tmp_path / "seeds.json").write_text(text)
+    for words in (["--report", str(tmp_path)], ["--dry-run", "--results", str(tmp_path), "--jobs", "seeds"]):
+        assert jobs.main(words) == 2
+        err = capsys.readouterr().err
+        assert err.count("\n") == 1 and "seeds.json is damaged; remove it" in err
+    assert (tmp_path / "seeds.json").read_text() == text
