@@ -16,9 +16,24 @@ from jaxtyping import Array, Float
 
 from . import mf, nets
 from .base import Batch, LearningRule, Metrics, Net, cross_entropy, descend
+from .card import Card, Setting, Stage, Variant
 from .errors import UsageError, check_word
 
 Readouts = Literal["output", "deep", "sum"]
+
+
+class Options(NamedTuple):
+    """How a training with BP goes."""
+
+    readouts: Readouts = "output"
+    """output: the loss of the output layer. deep: BP-DS, deep supervision, with the losses of Mono-Forward's readouts
+    added to it. sum: one loss of the sum of the output layer's scores and all readouts', which also predicts."""
+    auxiliary_weight: float = 1.0
+    """With --readouts deep: factor on the losses of the readouts."""
+    readout_start: Literal["small_normal", "network"] = "small_normal"
+    """Start of the output layer: N(0, 0.01^2), or the law of the network's start weights."""
+    readout_bias: bool = True
+    """Give the output layer a bias."""
 
 
 class Params(NamedTuple):
@@ -233,3 +248,23 @@ def _check(readouts: str, auxiliary_weight: float | Array) -> None:
     check_word("readouts", readouts, get_args(Readouts))
     if readouts != "deep" and not (isinstance(auxiliary_weight, int | float) and auxiliary_weight == 1):
         raise UsageError("auxiliary_weight needs readouts='deep'; no other loss has parts to weigh")
+
+
+def training(setting: Setting) -> tuple[Stage, ...]:
+    """One stage."""
+    options = setting.of(Options)
+    law = setting.start if options.pop("readout_start") == "network" else nets.small_normal
+    made = rule(setting.net, setting.tx, num_classes=setting.num_classes, readout_init=law, **options)
+    return (Stage(made),)
+
+
+CARD = Card(
+    variants={
+        "bp": Variant("BP", tuned={"learning_rate": 0.0012, "weight_decay": 1e-6}),
+        "bp-deep": Variant("BP, deep supervision", {"readouts": "deep"}),
+        "bp-sum": Variant("BP, all readouts", {"readouts": "sum"}),
+    },
+    options=(Options,),
+    recipe={"epochs": 16},
+    compared={"optimizer": "adamw"},
+)

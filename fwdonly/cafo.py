@@ -14,6 +14,7 @@ from jaxtyping import Array, Float, Int
 
 from . import nets
 from .base import Batch, Frozen, LearningRule, Metrics, Net, check_labels, chosen, cross_entropy, descend
+from .card import Card, Range, Setting, Stage, Variant
 from .errors import UsageError
 
 ROWS = 500
@@ -45,6 +46,19 @@ class Options(NamedTuple):
     the blocks moves them from there."""
     eps: float = 1e-4
     """Added to the variance in batch normalisation."""
+
+
+class Training(NamedTuple):
+    """What a training with CaFo has beside the rule's options."""
+
+    blocks: Literal["random", "dfa"] = "random"
+    """Leave the blocks random, or train them first by direct feedback alignment."""
+    block_epochs: int = 5
+    """Epochs of the blocks' training (dfa)."""
+    block_learning_rate: float = 5e-4
+    """Learning rate of the blocks (dfa; Adam)."""
+    block_weight_decay: float = 0.0
+    """Weight decay of the blocks (dfa)."""
 
 
 class Block(NamedTuple):
@@ -530,3 +544,47 @@ def _streamed(f: Any, x: Any, y: Array) -> Any:
 
 def _flat(a: Array) -> Array:
     return a.reshape(a.shape[0], -1)
+
+
+def training(setting: Setting) -> tuple[Stage, ...]:
+    """One stage per head, after one for the blocks (dfa). The closed form takes all images at once, in one step.
+
+    Raises:
+        UsageError: the closed form on blocks that are trained.
+    """
+    own, options = setting.of(Training), setting.of(Options)
+    blocks, heads, block_tx = (), {}, None
+    if own["blocks"] == "dfa":
+        block_tx = setting.transformation(
+            optimizer="adam",
+            lr_schedule="constant",
+            learning_rate=own["block_learning_rate"],
+            weight_decay=own["block_weight_decay"],
+            epochs=own["block_epochs"],
+        )
+        blocks = ({"epochs": own["block_epochs"], "patience": None, "keep": "last"},)
+    if options["loss"] == "mse":
+        if block_tx is not None:
+            raise UsageError("loss mse is solved over all images at once, DFA trains in batches; use loss ce")
+        heads = {"batch_size": None, "epochs": 1, "validate_every": 1, "patience": None}
+    rules = stages(setting.net, setting.tx, num_classes=setting.num_classes, block_tx=block_tx, **options)
+    plans = (*blocks, *[heads] * len(setting.net))
+    return tuple(Stage(each, plan) for each, plan in zip(rules, plans, strict=True))
+
+
+CARD = Card(
+    variants={
+        "cafo": Variant("CaFo, random blocks"),
+        "cafo-dfa": Variant(
+            "CaFo, DFA blocks",
+            {"blocks": "dfa"},
+            space={"learning_rate": Range(1e-5, 1e-2), "block_learning_rate": Range(1e-5, 1e-2)},
+        ),
+    },
+    options=(Options, Training),
+    net="cnn:32,128,512;pool=max",
+    start={"start": "torch_uniform", "bias": "uniform"},
+    recipe={"epochs": 10, "learning_rate": 1e-3, "lr_schedule": "constant", "keep": "last"},
+    twin={"learning_rate": 1e-3, "optimizer": "adam", "weight_decay": 0.0, "batch_size": 128, "validate_every": 1, "keep": "best_accuracy"},
+    compared={"optimizer": "adamw"},
+)

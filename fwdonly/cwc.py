@@ -15,6 +15,7 @@ from jaxtyping import Array, Float
 
 from . import nets
 from .base import Batch, LearningRule, Metrics, Net, after, check_labels, cross_entropy, descend
+from .card import Card, Setting, Stage, Variant
 from .errors import UsageError
 
 EPS = 1e-4
@@ -172,3 +173,18 @@ def rule(net: Net, tx: optax.GradientTransformation, *, num_classes: int) -> Lea
         update=partial(update, net=net, tx=tx, num_classes=num_classes),
         predict=partial(predict, net=net, num_classes=num_classes),
     )
+
+
+def training(setting: Setting) -> tuple[Stage, ...]:
+    """One stage."""
+    return (Stage(rule(setting.net, setting.tx, num_classes=setting.num_classes)),)
+
+
+CARD = Card(
+    variants={"cwc": Variant("CwC")},
+    net="cwc:20,80,240,480",
+    start={"start": "torch_uniform", "bias": "uniform"},
+    recipe={"epochs": 20, "learning_rate": 0.01, "lr_schedule": "constant"},
+    compared={"optimizer": "adamw"},
+    twin={"learning_rate": 1e-3},
+)

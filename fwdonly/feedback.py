@@ -16,6 +16,7 @@ from jaxtyping import Array, Float
 
 from . import bp, nets
 from .base import Batch, LearningRule, Metrics, Net, as_params, check_labels, chosen, cross_entropy, descend
+from .card import Card, Setting, Stage, Variant
 from .errors import UsageError, check_word
 
 Params = bp.Params
@@ -41,6 +42,15 @@ class Options(NamedTuple):
     """Of the weight mirror; its products are summed over the batch."""
     mirror_noise: float | Array = 0.1
     """A: the mirror's noise is uniform in [-A/2, A/2]."""
+
+
+class Training(NamedTuple):
+    """What a training has beside the rule's options."""
+
+    readout_bias: bool = True
+    """Give the output layer a bias."""
+    mirror_epochs: int = 1
+    """Epochs of mirroring alone, before training (wm)."""
 
 
 class State(NamedTuple):
@@ -323,3 +333,43 @@ def _checked(options: dict[str, Any], net: Net) -> Options:
 def _uniform(key: Array, shape: tuple[int, ...], like: Any) -> Array:
     bound = (like.size // like.shape[0]) ** -0.5
     return jax.random.uniform(key, shape, like.dtype, -bound, bound)
+
+
+def training(setting: Setting) -> tuple[Stage, ...]:
+    """One stage; before it one that learns the feedback alone, for "wm".
+
+    Raises:
+        UsageError: start weights of zero, whose law layered feedback has, too.
+    """
+    own, options = setting.of(Training), setting.of(Options)
+    if setting.start is nets.zeros and options["mode"] not in DIRECT:
+        raise UsageError(f"start=zeros leaves no feedback for {options['mode']}, whose law it also is; use another start")
+    common = {"net": setting.net, "tx": setting.tx, "num_classes": setting.num_classes}
+    common |= {"readout_init": setting.start, "readout_bias": own["readout_bias"]}
+    learn, epochs = Stage(rule(**common, **options)), own["mirror_epochs"]
+    if options["mode"] != "wm" or not epochs:
+        return (learn,)
+    return (Stage(rule(part="mirror", **common, **options), {"epochs": epochs, "patience": None, "keep": "last"}), learn)
+
+
+CARD = Card(
+    variants={
+        mode: Variant(label, {"mode": mode})
+        for mode, label in (
+            ("fa", "FA"),
+            ("dfa", "DFA"),
+            ("sdfa", "sDFA"),
+            ("drtp", "DRTP"),
+            ("usf", "uSF"),
+            ("brsf", "brSF"),
+            ("frsf", "frSF"),
+            ("wm", "WM"),
+            ("kp", "KP"),
+        )
+    },
+    options=(Options, Training),
+    net="mlp:500",
+    recipe={"epochs": 30, "learning_rate": 0.05, "optimizer": "momentum"},
+    compared={"optimizer": "adamw", "learning_rate": 1e-3},
+    twin={"readout_start": "network"},
+)

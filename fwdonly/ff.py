@@ -15,6 +15,7 @@ from jaxtyping import Array, Float, Int
 
 from . import nets
 from .base import Batch, LearningRule, Metrics, Net, after, check_labels, chosen, cross_entropy, descend
+from .card import Card, Setting, Stage, Variant
 from .errors import UsageError, check_word
 
 EPS = 1e-30
@@ -51,6 +52,17 @@ class Options(NamedTuple):
     """"overlay": in place of the first C input values. "append": after the last one, for dense blocks."""
     first: int = 2
     """Lowest layer, from 1, of the head and of the goodness prediction; a network of fewer layers uses its last."""
+
+
+class Training(NamedTuple):
+    """What a training with FF has beside the rule's options."""
+
+    prediction: Prediction = "goodness"
+    """What is validated, kept and tested; the other one is reported beside it."""
+    head_learning_rate: float = 0.1
+    """Learning rate of the softmax head at its peak."""
+    head_weight_decay: float = 0.003
+    """Weight decay of the softmax head."""
 
 
 class Layer(NamedTuple):
@@ -431,3 +443,62 @@ def _labelled(x: Array, label: Array, how: Label) -> Array:
 
 def _flat(a: Array) -> Array:
     return a.reshape(a.shape[0], -1)
+
+
+def training(setting: Setting) -> tuple[Stage, ...]:
+    """One stage; layers, biases and head have optimizers of their own, and biases do not decay."""
+    own, chosen_rate = setting.of(Training), setting.optimizer
+    head = {"learning_rate": own["head_learning_rate"], "weight_decay": own["head_weight_decay"]}
+    if chosen_rate.optimizer == "reference":
+        tx = reference(
+            setting.steps,
+            setting.epochs,
+            learning_rate=chosen_rate.learning_rate,
+            weight_decay=chosen_rate.weight_decay,
+            **{f"head_{name}": value for name, value in head.items()},
+        )
+    else:
+        tx = separate(
+            weights=setting.tx,
+            biases=setting.transformation(weight_decay=0.0),
+            head=setting.transformation(**head),
+        )
+    options = setting.of(Options) | {"prediction": own["prediction"]}
+    return (Stage(rule(setting.net, tx, num_classes=setting.num_classes, **options)),)
+
+
+CARD = Card(
+    variants={"ff": Variant("FF")},
+    options=(Options, Training),
+    net="mlp:1000,1000,1000",
+    start={"start": "normal"},
+    recipe={
+        "normalise": "none",
+        "batch_size": 100,
+        "epochs": 60,
+        "optimizer": "reference",
+        "learning_rate": 0.01,
+        "weight_decay": 0.001,
+        "lr_schedule": "half_linear",
+        "monitor": "accuracy",
+        "keep": "last",
+    },
+    compared={
+        "optimizer": "adamw",
+        "learning_rate": 1e-3,
+        "head_learning_rate": 0.01,
+        "negatives": "uniform",
+        "peer": 0.0,
+    },
+    optimizers=("reference",),
+    twin={
+        "learning_rate": 1.2e-3,
+        "lr_schedule": "cosine",
+        "optimizer": "adam",
+        "weight_decay": 0.0,
+        "epochs": 16,
+        "monitor": "loss",
+        "keep": "best_accuracy",
+    },
+    monitor="accuracy",
+)

@@ -16,6 +16,7 @@ from jaxtyping import Array, Float, Int
 
 from . import _two_pass, bp, nets
 from .base import Batch, LearningRule, Metrics, Net, chosen, descend
+from .card import Card, Range, Setting, Stage, Variant
 from .errors import UsageError
 
 Params = bp.Params
@@ -416,3 +417,20 @@ def _warn(params: Params, x: Array, net: Net) -> None:
                 stacklevel=3,
             )
         a = jax.eval_shape(block.apply, own, a)
+
+
+def training(setting: Setting) -> tuple[Stage, ...]:
+    """One stage."""
+    return (Stage(rule(setting.net, setting.tx, num_classes=setting.num_classes, **setting.of(Options))),)
+
+
+CARD = Card(
+    variants={"foton": Variant("FOTON")},
+    options=(Options,),
+    net="mlp:256,256",
+    start={"start": "orthogonal", "bias": "none"},
+    recipe={"batch_size": 256, "epochs": 30, "learning_rate": 0.1, "optimizer": "sgd"},
+    compared={"optimizer": "adam", "learning_rate": 3e-3, "temperature": 4.0},
+    space={"learning_rate": Range(1e-5, 1e-2), "temperature": Range(0.1, 100.0)},
+    twin={"readout_start": "network", "readout_bias": False, "constraint": "orthonormal"},
+)

@@ -15,9 +15,29 @@ from jaxtyping import Array, Float
 
 from . import nets
 from .base import Batch, LearningRule, Metrics, Net, after, cross_entropy, descend
+from .card import Card, Setting, Stage, Variant
 from .errors import UsageError, check_word
 
 Gradient = Literal["local", "joint"]
+Prediction = Literal["last", "sum"]
+
+
+class Options(NamedTuple):
+    """How a training with MF goes."""
+
+    schedule: Literal["simultaneous", "greedy"] = "simultaneous"
+    """simultaneous: every batch updates all layers. greedy: layers one after another, --epochs for each."""
+    input_readout: bool = False
+    """Also train M_0, a readout of the raw input."""
+    prediction: Prediction = "last"
+    """Predict from the last layer's goodness, or from the sum of all layers'."""
+    sum_includes_input: bool = False
+    """Let M_0's scores enter the sum."""
+    gradient: Gradient = "local"
+    """local: no gradient crosses a layer. joint: MF-Joint, the control that back-propagates the sum of all losses
+    through everything; simultaneous schedule only."""
+    auxiliary_weight: float = 1.0
+    """With --gradient joint: factor on the losses of all layers but the last one."""
 
 
 class Layer(NamedTuple):
@@ -320,3 +340,29 @@ def _layers(net: Net, params: Params) -> list[tuple[int, Any, Any]]:
 
 def _flat(a: Float[Array, "batch *features"]) -> Float[Array, "batch n"]:
     return a.reshape(a.shape[0], -1)
+
+
+def training(setting: Setting) -> tuple[Stage, ...]:
+    """One stage, or one per layer with the greedy schedule."""
+    options = setting.of(Options)
+    greedy = options.pop("schedule") == "greedy"
+    options |= {"num_classes": setting.num_classes}
+    rules = (stages if greedy else _alone)(setting.net, setting.tx, **options)
+    return tuple(Stage(each) for each in rules)
+
+
+def _alone(net: Net, tx: optax.GradientTransformation, **options: Any) -> tuple[LearningRule, ...]:
+    return (rule(net, tx, **options),)
+
+
+CARD = Card(
+    variants={
+        "mf": Variant("MF", tuned={"learning_rate": 0.0021762316, "weight_decay": 1.208e-6}),
+        "mf-joint": Variant("MF, joint gradient", {"gradient": "joint"}),
+        "mf-greedy": Variant("MF, greedy", {"schedule": "greedy"}),
+        "mf-greedy-m0": Variant("MF, greedy, with M_0", {"schedule": "greedy", "input_readout": True}),
+    },
+    options=(Options,),
+    recipe={"epochs": 16},
+    compared={"optimizer": "adamw"},
+)

@@ -15,6 +15,7 @@ from jaxtyping import Array, Float, Int
 
 from . import _two_pass, bp, nets
 from .base import Batch, LearningRule, Metrics, Net, chosen, descend
+from .card import Card, Range, Setting, Stage, Variant
 from .errors import UsageError, check_word
 
 Params = bp.Params
@@ -52,6 +53,13 @@ class Options(NamedTuple):
     mirror_every: int = 1
     """Mirror after every so many training steps; 0: only in a stage of its own, ``rule(part="mirror")``. Under `vmap`
     the other steps cost as much, for a condition over several runs computes both sides."""
+
+
+class Training(NamedTuple):
+    """What a training with PEPITA has beside the rule's options."""
+
+    mirror_epochs: int = 2
+    """Epochs of mirroring alone, before training (feedback mirrored)."""
 
 
 SRINIVASAN = {"sign": -1.0, "output_error": "first"}
@@ -298,3 +306,36 @@ def _checked(options: dict[str, Any], net: Net) -> Options:
     if settings.mirror_every < 0:
         raise UsageError(f"mirror_every counts steps, 0 for never; got {settings.mirror_every}")
     return settings
+
+
+def training(setting: Setting) -> tuple[Stage, ...]:
+    """One stage; before it one that learns the feedback alone, where it is mirrored."""
+    options = setting.of(Options)
+    twice = 2 if options["form"] == "time_local" else 1  # optimizer steps per batch, which a schedule counts
+    tx = setting.transformation(steps=twice * setting.steps)
+    common = {"net": setting.net, "tx": tx, "num_classes": setting.num_classes, "readout_init": setting.start}
+    learn = Stage(rule(**common, **options))
+    epochs = setting.of(Training)["mirror_epochs"]
+    if options["feedback"] != "mirrored" or not epochs:
+        return (learn,)
+    return (Stage(rule(part="mirror", **common, **options), {"epochs": epochs, "patience": None, "keep": "last"}), learn)
+
+
+CARD = Card(
+    variants={"pepita": Variant("PEPITA")},
+    options=(Options, Training),
+    net="mlp:1024",
+    start={"bias": "none"},
+    recipe={
+        "normalise": "none",
+        "batch_size": 64,
+        "epochs": 30,
+        "learning_rate": 0.1,
+        "optimizer": "momentum",
+        "mirror_every": 100,
+    },
+    compared={"learning_rate": 0.01},
+    space={"learning_rate": Range(1e-3, 1.0), "feedback_scale": Range(1e-3, 1.0)},
+    signed=("sign",),
+    twin={"readout_start": "network", "readout_bias": False},
+)

@@ -6,6 +6,7 @@ Blocks are value-hashable, so a freshly built equal network does not compile ane
 from .blocks import Conv, Dense, Identity, Pool, pooled
 from .builders import cnn, cwc, init, mlp
 from .parts import batch_norm, check_parts, linear, moments, send_back, unpooled, weight_gradient
+from .spec import Spec, parse
 from .starts import (
     ACTIVATIONS,
     Initializer,
@@ -28,6 +29,7 @@ __all__ = [
     "Identity",
     "Initializer",
     "Pool",
+    "Spec",
     "batch_norm",
     "check_parts",
     "cnn",
@@ -43,6 +45,7 @@ __all__ = [
     "normal_fan_avg",
     "normal_fan_out",
     "orthogonal",
+    "parse",
     "pooled",
     "send_back",
     "small_normal",

@@ -17,18 +17,28 @@ Pool = Literal["average", "isometric", "max", "none"]
 
 
 class Dense(nn.Module):
-    """``activation(flatten(x) W + b)``: inputs (batch, *features) to (batch, width). With ``bias="none"`` without b."""
+    """``activation(flatten(x) W + b)``: inputs (batch, *features) to (batch, width).
+
+    ``bias`` starts at 0, or is drawn as PyTorch does, uniform on +-1/sqrt(fan_in); "none" has none.
+    """
 
     width: int
     activation: Callable[[Array], Array] = jax.nn.relu
     kernel_init: Initializer = he_uniform
-    bias: Literal["zero", "none"] = "zero"
+    bias: Literal["zero", "uniform", "none"] = "zero"
 
     @nn.compact
     def __call__(self, x: Float[Array, "batch *features"]) -> Float[Array, "batch width"]:
-        check_word("bias", self.bias, ("zero", "none"))
+        check_word("bias", self.bias, ("zero", "uniform", "none"))
         x = x.reshape(x.shape[0], -1)
-        return self.activation(nn.Dense(self.width, kernel_init=self.kernel_init, use_bias=self.bias != "none")(x))
+        bound = max(1, x.shape[1]) ** -0.5
+        linear = nn.Dense(
+            self.width,
+            kernel_init=self.kernel_init,
+            bias_init=uniform_within(bound) if self.bias == "uniform" else nn.initializers.zeros,
+            use_bias=self.bias != "none",
+        )
+        return self.activation(linear(x))
 
 
 class Conv(nn.Module):

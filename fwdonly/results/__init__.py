@@ -18,11 +18,13 @@ from .files import (
     write_text,
 )
 from .machines import environment, machine
+from .schema import check_summary
 
 __all__ = [
     "METRIC_COLUMNS",
     "POWER_COLUMNS",
     "Summary",
+    "check_summary",
     "environment",
     "join",
     "machine",

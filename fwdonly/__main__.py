@@ -1,0 +1,7 @@
+"""``python -m fwdonly`` is the command ``fwdonly``."""
+
+import sys
+
+from .cli import main
+
+sys.exit(main())

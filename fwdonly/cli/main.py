@@ -1,0 +1,107 @@
+"""The commands, their exit codes and their manners."""
+
+import importlib
+import io
+import os
+import sys
+import warnings
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from ..errors import UsageError
+
+COMMANDS = {
+    "train": "train one rule, and others beside it",
+    "compare": "compare rules under one protocol, with paired statistics and verdicts",
+    "tune": "search a rule's settings with Optuna",
+    "report": "make a page of result folders",
+    "reproduce": "run a published table again",
+    "serve": "serve a study's database to workers on other machines",
+    "submit": "hand a command to SLURM",
+    "list": "list rules, networks, data sets and published settings",
+}
+"""Commands with what each does."""
+
+HELP = """usage: fwdonly COMMAND [...]
+
+Backpropagation-free learning rules, measured against backpropagation.
+
+{commands}
+
+fwdonly COMMAND --help shows a command's options. Examples:
+  fwdonly train mf --against bp --seeds 3
+  fwdonly train mf --net cnn:32,64 --dataset cifar10
+  fwdonly compare mf pepita foton bp --net mlp:500,500 --protocol matched-passes
+"""
+
+
+def main(words: Sequence[str] | None = None, command_line: Sequence[str] | None = None) -> int:
+    """Run a command; the exit code: 0 done, 2 bad input, 3 a seed diverged, 130 interrupted.
+
+    ``words`` are those after ``fwdonly``; ``command_line`` is how the user started it, for the record.
+    """
+    words = sys.argv[1:] if words is None else list(words)
+    command_line = _started() if command_line is None else command_line
+    return well_behaved(lambda: _run(words, command_line))
+
+
+def script(*words: str) -> int:
+    """Run a command from a script: its words, then those of the script's own command line."""
+    return main([*words, *sys.argv[1:]], [sys.executable, *sys.argv])
+
+
+def _run(words: Sequence[str], command_line: Sequence[str]) -> int:
+    if not words or words[0] in ("-h", "--help"):
+        print(HELP.format(commands="\n".join(f"  {name:<10} {what}" for name, what in COMMANDS.items())), end="")
+        return 0
+    if words[0] == "--version":
+        import fwdonly
+
+        print(f"fwdonly {fwdonly.__version__}")
+        return 0
+    if words[0] not in COMMANDS:
+        raise UsageError(f"there is no command {words[0]!r}; the commands are {', '.join(COMMANDS)}")
+    try:
+        command = importlib.import_module(f".{words[0]}", __package__)
+        return command.main(words[1:], command_line)
+    except ImportError as error:
+        if error.name and error.name.partition(".")[0] in ("tyro", "rich", "filelock", "matplotlib"):
+            raise UsageError(f"commands need {error.name}: pip install 'fwdonly[experiments]'") from error
+        raise
+
+
+def _started() -> list[str]:
+    """How the user started this process."""
+    program = sys.argv[0]
+    if program.endswith("__main__.py"):
+        return [sys.executable, "-m", "fwdonly", *sys.argv[1:]]
+    return ["fwdonly" if os.path.basename(program).startswith("fwdonly") else program, *sys.argv[1:]]
+
+
+def well_behaved(work: Callable[[], int]) -> int:
+    """Call ``work``; the exit code: its own, 2 for bad input, 130 where it was interrupted."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")  # a terminal without "±" must not end a training
+    usual = warnings.formatwarning
+
+    def one_line_for_ours(
+        message: Any, category: type[Warning], filename: str, lineno: int, line: str | None = None
+    ) -> str:
+        ours = category.__module__.startswith("fwdonly.")
+        return f"warning: {message}\n" if ours else usual(message, category, filename, lineno, line)
+
+    warnings.formatwarning = one_line_for_ours  # ty: ignore[invalid-assignment]
+    try:
+        return work()
+    except UsageError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("interrupted; what was saved before is kept", file=sys.stderr)
+        return 130
+    except BrokenPipeError:  # the reader of our output has gone, as in `| head`
+        sys.stdout = open(os.devnull, "w")  # noqa: SIM115 (the interpreter flushes it when it exits)
+        return 130
+    finally:
+        warnings.formatwarning = usual

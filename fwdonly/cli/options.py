@@ -1,0 +1,188 @@
+"""Command-line options from the records that declare them; tyro parses and shows them in groups."""
+
+import argparse
+import dataclasses
+from collections.abc import Collection, Mapping, Sequence
+from typing import Annotated, Any, Literal, NamedTuple
+
+from .. import nets
+from ..card import Optimizer
+from ..errors import UsageError
+from ..study import fields
+from ..study.design import STOPPING, Data, Machine, Measuring, Output, Runs
+from ..study.fields import Field, declared
+from ..study.optimizers import OPTIMIZERS
+from ..study.rules import Rule
+from ..train import Plan
+
+
+class Group(NamedTuple):
+    """Options that stand together in the help."""
+
+    name: str
+    fields: tuple[Field, ...]
+    doc: str = ""
+
+
+NET = Field(
+    "net",
+    str,
+    "mlp:1000,1000",
+    "Network: mlp:WIDTHS, cnn:CHANNELS, cwc:CHANNELS or FILE.py:FUNCTION, with options after semicolons, such as "
+    "'cnn:32,64;dense=500;pool=max;activation=tanh;start=orthogonal;bias=none'.",
+)
+COMMON = {
+    "net",
+    "preset",
+    "against",
+    "dataset",
+    "learning_rate",
+    "optimizer",
+    "epochs",
+    "patience",
+    "batch_size",
+    "seeds",
+    "energy",
+    "output_dir",
+    "resume",
+    "protocol",
+    "trials",
+}
+"""Options that ``-h`` shows; ``--help`` shows all."""
+
+IMAGES = ("normalise", "augment", "batch_size")
+"""Fields of a `Plan` that say how images reach the network."""
+PLACES = ("precision", "cache_gb", "stream")
+"""Fields of a `Plan` that say where and how it is computed."""
+
+
+def plan_fields(*names: str) -> tuple[Field, ...]:
+    """These fields of a `Plan`, in this order."""
+    known = {field.name: field for field in declared(Plan)}
+    return tuple(known[name] for name in names)
+
+
+def optimizer_group(rule: Rule) -> Group:
+    """The optimizer's options, with the names that this rule takes."""
+    names = Literal[(*OPTIMIZERS, *rule.card.optimizers)]  # ty: ignore[invalid-type-form]
+    own = [field._replace(type=names) if field.name == "optimizer" else field for field in declared(Optimizer)]
+    return Group("optimizer", tuple(field for field in own if field.name != "constraint"))
+
+
+def rule_group(rule: Rule) -> Group:
+    """The rule's own options, without those that make it this form."""
+    own = tuple(field for field in rule.fields if field.name not in rule.variant.options)
+    return Group(rule.name, own)
+
+
+def shared_groups(*leave_out: str) -> list[Group]:
+    """Network, data, length, seeds, measuring, machine and output."""
+    groups = [
+        Group("network", (NET,)),
+        Group("data", (*declared(Data), *plan_fields(*IMAGES))),
+        Group("length", plan_fields(*STOPPING, "target")),
+        Group("seeds", declared(Runs)),
+        Group("measuring", declared(Measuring)),
+        Group("machine", (*declared(Machine), *plan_fields(*PLACES))),
+        Group("output", declared(Output)),
+    ]
+    kept = [group._replace(fields=tuple(f for f in group.fields if f.name not in leave_out)) for group in groups]
+    return [group for group in kept if group.fields]
+
+
+def parse(
+    words: Sequence[str], groups: Sequence[Group], defaults: Mapping[str, Any], *, prog: str, description: str
+) -> dict[str, Any]:
+    """The values of all options: from the command line, else ``defaults``, else the records'.
+
+    Raises:
+        SystemExit: after --help (0), or an option that is not known or has no such value (2).
+    """
+    import tyro
+
+    short = "-h" in words
+    if short:
+        words, description = ["--help"], f"{description}\n\nThese are the common options; --help shows all."
+    made = []
+    for group in groups:
+        own = []
+        for field in group.fields:
+            marks: list[Any] = [tyro.conf.arg(help=field.help or " ")]
+            if short and field.name not in COMMON and group is not groups[0]:
+                marks.append(tyro.conf.Suppress)
+            default = dataclasses.field(default=defaults.get(field.name, field.default))
+            own.append((field.name, Annotated[(field.type, *marks)], default))
+        kind = dataclasses.make_dataclass(group.name.replace("-", "_"), own, frozen=True)
+        kind.__doc__ = group.doc or " "
+        made.append((group.name.replace("-", "_"), kind, dataclasses.field(default=kind())))
+    top = dataclasses.make_dataclass("Options", made)
+    top.__doc__ = description
+    found = tyro.cli(top, args=list(words), prog=prog, config=(tyro.conf.OmitArgPrefixes,))
+    return {field.name: getattr(getattr(found, name), field.name) for (name, *_), group in zip(made, groups, strict=True) for field in group.fields}
+
+
+def early(words: Sequence[str], **options: str | None) -> dict[str, Any]:
+    """Options that decide which others there are: each a word, or a list of words where its value is "*"."""
+    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    for name, count in options.items():
+        parser.add_argument(f"--{name.replace('_', '-')}", nargs=count, default=[] if count else None)
+    return vars(parser.parse_known_args(list(words))[0])
+
+
+def names_first(words: Sequence[str]) -> tuple[list[str], list[str]]:
+    """The words before the first option, and the others."""
+    at = next((at for at, word in enumerate(words) if word.startswith("-")), len(words))
+    return list(words[:at]), list(words[at:])
+
+
+def of_arms(words: Sequence[str], names: Collection[str]) -> tuple[list[str], dict[str, list[str]]]:
+    """Options of single rules, ``--NAME.OPTION VALUE``, taken out of the others.
+
+    Raises:
+        UsageError: a name before the dot that is none of the rules.
+    """
+    rest: list[str] = []
+    own: dict[str, list[str]] = {name: [] for name in names}
+    place = rest
+    for word in words:
+        if word.startswith("--"):
+            head = word[2:].split("=")[0]
+            name, dot, option = head.partition(".")
+            place = rest
+            if dot and option:
+                if name not in own:
+                    raise UsageError(f"--{head} is for a rule {name!r}, which is not among {', '.join(names)}")
+                place = own[name]
+                word = f"--{word[2 + len(name) + 1 :]}"
+        place.append(word)
+    return rest, own
+
+
+def said(words: Sequence[str]) -> set[str]:
+    """The names of the options among the words."""
+    flags = [word.split("=")[0].removeprefix("--") for word in words if word.startswith("--")]
+    return {flag.removeprefix("no-").replace("-", "_") for flag in flags}
+
+
+def make(kind: type, values: Mapping[str, Any]) -> Any:
+    """A record from flat values."""
+    return kind(**{field.name: values[field.name] for field in fields.declared(kind) if field.name in values})
+
+
+def words_of(groups: Sequence[Group], values: Mapping[str, Any], defaults: Mapping[str, Any]) -> list[str]:
+    """The words that give these values, where they differ from what the command takes without them."""
+    said: list[str] = []
+    for field in (field for group in groups for field in group.fields):
+        if field.name not in values or values[field.name] == defaults.get(field.name, field.default):
+            continue
+        value = values[field.name]
+        if isinstance(value, bool):
+            said.append(field.flag if value else f"--no-{field.flag[2:]}")
+        else:
+            said += [field.flag, *map(str, value if isinstance(value, tuple) else [value])]
+    return said
+
+
+def network_of(rule: Rule, text: str) -> nets.Spec:
+    """The network that a rule trains for this specification."""
+    return nets.parse(text).with_defaults(rule.card.start)

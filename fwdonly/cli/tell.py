@@ -1,0 +1,82 @@
+"""What commands print and draw of a study: tables, figures, verdicts, and how to go on."""
+
+import shlex
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from .. import report, results
+from ..study.folder import Contents
+from ..study.processes import PROCESSES
+from ..study.sharing import Outcome
+
+
+def render(contents: Contents) -> None:
+    """Write the table and the figures of a result folder."""
+    folder, heading = contents.folder, contents.heading
+    partial = "" if contents.finished else "\nPartial: runs are missing.\n"
+    table = report.markdown_table(*report.table_rows(contents.summaries))
+    lines = [heading, "", table, *report.footnotes(contents.summaries), partial]
+    results.write_text(folder / "table.md", "\n".join(lines))
+    if contents.rows:
+        report.learning_curves(folder / "learning_curves.png", contents.rows, heading)
+        if any(row.get("cosine") for row in contents.rows):
+            report.alignment_curves(folder / "alignment.png", contents.rows, heading)
+    if contents.powers:
+        report.power_figure(folder / "power.png", contents.powers, heading)
+
+
+def conclude(outcome: Outcome, command: Sequence[str], finish: Callable[[Path], None] | None = None) -> int:
+    """Print the table and what is to be said of it; the exit code: 0, 3 a seed diverged, 130 interrupted.
+
+    ``finish`` is called with the folder when all is trained.
+    """
+    contents, folder = outcome.contents, outcome.folder
+    report.print_table(contents.heading, *report.table_rows(contents.summaries))
+    print("\n".join(report.footnotes(contents.summaries)))
+    for rule, seeds in outcome.diverged:
+        which = f"{rule.upper()} with seed {', '.join(map(str, seeds))}"
+        mend = "try a lower learning rate (in a closed form, a larger ridge)"
+        print(f"warning: the loss of {which} became NaN or infinite; {mend}", file=sys.stderr)
+    code = 3 if outcome.diverged else 0
+    if outcome.others:
+        print(
+            "this process is done; the last one to end writes the results of all. If all have ended and there are "
+            f"none, one has died; then go on, in any number of processes, with:\n  {resume_command(command, folder)}"
+        )
+        return code
+    if not contents.finished:
+        print(f"interrupted; the table is partial. Continue with:\n  {resume_command(command, folder)}")
+        return 130
+    if finish is not None:
+        finish(contents.folder)
+    names = ["config.json", "summary.json", "metrics.csv", "table.md", "learning_curves.png"]
+    more = ("alignment.png", "power.csv", "power.png", "report.html", "report.md")
+    names += [name for name in more if (contents.folder / name).exists()]
+    print(f"results: {contents.folder}/ ({', '.join(names)})")
+    return code
+
+
+def resume_command(command: Sequence[str], folder: Path) -> str:
+    """The command line that continues this run, in one process."""
+    words: list[str] = []
+    skip = False
+    for word in command:
+        name, given, _ = word.partition("=")
+        of_processes = name.startswith("--") and name.removeprefix("--").replace("-", "_") in PROCESSES
+        if not (of_processes or skip or word == "--resume"):
+            words.append(word)
+        skip = of_processes and not given
+    if not any(word.split("=")[0] in ("--output-dir", "--output_dir") for word in words):
+        words += ["--output-dir", str(folder)]
+    return shlex.join([*words, "--resume"])
+
+
+def verdicts(folder: Path) -> None:
+    """Write the report of a comparison, and print what is decided."""
+    results.write_text(folder / "report.html", report.html_report([folder]))
+    results.write_text(folder / "report.md", report.markdown_report([folder]))
+    for questions in report.answers([report.load(folder)]):
+        rows = [[question.rule, question.quantity, question.sentence] for question in questions]
+        heading = "Verdicts, paired by seed, corrected for their number (Holm)"
+        report.print_table(heading, ["rule", "of", "verdict"], rows, words=3)

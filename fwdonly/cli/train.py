@@ -1,0 +1,125 @@
+"""``fwdonly train RULE``: one rule, and others beside it."""
+
+import dataclasses
+from collections.abc import Collection, Mapping, Sequence
+from typing import Any
+
+from ..card import Optimizer
+from ..errors import UsageError
+from ..study import design, published, rules
+from ..study.design import Arm, Data, Machine, Measuring, Output, Runs, Study
+from ..study.fields import Field
+from ..study.rules import Rule
+from ..study.run import run
+from ..train import Plan
+from . import options, tell
+from .options import Group
+
+DESCRIPTION = """Train {label}, and other rules beside it, over several seeds.
+
+Prints a table of every seed and writes a result folder. Ctrl-C leaves a folder that --resume continues. Options of a
+rule beside it are --RULE.OPTION, such as --bp.learning-rate 1e-3; its optimizer, length and stopping are otherwise
+those of {name}."""
+
+
+def groups_of(rule: Rule) -> list[Group]:
+    """All options of the command for this rule."""
+    known = ", ".join(published.presets().get(rule.name, {}))
+    presets = f"Start from published settings; other options override them. Of {rule.name}: {known or 'none'}."
+    own = (
+        Field("against", tuple[str, ...], (), "Rules to train beside it on the same blocks, split and data order."),
+        Field("preset", str | None, None, presets),
+    )
+    group = options.rule_group(rule)
+    return [group._replace(fields=(*own, *group.fields)), options.optimizer_group(rule), *options.shared_groups()]
+
+
+def defaults_of(rule: Rule, preset: str | None) -> dict[str, Any]:
+    """What the options are without any word: the rule's recipe, over it the preset."""
+    start = {"net": rule.card.net} | rule.defaults(compared=False)
+    if preset is None:
+        return start
+    return start | published.preset(rule.name, preset).settings | {"preset": preset}
+
+
+def study_of(words: Sequence[str], command_line: Sequence[str] = (), prog: str = "fwdonly train") -> Study:
+    """The study that the words of a command describe.
+
+    Raises:
+        UsageError: words that describe none.
+    """
+    names, words = options.names_first(words)
+    if len(names) != 1:
+        raise UsageError(
+            f"fwdonly train takes one rule, then options, such as: fwdonly train mf --against bp --seeds 3; got "
+            f"{' '.join(names) or 'no rule'}. The rules are {', '.join(rules.NAMES)}, or FILE.py"
+        )
+    rule = rules.load(names[0])
+    first = options.early(words, preset=None, against="*")
+    others = [rules.load(name) for name in first["against"]]
+    every = [rule.name, *(other.name for other in others)]
+    if len(set(every)) < len(every):
+        raise UsageError(f"--against needs rules that differ from each other and from {rule.name}; got {every[1:]}")
+    words, own_words = options.of_arms(words, every)
+    groups = groups_of(rule)
+    description = DESCRIPTION.format(label=rule.label, name=rule.name)
+    defaults = defaults_of(rule, first["preset"])
+    words += own_words.pop(rule.name)
+    values = options.parse(words, groups, defaults, prog=f"{prog} {names[0]}", description=description)
+    arm = design.arm(rule, arm_values(rule, values))
+    beside = {} if first["preset"] is None else published.preset(rule.name, first["preset"]).against
+    said = options.said(words)
+    arms = [arm]
+    for other in others:
+        start = _start_beside(arm, other, said) | beside.get(other.name, {})
+        arms.append(_beside(arm, other, start, own_words[other.name], prog))
+    measuring = options.make(Measuring, values)
+    return Study(
+        f"train-{'-'.join(every)}",
+        tuple(_watched(each, measuring) for each in arms),
+        options.make(Data, values),
+        options.make(Runs, values),
+        measuring,
+        options.make(Machine, values),
+        options.make(Output, values),
+        command_line=tuple(command_line),
+    )
+
+
+def arm_values(rule: Rule, values: Mapping[str, Any]) -> dict[str, Any]:
+    """What of all values belongs to an arm."""
+    names = {*rule.default_options, *Optimizer._fields, *Plan.__dataclass_fields__, "net", "preset"}
+    return {name: value for name, value in values.items() if name in names}
+
+
+def _start_beside(first: Arm, rule: Rule, said: Collection[str]) -> dict[str, Any]:
+    """Settings of a rule beside the first one: that one's network, optimizer, length and stopping.
+
+    What the first rule's card says of BP comes before, but for length and stopping that the user has ``said``.
+    """
+    optimizer = first.optimizer
+    if optimizer.optimizer in first.rule.card.optimizers:
+        optimizer = optimizer._replace(optimizer=Optimizer().optimizer)
+    twin = first.rule.card.twin if rule.name == "bp" else {}
+    length = {*design.STOPPING, "batch_size"} & set(said)
+    twin = {name: value for name, value in twin.items() if name not in length}
+    return {**optimizer._asdict(), **vars(first.plan), **rule.default_options, **twin}
+
+
+def _beside(first: Arm, rule: Rule, start: Mapping[str, Any], words: Sequence[str], prog: str) -> Arm:
+    """The rule with these settings, and what its own words say."""
+    length = Group("length", options.plan_fields(*design.STOPPING, "batch_size"))
+    groups = [options.rule_group(rule), options.optimizer_group(rule), length]
+    description = f"Options of {rule.label} beside {first.rule.label}."
+    chosen = options.parse(words, groups, start, prog=f"{prog} ... --{rule.name}.", description=description)
+    return design.arm(rule, {**start, **chosen}, net=str(first.net))
+
+
+def _watched(arm: Arm, measuring: Measuring) -> Arm:
+    return dataclasses.replace(arm, alignment=True) if measuring.alignment else arm
+
+
+def main(words: Sequence[str], command_line: Sequence[str], prog: str = "fwdonly train") -> int:
+    """Parse, train, print; the exit code."""
+    study = study_of(words, command_line, prog)
+    return tell.conclude(run(study, tell.render), command_line)

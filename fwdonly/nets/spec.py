@@ -1,0 +1,207 @@
+"""Networks by specification, such as ``mlp:1000,1000``, ``cnn:32,64;dense=500;pool=max`` or ``my_nets.py:build``.
+
+``KIND:SIZES;OPTION=VALUE;...`` with these kinds:
+
+* ``mlp:W,W,...``: fully connected layers of these widths. ``mlp:WxN`` is N layers of width W.
+* ``cnn:C,C,...``: convolutions with these channels (3x3, 2x2 average pooling), ``dense=W,W`` after them.
+* ``cwc:C,C,...``: the layers of `fwdonly.cwc`, every second one grouped by class and pooled.
+* ``FILE.py:FUNCTION``: ``FUNCTION(num_classes)`` of your file returns the tuple of blocks.
+
+Options of all layers: ``activation``, ``start`` (law of the start weights) and ``bias``; of convolutions ``pool``,
+``kernel``, ``stride`` and ``padding``.
+"""
+
+import hashlib
+import runpy
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, NamedTuple, get_args
+
+import jax
+import jax.numpy as jnp
+
+from ..base import Net
+from ..errors import UsageError
+from . import starts
+from .blocks import Pool
+from .builders import cnn, cwc, mlp
+
+STARTS: dict[str, starts.Initializer] = {
+    name: getattr(starts, name)
+    for name in (
+        "he_uniform",
+        "he_normal",
+        "torch_uniform",
+        "normal",
+        "normal_fan_out",
+        "normal_fan_avg",
+        "orthogonal",
+        "small_normal",
+        "zeros",
+    )
+}
+"""Laws of start weights by name; `fwdonly.nets` says what each is."""
+
+WORDS: dict[str, tuple[str, ...]] = {
+    "activation": tuple(starts.ACTIVATIONS),
+    "start": tuple(STARTS),
+    "bias": ("zero", "uniform", "none"),
+    "pool": get_args(Pool),
+    "padding": ("same", "valid"),
+}
+NUMBERS = ("kernel", "stride")
+OF_CONVOLUTIONS = ("pool", "kernel", "stride", "padding")
+KINDS = {
+    "mlp": ("activation", "start", "bias"),
+    "cnn": ("activation", "start", "bias", *OF_CONVOLUTIONS, "dense"),
+    "cwc": (),
+}
+"""Kinds of networks and the options that each takes."""
+
+
+class Spec(NamedTuple):
+    """A network as its specification says it; equal specifications make equal networks."""
+
+    kind: str
+    sizes: tuple[int, ...]
+    """Widths or channels."""
+    options: tuple[tuple[str, Any], ...] = ()
+    """(name, value) of what is said; everything else has its default."""
+    function: str = ""
+    """Of the user's file, whose path is ``kind``."""
+
+    def __str__(self) -> str:
+        if self.function:
+            return f"{self.kind}:{self.function}"
+        said = [f"{name}={_text(value)}" for name, value in self.options]
+        return ";".join([f"{self.kind}:{_text(self.sizes)}", *said])
+
+    def with_defaults(self, defaults: Mapping[str, Any]) -> "Spec":
+        """The same network, where it says nothing with these options; those that its kind does not have are left out."""
+        said = dict(self.options)
+        new = {k: v for k, v in defaults.items() if k in KINDS.get(self.kind, ()) and k not in said}
+        return self._replace(options=tuple(sorted((said | new).items())))
+
+    @property
+    def start(self) -> starts.Initializer:
+        """The law of its start weights."""
+        return STARTS[dict(self.options).get("start", "torch_uniform" if self.kind == "cwc" else "he_uniform")]
+
+    @property
+    def label(self) -> str:
+        """In words, for tables and figures: "MLP 1000-1000", "CNN 32-64-500 tanh"."""
+        if self.function:
+            return f"{Path(self.kind).stem}:{self.function}"
+        said = dict(self.options)
+        sizes = (*self.sizes, *said.get("dense", ()))
+        alike = len(sizes) > 4 and len(set(sizes)) == 1
+        words = [
+            "MLP" if self.kind == "mlp" else "CNN" if self.kind == "cnn" else "CwC-CNN",
+            f"{len(sizes)} x {sizes[0]}" if alike else "-".join(map(str, sizes)),
+        ]
+        return " ".join([*words, *([said["activation"]] if said.get("activation", "relu") != "relu" else [])])
+
+    def build(self, num_classes: int) -> Net:
+        """The blocks.
+
+        Raises:
+            UsageError: sizes that make no network, or a file that gives none.
+        """
+        if self.function:
+            return _from_file(self.kind, self.function, num_classes)
+        if self.kind == "cwc":
+            return cwc(self.sizes, num_classes)
+        said = dict(self.options)
+        layers: dict[str, Any] = {"activation": starts.ACTIVATIONS[said.get("activation", "relu")]}
+        layers |= {"kernel_init": self.start} | ({"bias": said["bias"]} if "bias" in said else {})
+        if self.kind == "mlp":
+            return mlp(self.sizes, **layers)
+        dense = mlp(said["dense"], **layers) if said.get("dense") else ()
+        convolutions = {name: said[name] for name in OF_CONVOLUTIONS if name in said}
+        return (*cnn(self.sizes, **layers, **convolutions), *dense)
+
+    def digest(self) -> str | None:
+        """SHA-256 of the user's file; None where the specification says all."""
+        return hashlib.sha256(Path(self.kind).read_bytes()).hexdigest() if self.function else None
+
+
+def parse(text: str) -> Spec:
+    """A specification as text, see the top of this file.
+
+    Raises:
+        UsageError: a specification that cannot be read, in one line with a right one.
+    """
+    text = text.strip()
+    head, *said = text.split(";")
+    kind, colon, sizes = head.partition(":")
+    if kind.endswith(".py") and colon and sizes.isidentifier() and not said:
+        return Spec(kind, (), function=sizes)
+    if kind not in KINDS or not colon:
+        raise UsageError(
+            f"--net {text!r} is no network; write mlp:1000,1000 or cnn:32,64;pool=max or cwc:20,80 or FILE.py:FUNCTION"
+        )
+    options = {}
+    for part in said:
+        name, equals, value = part.strip().partition("=")
+        if not equals or name not in KINDS[kind]:
+            known = ", ".join(KINDS[kind]) or "none"
+            raise UsageError(f"--net {text!r}: {kind} has no option {part.strip()!r}; its options are {known}")
+        options[name] = _value(text, name, value)
+    return Spec(kind, _sizes(text, sizes), tuple(sorted(options.items())))
+
+
+def _value(text: str, name: str, value: str) -> Any:
+    if name == "dense":
+        return _sizes(text, value)
+    if name in NUMBERS:
+        if not value.isdigit() or int(value) < 1:
+            raise UsageError(f"--net {text!r}: {name} is a whole number from 1; got {value!r}")
+        return int(value)
+    if value not in WORDS[name]:
+        raise UsageError(f"--net {text!r}: {name} is one of {', '.join(WORDS[name])}; got {value!r}")
+    return value
+
+
+def _sizes(text: str, sizes: str) -> tuple[int, ...]:
+    """``100,50`` or ``64x50``, fifty layers of width 64."""
+    found: list[int] = []
+    for word in sizes.split(","):
+        size, times, count = word.strip().partition("x")
+        if not size.isdigit() or int(size) < 1 or (times and (not count.isdigit() or int(count) < 1)):
+            raise UsageError(f"--net {text!r}: sizes are whole numbers from 1, such as 1000,1000 or 64x50")
+        found += [int(size)] * int(count or 1)
+    return tuple(found)
+
+
+def _text(value: Any) -> str:
+    return ",".join(map(str, value)) if isinstance(value, tuple) else str(value)
+
+
+def _from_file(path: str, function: str, num_classes: int) -> Net:
+    if not Path(path).is_file():
+        raise UsageError(f"--net: there is no file {path}; give FILE.py:FUNCTION with a file that exists")
+    build = runpy.run_path(path).get(function)
+    if not callable(build):
+        raise UsageError(f"--net: {path} has no function {function}")
+    net = build(num_classes)
+    if not isinstance(net, tuple) or not net or not all(hasattr(b, "init") and hasattr(b, "apply") for b in net):
+        raise UsageError(f"--net: {function}({num_classes}) of {path} must return a tuple of blocks with init and apply")
+    return net
+
+
+def shapes(net: Net, example: tuple[int, ...]) -> list[tuple[Any, Any]]:
+    """(parameters, output) of every block as shapes, for one image of shape ``example``.
+
+    Raises:
+        UsageError: the network cannot take such images.
+    """
+    found, a = [], jax.ShapeDtypeStruct((1, *example), jnp.float32)
+    for block in net:
+        own = jax.eval_shape(_first(block), a)
+        a = jax.eval_shape(block.apply, own, a)
+        found.append((own, a))
+    return found
+
+
+def _first(block: Any) -> Callable[[Any], Any]:
+    return lambda a: block.init(jax.random.key(0), a)

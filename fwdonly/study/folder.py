@@ -1,0 +1,162 @@
+"""The result folder of a study: looked into, described, and read back where a run was interrupted."""
+
+import json
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from .. import results
+from ..data import Dataset
+from ..errors import UsageError, first_difference
+
+VERSION = 2
+"""Of the files of a result folder. Version 1 is what has no version."""
+
+LOCK = ".lock"
+"""Ends the names of files that keep other launches out of a folder."""
+
+
+def new_name(study: str, dataset: Dataset) -> Path:
+    """A result folder's default name."""
+    stamp = time.strftime("%Y%m%d-%H%M%S")
+    return Path("results") / f"{study}-{dataset.name.replace(':', '-').replace('/', '-')}-{stamp}"
+
+
+def holds_something(folder: Path) -> bool:
+    """Whether a folder holds more than locks."""
+    return any(path.suffix != LOCK for path in folder.iterdir())
+
+
+def look_into(folder: Path, config: dict[str, Any], *, resume: bool) -> None:
+    """Refuse a result folder that holds something else; it may not be there yet."""
+    try:
+        there = folder.exists()
+        if there and not folder.is_dir():
+            raise UsageError(f"{folder} is a file; give another --output-dir")
+        filled = there and holds_something(folder)
+    except OSError as error:
+        raise UsageError(f"cannot look into {folder}: {error.strerror}; give another --output-dir") from error
+    if not filled:
+        if resume:
+            raise UsageError(
+                f"there is nothing to resume in {folder}; leave out --resume, or give another --output-dir"
+            )
+        return
+    path = folder / "config.json"
+    if not path.exists():
+        raise UsageError(f"{folder} is not empty and not a result folder; give another --output-dir")
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+        found, version = content["configuration"], content.get("version", 1)
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise UsageError(f"{path} is damaged ({error}); give another --output-dir") from error
+    if version != VERSION:
+        raise UsageError(
+            f"{folder} has files of version {version}, and this fwdonly writes version {VERSION}; reports read it, but "
+            "to train more give another --output-dir"
+        )
+    difference = first_difference(found, config)
+    if difference:
+        raise UsageError(f"{folder} holds another configuration ({difference}); give another --output-dir")
+    if not resume:
+        raise UsageError(f"{folder} already holds this run; add --resume to continue it, or give another --output-dir")
+
+
+def make(folder: Path) -> Path:
+    """Make a result folder, if it is not there."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UsageError(f"cannot make the folder {folder}: {error.strerror}; give a writable --output-dir") from error
+    return folder
+
+
+def describe(folder: Path, config: dict[str, Any], dataset: Dataset, command: str) -> None:
+    """Say in the folder what it is, if it does not yet."""
+    if not (folder / "config.json").exists():
+        opened = {"version": VERSION, "configuration": config, "command": command}
+        results.write_json(folder / "config.json", opened | {"data_source": dataset.source})
+
+
+class Wanted(NamedTuple):
+    """What a study is to leave in its folder."""
+
+    config: dict[str, Any]
+    protocol: dict[str, Any] | None
+    rules: list[str]
+    seeds: list[int]
+
+
+class Contents:
+    """What a result folder holds of a study: read back where a run was interrupted, and added to."""
+
+    def __init__(self, folder: Path, wanted: Wanted) -> None:
+        self.folder, self.wanted, self.heading = folder, wanted, ""
+        self.summaries: list[results.Summary] = []
+        self.rows: list[dict[str, Any]] = []
+        self.powers: list[dict[str, Any]] = []
+        if not (folder / "summary.json").exists():
+            return
+        try:
+            content = json.loads((folder / "summary.json").read_text(encoding="utf-8"))
+            results.check_summary(content, wanted.rules)
+            self.summaries = content["rules"]
+            self.powers = results.read_power(folder / "power.csv") if (folder / "power.csv").exists() else []
+            self.rows = results.read_metrics(folder / "metrics.csv")
+        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+            raise UsageError(f"the results in {folder} are damaged ({error}); give another --output-dir") from error
+
+    def has(self, rule: str, seed: int) -> bool:
+        """Whether this run of the rule is finished."""
+        return any(
+            run["seed"] == seed for s in self.summaries if s["rule"] == rule and s["finished"] for run in s["runs"]
+        )
+
+    def take_in(self, other: "Contents") -> None:
+        """Add the finished runs of another one."""
+        for summary in other.summaries:
+            if summary["finished"]:
+                of_rule = [
+                    [row for row in rows if row["rule"] == summary["rule"]] for rows in (other.rows, other.powers)
+                ]
+                self.add(summary, *of_rule)
+
+    def add(self, summary: results.Summary, rows: list[dict[str, Any]], powers: list[dict[str, Any]]) -> None:
+        """Take in runs, in the place of unfinished ones of the same rule."""
+        rule, new = summary["rule"], {run["seed"] for run in summary["runs"]}
+        before = [s for s in self.summaries if s["rule"] == rule and s["finished"]]
+        if before and not summary["finished"]:
+            return  # what is begun does not undo what is done; its checkpoint has it
+        before = [s | {"runs": [run for run in s["runs"] if run["seed"] not in new]} for s in before]
+        before = [s for s in before if s["runs"]]
+        others = [s for s in self.summaries if s["rule"] != rule]
+        self.summaries = sorted([*others, results.join([*before, summary])], key=lambda s: self.wanted.rules.index(s["rule"]))
+        self.rows = [row for row in self.rows if row["rule"] != rule or row["seed"] not in new] + rows
+        self.rows.sort(key=lambda row: self.wanted.rules.index(row["rule"]))
+        old = [row for row in self.powers if row["rule"] != rule or (before and row["seed"] not in new)]
+        self.powers = old + powers
+
+    @property
+    def finished(self) -> bool:
+        """Whether every rule has every seed."""
+        return all(self.has(rule, seed) for rule in self.wanted.rules for seed in self.wanted.seeds)
+
+    def write(self, render: "Render | None" = None) -> None:
+        """Write the result files of what there is so far, and what ``render`` makes of them."""
+        if self.powers:
+            results.write_rows(self.folder / "power.csv", results.POWER_COLUMNS, self.powers)
+        results.write_metrics(self.folder / "metrics.csv", self.rows)
+        if render is not None:
+            render(self)
+        content: dict[str, Any] = {"version": VERSION, "finished": self.finished, "title": self.heading}
+        content |= {"data": self.wanted.config["data"]}
+        content |= {"protocol": self.wanted.protocol} if self.wanted.protocol else {}
+        content |= {"rules": self.summaries}
+        content["statistics"] = {summary["rule"]: results.statistics_of(summary) for summary in self.summaries}
+        # Last: a rule that this file calls finished has its other files.
+        results.write_json(self.folder / "summary.json", content | {"environment": results.environment()})
+
+
+Render = Callable[[Contents], None]
+"""Makes tables and figures in the folder of what it is given."""

@@ -1,0 +1,48 @@
+"""From an optimizer's record to its optax transformation."""
+
+import optax
+
+from .. import ff, foton
+from ..card import Optimizer
+from ..errors import UsageError
+
+OPTIMIZERS = ("adam", "adamw", "sgd", "momentum")
+"""Names that every rule takes."""
+
+
+def transformation(optimizer: Optimizer, *, epochs: int, steps: int) -> optax.GradientTransformation:
+    """The optax transformation for a training of ``epochs`` with ``steps`` optimizer steps each.
+
+    Raises:
+        UsageError: a name that none of the common optimizers has.
+    """
+    rate, decay = _schedule(optimizer, epochs, steps), optimizer.weight_decay
+    known = {
+        "adam": optax.adam(rate),
+        "adamw": optax.adamw(rate, weight_decay=decay),
+        "sgd": optax.sgd(rate),
+        "momentum": optax.sgd(rate, momentum=0.9),
+    }
+    if optimizer.optimizer not in known:
+        raise UsageError(f"--optimizer {optimizer.optimizer} belongs to another rule; choose {', '.join(known)}")
+    tx = known[optimizer.optimizer]
+    # A search hands in a traced decay, which is neither 0 nor not.
+    plain = isinstance(decay, float | int) and decay == 0
+    if optimizer.optimizer != "adamw" and not plain:
+        tx = optax.chain(optax.add_decayed_weights(decay), tx)
+    if optimizer.constraint == "orthonormal":
+        tx = optax.chain(tx, foton.retraction(1, None))
+    return tx
+
+
+def _schedule(optimizer: Optimizer, epochs: int, steps: int) -> float | optax.Schedule:
+    rate = optimizer.learning_rate
+    if optimizer.lr_schedule == "cosine":
+        return optax.cosine_decay_schedule(rate, epochs * steps)
+    if optimizer.lr_schedule == "half_linear":
+        return ff.half_then_linear(rate, steps, epochs)
+    if optimizer.lr_schedule == "drops":
+        if min(optimizer.lr_drops, default=1) < 1:
+            raise UsageError(f"--lr-drops are epochs, counted from 1; got {optimizer.lr_drops}")
+        return optax.piecewise_constant_schedule(rate, {epoch * steps: 0.1 for epoch in optimizer.lr_drops})
+    return rate

@@ -1,0 +1,93 @@
+"""Several processes, on one machine or many, that share the seeds of a study."""
+
+import os
+import sys
+import threading
+from typing import Any
+
+import jax
+
+from ..errors import UsageError
+from .design import Machine, Study
+
+PROCESSES = ("coordinator", "num_processes", "process_id")
+"""Options that say which process of a run this is; a run is the same with any of them."""
+
+SLURM = "SLURM_STEP_NUM_TASKS", "SLURM_PROCID"
+"""Where srun says how many processes there are, and which one this is."""
+
+
+def which(study: Study) -> tuple[int, int]:
+    """This process and the number of all, as the options or SLURM say.
+
+    Raises:
+        UsageError: options that do not fit together, or more processes than runs.
+    """
+    process, processes = stated(study.machine)
+    if processes == 1:
+        return 0, 1
+    runs = study.runs.seeds
+    if processes > runs:
+        raise UsageError(f"{processes} processes are too many for {runs} seeds; start at most {runs}")
+    if study.output.output_dir is None:
+        raise UsageError("several processes need --output-dir, one folder that all of them see")
+    if study.measuring.energy:
+        raise UsageError("--energy needs a process that has the machine to itself; leave out the other processes")
+    return process, processes
+
+
+def meet(machine: Machine, process: int, processes: int) -> None:
+    """Come together with the other processes through ``jax.distributed``.
+
+    When all have come, each goes its own way: nothing is communicated later, and none ends because another one died.
+
+    Raises:
+        UsageError: they could not.
+    """
+    if processes == 1:
+        return
+    where = machine.coordinator or "the first node of SLURM's job"
+
+    def give_up() -> None:
+        # The runtime would end the process with a stack trace of its own.
+        print(
+            f"error: {where} was not reached, or not all {processes} processes came, in {machine.join_seconds:g} s; "
+            "start them together, check address and firewall, or give more --join-seconds",
+            file=sys.stderr,
+            flush=True,
+        )
+        os._exit(2)
+
+    timer = threading.Timer(machine.join_seconds, give_up)
+    timer.daemon = True
+    timer.start()
+    given: dict[str, Any] = {} if machine.coordinator is None else {"num_processes": processes, "process_id": process}
+    try:
+        jax.distributed.initialize(machine.coordinator, **given, initialization_timeout=int(machine.join_seconds) + 60)
+        jax.distributed.shutdown()
+    except (RuntimeError, ValueError) as error:
+        raise UsageError(f"the processes could not come together: {str(error).splitlines()[0]}") from error
+    finally:
+        timer.cancel()
+    print(f"process {process + 1} of {processes}", flush=True)
+
+
+def stated(machine: Machine) -> tuple[int, int]:
+    """(number of this process, number of all)."""
+    given = machine.coordinator, machine.num_processes, machine.process_id
+    if any(value is not None for value in given):
+        if None in given:
+            raise UsageError("--coordinator, --num-processes and --process-id belong together")
+        host, _, port = machine.coordinator.rpartition(":")
+        if not host or not port.isdigit() or not 0 < int(port) < 2**16:
+            raise UsageError(f"--coordinator is HOST:PORT of process 0; got {machine.coordinator}")
+        if not 0 <= machine.process_id < machine.num_processes:
+            raise UsageError(
+                f"--process-id lies in 0..{machine.num_processes - 1} with --num-processes {machine.num_processes}; "
+                f"got {machine.process_id}"
+            )
+        return machine.process_id, machine.num_processes
+    if not all(os.environ.get(name, "").isdigit() for name in SLURM):
+        return 0, 1
+    count, number = (int(os.environ[name]) for name in SLURM)
+    return number, count

@@ -1,0 +1,53 @@
+"""Published settings by rule and name, read from ``presets/*.toml``: one file per paper."""
+
+import functools
+import tomllib
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from ..errors import UsageError
+
+FOLDER = Path(__file__).parent / "presets"
+
+
+class Preset(NamedTuple):
+    """Settings of a rule as a paper or its code has them."""
+
+    source: str
+    settings: dict[str, Any]
+    """By the names of options; "net" is the network's specification."""
+    against: dict[str, dict[str, Any]]
+    """Settings of other rules beside it, by rule."""
+
+
+@functools.cache
+def presets() -> dict[str, dict[str, Preset]]:
+    """All presets: rule -> name -> `Preset`."""
+    found: dict[str, dict[str, Preset]] = {}
+    for path in sorted(FOLDER.glob("*.toml")):
+        content = tomllib.loads(path.read_text(encoding="utf-8"))
+        source = content.pop("source")
+        for rule, named in content.items():
+            for name, settings in named.items():
+                beside = {other: _plain(values) for other, values in settings.pop("against", {}).items()}
+                found.setdefault(rule, {})[name] = Preset(source, _plain(settings), beside)
+    return found
+
+
+def preset(rule: str, name: str) -> Preset:
+    """One preset.
+
+    Raises:
+        UsageError: the rule has no preset of that name.
+    """
+    known = presets().get(rule, {})
+    if name not in known:
+        there = f"its presets are {', '.join(known)}" if known else "it has no presets"
+        raise UsageError(f"{rule} has no preset {name!r}; {there}")
+    return known[name]
+
+
+def _plain(settings: dict[str, Any]) -> dict[str, Any]:
+    """TOML has no None and no tuples."""
+    changed = {name: None if value == "None" else value for name, value in settings.items()}
+    return {name: tuple(value) if isinstance(value, list) else value for name, value in changed.items()}
