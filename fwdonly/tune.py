@@ -1,7 +1,7 @@
 """The search for settings: Optuna proposes several trials at a time, and they train together as one compiled sweep.
 
 Needs the extra ``tune``. Every rule is to be searched alike: the same number of trials, seeds and epochs, the same
-sampler, and a space of the same size (see ``experiments/_rules.py``). The test set is never read, not even copied to
+sampler, and a space of the same size (``CARD.space`` of each rule). The test set is never read, not even copied to
 the device.
 """
 
@@ -27,22 +27,11 @@ import numpy as np
 
 from . import data as datasets
 from .base import LearningRule
+from .card import Range, Space
 from .errors import UsageError, first_difference
 from .sweep import sweep
 from .train import Plan, Progress
 
-
-class Range(NamedTuple):
-    """Numbers from ``low`` to ``high``, uniform in their logarithm, or plainly with ``log=False``."""
-
-    low: float
-    high: float
-    log: bool = True
-
-
-Space = Mapping[str, Range | tuple[Any, ...]]
-"""Settings by name: a `Range` of numbers, which are traced and compile nothing new, or a tuple of choices (widths,
-batch sizes, optimizers), each combination of which is a program of its own."""
 
 Make = Callable[..., tuple[Callable[..., LearningRule | Sequence[LearningRule]], Plan | Sequence[Plan]]]
 """From choices, as keywords, to the arguments of `fwdonly.sweep`: a function of the numbers, and the plan."""

@@ -2,6 +2,7 @@
 
 import argparse
 import dataclasses
+import textwrap
 from collections.abc import Collection, Mapping, Sequence
 from typing import Annotated, Any, Literal, NamedTuple
 
@@ -21,7 +22,6 @@ class Group(NamedTuple):
 
     name: str
     fields: tuple[Field, ...]
-    doc: str = ""
 
 
 NET = Field(
@@ -31,6 +31,8 @@ NET = Field(
     "Network: mlp:WIDTHS, cnn:CHANNELS, cwc:CHANNELS or FILE.py:FUNCTION, with options after semicolons, such as "
     "'cnn:32,64;dense=500;pool=max;activation=tanh;start=orthogonal;bias=none'.",
 )
+SHORT = 7
+"""Options of its first group, mostly the rule's own, that ``-h`` shows."""
 COMMON = {
     "net",
     "preset",
@@ -98,27 +100,40 @@ def parse(
     Raises:
         SystemExit: after --help (0), or an option that is not known or has no such value (2).
     """
+    if "-h" in words:
+        print(short_help(groups, defaults, prog, description))
+        raise SystemExit(0)
     import tyro
 
-    short = "-h" in words
-    if short:
-        words, description = ["--help"], f"{description}\n\nThese are the common options; --help shows all."
     made = []
     for group in groups:
         own = []
         for field in group.fields:
-            marks: list[Any] = [tyro.conf.arg(help=field.help or " ")]
-            if short and field.name not in COMMON and group is not groups[0]:
-                marks.append(tyro.conf.Suppress)
             default = dataclasses.field(default=defaults.get(field.name, field.default))
-            own.append((field.name, Annotated[(field.type, *marks)], default))
+            own.append((field.name, Annotated[field.type, tyro.conf.arg(help=field.help or " ")], default))
         kind = dataclasses.make_dataclass(group.name.replace("-", "_"), own, frozen=True)
-        kind.__doc__ = group.doc or " "
+        kind.__doc__ = " "
         made.append((group.name.replace("-", "_"), kind, dataclasses.field(default=kind())))
     top = dataclasses.make_dataclass("Options", made)
-    top.__doc__ = description
-    found = tyro.cli(top, args=list(words), prog=prog, config=(tyro.conf.OmitArgPrefixes,))
-    return {field.name: getattr(getattr(found, name), field.name) for (name, *_), group in zip(made, groups, strict=True) for field in group.fields}
+    found = tyro.cli(
+        top, args=list(words), prog=prog, description=description, config=(tyro.conf.OmitArgPrefixes,)
+    )
+    records = [getattr(found, name) for name, *_ in made]
+    return {name: value for record in records for name, value in vars(record).items()}
+
+
+def short_help(groups: Sequence[Group], defaults: Mapping[str, Any], prog: str, description: str) -> str:
+    """The most used options, each with the first sentence of its help and its default, in 80 columns."""
+    lines = [f"usage: {prog} [OPTIONS]", "", textwrap.fill(description.partition("\n\n")[0], 79)]
+    for at, group in enumerate(groups):
+        shown = [f for i, f in enumerate(group.fields) if f.name in COMMON or (at == 0 and i < SHORT)]
+        lines += ["", f"{group.name}:"] if shown else []
+        for field in shown:
+            default = defaults.get(field.name, field.default)
+            words = " ".join(map(str, default)) if isinstance(default, tuple) else str(default)
+            text = field.help.partition(". ")[0].rstrip(".") + (f" [{words}]" if words else "")
+            lines.append(textwrap.fill(text, 79, initial_indent=f"  {field.flag:<20} ", subsequent_indent=" " * 23))
+    return "\n".join([*lines, "", f"{prog} --help shows all options and all of their help."])
 
 
 def early(words: Sequence[str], **options: str | None) -> dict[str, Any]:

@@ -5,7 +5,7 @@ are pure functions for use inside the compiled step.
 """
 
 from .dataset import Dataset
-from .facts import CLASS_NAMES
+from .facts import CLASS_NAMES, KNOWN
 from .folders import cache_folder
 from .pixels import crop_flip, normalise, statistics
 from .places import load
@@ -13,6 +13,7 @@ from .splits import paper_split, split
 
 __all__ = [
     "CLASS_NAMES",
+    "KNOWN",
     "Dataset",
     "cache_folder",
     "crop_flip",

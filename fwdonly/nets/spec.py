@@ -11,14 +11,12 @@ Options of all layers: ``activation``, ``start`` (law of the start weights) and 
 ``kernel``, ``stride`` and ``padding``.
 """
 
+import functools
 import hashlib
 import runpy
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple, get_args
-
-import jax
-import jax.numpy as jnp
 
 from ..base import Net
 from ..errors import UsageError
@@ -101,6 +99,11 @@ class Spec(NamedTuple):
         ]
         return " ".join([*words, *([said["activation"]] if said.get("activation", "relu") != "relu" else [])])
 
+    @property
+    def has_biases(self) -> bool:
+        """Whether its layers have biases; a user's own function is taken to give some."""
+        return dict(self.options).get("bias") != "none"
+
     def build(self, num_classes: int) -> Net:
         """The blocks.
 
@@ -177,6 +180,7 @@ def _text(value: Any) -> str:
     return ",".join(map(str, value)) if isinstance(value, tuple) else str(value)
 
 
+@functools.cache  # blocks of one run of the file are equal, and compile once
 def _from_file(path: str, function: str, num_classes: int) -> Net:
     if not Path(path).is_file():
         raise UsageError(f"--net: there is no file {path}; give FILE.py:FUNCTION with a file that exists")
@@ -188,20 +192,3 @@ def _from_file(path: str, function: str, num_classes: int) -> Net:
         raise UsageError(f"--net: {function}({num_classes}) of {path} must return a tuple of blocks with init and apply")
     return net
 
-
-def shapes(net: Net, example: tuple[int, ...]) -> list[tuple[Any, Any]]:
-    """(parameters, output) of every block as shapes, for one image of shape ``example``.
-
-    Raises:
-        UsageError: the network cannot take such images.
-    """
-    found, a = [], jax.ShapeDtypeStruct((1, *example), jnp.float32)
-    for block in net:
-        own = jax.eval_shape(_first(block), a)
-        a = jax.eval_shape(block.apply, own, a)
-        found.append((own, a))
-    return found
-
-
-def _first(block: Any) -> Callable[[Any], Any]:
-    return lambda a: block.init(jax.random.key(0), a)

@@ -276,10 +276,14 @@ class Study:
     command_line: tuple[str, ...] = ()
     """The command that started it, for the record."""
 
-    def configuration(self, dataset: Dataset, split: Sequence[Any]) -> dict[str, Any]:
-        """Everything that decides the numbers, as plain JSON."""
+    def settings(self) -> dict[str, dict[str, Any]]:
+        """All settings of every rule, with those that are common to all."""
         shared = {"dataset": self.data.dataset, "split": self.data.split, **vars(self.runs)}
         shared |= {"how": self.machine.how, "alignment": self.measuring.alignment}
+        return {arm.name: arm.settings() | shared for arm in self.arms}
+
+    def configuration(self, dataset: Dataset, split: Sequence[Any]) -> dict[str, Any]:
+        """Everything that decides the numbers, as plain JSON."""
         described = {
             "name": dataset.name,
             "digest": dataset.digest,
@@ -287,8 +291,7 @@ class Study:
             "validation": split[1].shape[-1],
             "test": len(dataset.y_test),
         }
-        rules = {arm.name: arm.settings() | shared for arm in self.arms}
-        content = {"command": self.name, "rules": rules, "data": described}
+        content = {"command": self.name, "rules": self.settings(), "data": described}
         content |= {"protocol": dict(self.protocol)} if self.protocol else {}
         return json.loads(json.dumps(content))
 

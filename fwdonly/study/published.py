@@ -51,3 +51,51 @@ def _plain(settings: dict[str, Any]) -> dict[str, Any]:
     """TOML has no None and no tuples."""
     changed = {name: None if value == "None" else value for name, value in settings.items()}
     return {name: tuple(value) if isinstance(value, list) else value for name, value in changed.items()}
+
+
+class Cell(NamedTuple):
+    """A published number."""
+
+    rule: str
+    """As result files name it."""
+    value: float
+    sd: float | None = None
+    """None where it is not known, or comes from one seed."""
+    n: int | None = None
+    """Number of different seeds; None where it is not known."""
+    metric: str = "test_accuracy"
+    """test_accuracy; epochs: passes over the data, all stages together; or the name of a further readout."""
+    repeated: bool = False
+    """There are more runs than different seeds."""
+    note: str = ""
+    """How the value differs from what is printed."""
+
+
+class Row(NamedTuple):
+    """A command of ours, and the published numbers beside it."""
+
+    name: str
+    command: str
+    """The words after ``fwdonly``."""
+    cells: tuple[Cell, ...]
+    seeds: int = 10
+
+
+class Table(NamedTuple):
+    """A published table."""
+
+    source: str
+    rows: tuple[Row, ...]
+    left_out: str = ""
+    """What the source has and this table has not, and where the two differ in what they train."""
+
+
+@functools.cache
+def tables() -> dict[str, Table]:
+    """The published tables by name, read from ``tables/*.toml``."""
+    found = {}
+    for path in sorted((FOLDER.parent / "tables").glob("*.toml")):
+        content = tomllib.loads(path.read_text(encoding="utf-8"))
+        rows = [Row(**row | {"cells": tuple(Cell(**cell) for cell in row["cells"])}) for row in content["runs"]]
+        found[path.stem] = Table(content["source"], tuple(rows), content.get("left_out", ""))
+    return found

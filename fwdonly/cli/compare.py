@@ -1,0 +1,131 @@
+"""``fwdonly compare RULES``: the same blocks, data, seeds and stopping; paired statistics, verdicts and a report."""
+
+import dataclasses
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from ..errors import UsageError
+from ..study import design, rules
+from ..study.design import Arm, Data, Machine, Measuring, Output, Runs, Study
+from ..study.fields import Field, declared
+from ..study.protocols import Protocol
+from ..study.rules import Rule
+from ..study.run import run
+from ..train import Plan
+from . import options, tell
+from .options import Group
+
+DESCRIPTION = """Compare learning rules under one protocol, paired by seed, and say what is decided.
+
+Every run trains by itself, the rules taking turns. MF and BP start from settings of searches on the embedded images
+(fwdonly tune); of other rules the report says that they have none, unless --tuned or options of their own give some.
+Options of a single rule are --RULE.OPTION, such as --mf.prediction sum. Ends in a table of verdicts and writes a result
+folder with report.html. Ctrl-C leaves a folder that --resume continues; finished runs are not repeated."""
+
+TUNED = Field("tuned", tuple[Path, ...], (), "Result folders of fwdonly tune, whose best settings to take.")
+DEFAULTS = {"seeds": 5, "alone": True, "epochs": 100, "patience": 10, "keep": "best_loss"}
+
+
+def groups_of() -> list[Group]:
+    """All options of the command, but for those of single rules."""
+    return [Group("protocol", (*declared(Protocol), TUNED)), *options.shared_groups()]
+
+
+def study_of(words: Sequence[str], command_line: Sequence[str] = (), prog: str = "fwdonly compare") -> Study:
+    """The study that the words of a command describe.
+
+    Raises:
+        UsageError: words that describe none.
+    """
+    names, words = options.names_first(words)
+    every = [rules.load(name) for name in names]
+    asks = bool({"-h", "--help"} & set(words))
+    if not asks and (len(every) < 2 or len({rule.name for rule in every}) < len(every)):
+        raise UsageError(f"fwdonly compare takes two or more different rules; got {' '.join(names) or 'none'}")
+    words, own = options.of_arms(words, [rule.name for rule in every])
+    groups = groups_of()
+    values = options.parse(words, groups, DEFAULTS, prog=prog, description=DESCRIPTION)
+    protocol = options.make(Protocol, values)
+    usual = {field.name: DEFAULTS.get(field.name, field.default) for group in groups for field in group.fields}
+    protocol.check(values, usual)
+    found = tuned_settings(values["tuned"], [rule.name for rule in every])
+    arms = [_arm(rule, values, protocol, found.get(rule.name), own[rule.name], prog) for rule in every]
+    measuring = options.make(Measuring, values)
+    arms = [dataclasses.replace(protocol.staged(arm), alignment=measuring.alignment) for arm in arms]
+    return Study(
+        "compare",
+        tuple(arms),
+        options.make(Data, values),
+        options.make(Runs, values),
+        measuring,
+        options.make(Machine, values),
+        options.make(Output, values),
+        protocol.record(arms, values),
+        tuple(command_line),
+    )
+
+
+def _arm(
+    rule: Rule,
+    values: Mapping[str, Any],
+    protocol: Protocol,
+    tuned: Mapping[str, Any] | None,
+    words: Sequence[str],
+    prog: str,
+) -> Arm:
+    """A rule, stopped as the protocol says, with its settings from a search and its own words."""
+    said = options.said(words)
+    shared = {name: values[name] for name in values if name in Plan.__dataclass_fields__} | protocol.length(values)
+    for name in said:
+        if name == "preset":
+            raise UsageError(f"a preset of {rule.name} would also set data and stopping; give its single settings")
+        if name in ("net", *values) and protocol.shared(name) and name in (*shared, "net", *values):
+            flag = f"--{name.replace('_', '-')}"
+            raise UsageError(f"{flag} is the same for all rules; give it without {rule.name}.")
+    own = rule.variant.tuned if tuned is None else tuned
+    start = rule.defaults(compared=True) | dict(own) | shared
+    length = Group("length", options.plan_fields(*design.STOPPING))
+    groups = [options.rule_group(rule), options.optimizer_group(rule), length]
+    description = f"Options of {rule.label} in a comparison."
+    chosen = options.parse(words, groups, start, prog=f"{prog} ... --{rule.name}.", description=description)
+    made = design.arm(rule, start | chosen, net=values["net"])
+    check_scores(made)
+    searched = bool(own) or bool(said & set(rule.space))
+    return dataclasses.replace(made, about={**made.about, "tuned": searched})
+
+
+def check_scores(arm: Arm) -> None:
+    """Refuse to steer a rule by the loss of scores that are no logits."""
+    by_loss = arm.plan.keep == "best_loss" or (arm.plan.patience is not None and arm.plan.monitor == "loss")
+    if arm.rule.card.monitor == "accuracy" and by_loss:
+        raise UsageError(
+            f"the scores of {arm.name} are no probabilities, so that their loss says little; for all rules add "
+            "--monitor accuracy --keep best_accuracy"
+        )
+
+
+def tuned_settings(folders: Sequence[Path], names: Sequence[str]) -> dict[str, dict[str, Any]]:
+    """Settings from result folders of ``fwdonly tune``, by rule.
+
+    Raises:
+        UsageError: a folder that is none, or of a rule that is not compared.
+    """
+    found: dict[str, dict[str, Any]] = {}
+    for folder in folders:
+        try:
+            best = json.loads((folder / "best.json").read_text(encoding="utf-8"))
+            rule, values = best["rule"], dict(best["values"])
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise UsageError(f"{folder} is not a result folder of fwdonly tune ({error}); give one that is") from error
+        if rule not in names:
+            raise UsageError(f"{folder} holds settings of {rule}, which is not among {' '.join(names)}")
+        found[rule] = values
+    return found
+
+
+def main(words: Sequence[str], command_line: Sequence[str], prog: str = "fwdonly compare") -> int:
+    """Parse, train, decide; the exit code."""
+    study = study_of(words, command_line, prog)
+    return tell.conclude(run(study, tell.render), command_line, tell.verdicts)
