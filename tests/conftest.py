@@ -101,3 +101,20 @@ def script(monkeypatch, capsys):
         return stopped.value.code, out.out, out.err
 
     return call
+
+
+@pytest.fixture
+def command(capsys):
+    """Run a command in this process: ``command("train", "mf", *arguments) -> (exit code, stdout, stderr)``."""
+    from fwdonly.cli import main
+
+    def call(*words):
+        words = list(map(str, words))
+        try:
+            code = main(words, ["fwdonly", *words])
+        except SystemExit as stopped:  # --help, or an option that is not known
+            code = stopped.code
+        out = capsys.readouterr()
+        return code, out.out, out.err
+
+    return call

@@ -18,7 +18,7 @@ import pytest
 pytestmark = pytest.mark.usefixtures("quickest_compilation")
 
 EXPERIMENTS = Path(__file__).parents[1] / "experiments"
-TINY = ["--dataset", "digits", "--widths", "16", "16", "--batch-size", "64", "--quiet"]
+TINY = ["--dataset", "digits", "--net", "mlp:16,16", "--batch-size", "64", "--quiet"]
 
 
 def read(folder, name="summary.json"):

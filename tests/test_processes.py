@@ -18,7 +18,7 @@ from fwdonly import UsageError
 
 FOLDER = Path(__file__).parents[1] / "experiments"
 QUICK = {"JAX_DISABLE_MOST_OPTIMIZATIONS": "true", "FWDONLY_OFFLINE": "1"}
-SMALL = ["--dataset", "digits", "--widths", "8", "--seeds", "3", "--batch-size", "64", "--quiet"]
+SMALL = ["--dataset", "digits", "--net", "mlp:8", "--seeds", "3", "--batch-size", "64", "--quiet"]
 
 
 def begin(*arguments, script="mf_mlp", **environment):

@@ -336,7 +336,7 @@ def test_a_database_that_goes_down_ends_the_search_in_one_line_and_keeps_what_wa
     server = PostgreSQL()
     try:
         url = server.database()
-        tiny = ["--dataset", "digits", "--widths", "8", "--epochs", "1", "--seeds", "1", "--study", "s"]
+        tiny = ["--dataset", "digits", "--net", "mlp:8", "--epochs", "1", "--seeds", "1", "--study", "s"]
         more = ["--storage", url, "--output-dir", tmp_path / "out"]
         command = [sys.executable, EXPERIMENTS / "tune.py", *tiny, *more, "--parallel", "2", "--trials"]
         search = subprocess.Popen([*command, "999"], text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE)

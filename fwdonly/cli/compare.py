@@ -41,9 +41,9 @@ def study_of(words: Sequence[str], command_line: Sequence[str] = (), prog: str =
     """
     names, words = options.names_first(words)
     every = [rules.load(name) for name in names]
-    asks = bool({"-h", "--help"} & set(words))
-    if not asks and (len(every) < 2 or len({rule.name for rule in every}) < len(every)):
-        raise UsageError(f"fwdonly compare takes two or more different rules; got {' '.join(names) or 'none'}")
+    different = len({rule.name for rule in every}) == len(every) > 1
+    if not {"-h", "--help"} & set(words):
+        options.check_names(names, words, prog, "RULE RULE ...", different)
     words, own = options.of_arms(words, [rule.name for rule in every])
     groups = groups_of()
     values = options.parse(words, groups, DEFAULTS, prog=prog, description=DESCRIPTION)

@@ -6,14 +6,13 @@ import textwrap
 from collections.abc import Collection, Mapping, Sequence
 from typing import Annotated, Any, Literal, NamedTuple
 
-from .. import nets
 from ..card import Optimizer
 from ..errors import UsageError
 from ..study import fields
 from ..study.design import STOPPING, Data, Machine, Measuring, Output, Runs
 from ..study.fields import Field, declared
 from ..study.optimizers import OPTIMIZERS
-from ..study.rules import Rule
+from ..study.rules import NAMES, Rule
 from ..train import Plan
 
 
@@ -150,6 +149,26 @@ def names_first(words: Sequence[str]) -> tuple[list[str], list[str]]:
     return list(words[:at]), list(words[at:])
 
 
+def check_names(names: Sequence[str], words: Sequence[str], prog: str, wanted: str, right: bool) -> None:
+    """Refuse a wrong number of rules; show which there are, where only help is asked for.
+
+    Raises:
+        UsageError: not ``right``.
+        SystemExit: after the help.
+    """
+    if right:
+        return
+    if {"-h", "--help"} & set(words):
+        print(f"usage: {prog} {wanted} [OPTIONS]\n\nRules: {', '.join(NAMES)}, or FILE.py for your own.")
+        print(f"{prog} {wanted} -h shows the common options, --help all of them.")
+        raise SystemExit(0)
+    what = "one rule" if wanted == "RULE" else "two or more different rules"
+    raise UsageError(
+        f"{prog} takes {what}, then options; got {' '.join(names) or 'none'}. The rules are {', '.join(NAMES)}, or "
+        "FILE.py"
+    )
+
+
 def of_arms(words: Sequence[str], names: Collection[str]) -> tuple[list[str], dict[str, list[str]]]:
     """Options of single rules, ``--NAME.OPTION VALUE``, taken out of the others.
 
@@ -197,7 +216,3 @@ def words_of(groups: Sequence[Group], values: Mapping[str, Any], defaults: Mappi
             said += [field.flag, *map(str, value if isinstance(value, tuple) else [value])]
     return said
 
-
-def network_of(rule: Rule, text: str) -> nets.Spec:
-    """The network that a rule trains for this specification."""
-    return nets.parse(text).with_defaults(rule.card.start)

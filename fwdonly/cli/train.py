@@ -49,15 +49,7 @@ def study_of(words: Sequence[str], command_line: Sequence[str] = (), prog: str =
         UsageError: words that describe none.
     """
     names, words = options.names_first(words)
-    if len(names) != 1 and {"-h", "--help"} & set(words):
-        print(f"usage: {prog} RULE [OPTIONS]\n\nRules: {', '.join(rules.NAMES)}, or FILE.py for your own.")
-        print(f"{prog} RULE -h shows the common options of a rule, --help all of them.")
-        raise SystemExit(0)
-    if len(names) != 1:
-        raise UsageError(
-            f"fwdonly train takes one rule, then options, such as: fwdonly train mf --against bp --seeds 3; got "
-            f"{' '.join(names) or 'no rule'}. The rules are {', '.join(rules.NAMES)}, or FILE.py"
-        )
+    options.check_names(names, words, prog, "RULE", len(names) == 1)
     rule = rules.load(names[0])
     first = options.early(words, preset=None, against="*")
     others = [rules.load(name) for name in first["against"]]

@@ -11,7 +11,6 @@ from typing import Any, NamedTuple
 from .. import data, report, results
 from .. import tune as search
 from ..card import Space
-from ..errors import UsageError
 from ..study import design, rules
 from ..study.design import Arm, Data, Machine, Output, Runs, Study
 from ..study.fields import Field, declared
@@ -85,8 +84,7 @@ def task_of(words: Sequence[str], prog: str = "fwdonly tune") -> Task:
         UsageError: words that describe none.
     """
     names, words = options.names_first(words)
-    if len(names) != 1:
-        raise UsageError(f"fwdonly tune takes one rule, such as mf; got {' '.join(names) or 'none'}")
+    options.check_names(names, words, prog, "RULE", len(names) == 1)
     rule = rules.load(names[0])
     groups = [
         Group("search", declared(Search)),

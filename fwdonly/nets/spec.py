@@ -138,6 +138,8 @@ def parse(text: str) -> Spec:
     head, *said = text.split(";")
     kind, colon, sizes = head.partition(":")
     if kind.endswith(".py") and colon and sizes.isidentifier() and not said:
+        if not Path(kind).is_file():
+            raise UsageError(f"--net: there is no file {kind}; give FILE.py:FUNCTION with a file that exists")
         return Spec(kind, (), function=sizes)
     if kind not in KINDS or not colon:
         raise UsageError(
@@ -182,8 +184,6 @@ def _text(value: Any) -> str:
 
 @functools.cache  # blocks of one run of the file are equal, and compile once
 def _from_file(path: str, function: str, num_classes: int) -> Net:
-    if not Path(path).is_file():
-        raise UsageError(f"--net: there is no file {path}; give FILE.py:FUNCTION with a file that exists")
     build = runpy.run_path(path).get(function)
     if not callable(build):
         raise UsageError(f"--net: {path} has no function {function}")

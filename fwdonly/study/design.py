@@ -207,6 +207,8 @@ class Arm:
                 continue
             if not math.isfinite(value) or (value < 0 and name not in signed):
                 raise UsageError(f"--{name.replace('_', '-')} must be 0 or more; got {value}")
+        if min(self.optimizer.lr_drops, default=1) < 1:
+            raise UsageError(f"--lr-drops are epochs, counted from 1; got {self.optimizer.lr_drops}")
 
     def training(self, num_classes: int, steps: int) -> tuple[Stage, ...]:
         """The rule's stages; ``steps`` are those of an epoch."""

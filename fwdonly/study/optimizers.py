@@ -42,7 +42,5 @@ def _schedule(optimizer: Optimizer, epochs: int, steps: int) -> float | optax.Sc
     if optimizer.lr_schedule == "half_linear":
         return ff.half_then_linear(rate, steps, epochs)
     if optimizer.lr_schedule == "drops":
-        if min(optimizer.lr_drops, default=1) < 1:
-            raise UsageError(f"--lr-drops are epochs, counted from 1; got {optimizer.lr_drops}")
         return optax.piecewise_constant_schedule(rate, {epoch * steps: 0.1 for epoch in optimizer.lr_drops})
     return rate
