@@ -2,22 +2,19 @@
 
 import csv
 import json
-import os
 import re
-import runpy
 import shlex
-import signal
-import subprocess
-import sys
-import time
-from pathlib import Path
 
 import numpy as np
 import pytest
 
+from fwdonly.cli import train
+from fwdonly.cli.options import names_first
+from fwdonly.study import design, published, rules
+from fwdonly.study.published import Cell, Row, Table
+
 pytestmark = pytest.mark.usefixtures("quickest_compilation")
 
-EXPERIMENTS = Path(__file__).parents[1] / "experiments"
 TINY = ["--dataset", "digits", "--net", "mlp:16,16", "--batch-size", "64", "--quiet"]
 
 
@@ -43,9 +40,9 @@ def numbers(folder):
     }
 
 
-def test_a_comparison_ends_in_verdicts_and_a_report_from_paired_runs(script, tmp_path):
+def test_a_comparison_ends_in_verdicts_and_a_report_from_paired_runs(command, tmp_path):
     folder = tmp_path / "c"
-    code, out, _ = script("compare", *TINY, "--seeds", 3, "--epochs", 3, "--output-dir", folder)
+    code, out, _ = command("compare", "mf", "bp", *TINY, "--seeds", 3, "--epochs", 3, "--output-dir", folder)
     assert code == 0 and "3 seeds" in out and (folder / "report.html").stat().st_size > 10_000
     summary = read(folder)
     assert summary["finished"] and summary["protocol"]["reference"] == "bp"
@@ -58,8 +55,8 @@ def test_a_comparison_ends_in_verdicts_and_a_report_from_paired_runs(script, tmp
     assert all(row["seconds"] for row in rows(folder))
 
 
-def test_turns_alternate_and_a_rule_alone_gives_the_numbers_of_its_own_script(script, tmp_path):
-    from _common import turns
+def test_turns_alternate_and_a_rule_alone_gives_the_numbers_of_its_own_command(command, tmp_path):
+    from fwdonly.study.run import turns
 
     assert [(arm, seed[0]) for arm, seed in turns([range(3)] * 2, True)] == [
         (0, 0),
@@ -72,17 +69,17 @@ def test_turns_alternate_and_a_rule_alone_gives_the_numbers_of_its_own_script(sc
     second_of_two = [(arm, seed[0]) for arm, seed in turns([[1, 3], [1, 3]], True, 2)]  # which has every other seed
     assert second_of_two == [(0, 1), (1, 1), (1, 3), (0, 3)]
     shared = [*TINY, "--seeds", 2, "--epochs", 2, "--keep", "best_loss"]
-    assert script("compare", *shared, "--set", "mf=--learning-rate 0.003", "--output-dir", tmp_path / "c")[0] == 0
-    own = ["--optimizer", "adamw", "--lr-schedule", "constant", "--patience", "10", "--no-compare"]
-    assert script("mf_mlp", *shared, *own, "--learning-rate", 0.003, "--output-dir", tmp_path / "m")[0] == 0
+    assert command("compare", "mf", "bp", *shared, "--mf.learning-rate", "0.003", "--output-dir", tmp_path / "c")[0] == 0
+    own = ["--optimizer", "adamw", "--lr-schedule", "constant", "--patience", "10"]
+    assert command("train", "mf", *shared, *own, "--learning-rate", 0.003, "--output-dir", tmp_path / "m")[0] == 0
     together = numbers(tmp_path / "m")
     assert {key: value for key, value in numbers(tmp_path / "c").items() if key[0] == "mf"} == together
 
 
-def test_matched_passes_are_the_same_number_of_images_for_every_rule_stages_included(script, tmp_path):
+def test_matched_passes_are_the_same_number_of_images_for_every_rule_stages_included(command, tmp_path):
     folder = tmp_path / "c"
-    rules = ["--rules", "mf-greedy-m0", "mf", "bp", "--protocol", "matched-passes", "--passes", 7]
-    code, _, _ = script("compare", *TINY, *rules, "--seeds", 2, "--output-dir", folder)
+    rules = ["mf-greedy-m0", "mf", "bp", "--protocol", "matched-passes", "--passes", 7]
+    code, _, _ = command("compare", *rules, *TINY, "--seeds", 2, "--output-dir", folder)
     assert code == 0
     found = {rule["rule"]: rule["runs"] for rule in read(folder)["rules"]}
     images = {run["images"] for runs in found.values() for run in runs}
@@ -91,16 +88,16 @@ def test_matched_passes_are_the_same_number_of_images_for_every_rule_stages_incl
     assert found["mf-greedy-m0"][0]["stage_epochs"] == [3, 2, 2] and found["bp"][0]["stage_epochs"] == [7]
     assert found["mf"][0]["kept_epoch"] == 7  # the last state, not the best
     # The control: every stage given all of the passes is three times as many.
-    code, _, _ = script("compare", *TINY, "--rules", "mf-greedy-m0", "bp", "--epochs", 7, "--patience", "None",
+    code, _, _ = command("compare", "mf-greedy-m0", "bp", *TINY, "--epochs", 7, "--patience", "None",
                         "--seeds", 2, "--output-dir", tmp_path / "own")  # fmt: skip
     assert code == 0 and {run["epochs"] for run in read(tmp_path / "own")["rules"][0]["runs"]} == {21}
 
 
-def test_to_target_counts_passes_to_the_first_of_two_validations_and_keeps_the_misses(script, tmp_path):
+def test_to_target_counts_passes_to_the_first_of_two_validations_and_keeps_the_misses(command, tmp_path):
     folder = tmp_path / "c"
-    rules = ["--rules", "mf", "bp", "--protocol", "to-target", "--target", 0.8, "--epochs", 12]
-    code, out, _ = script(
-        "compare", *TINY, *rules, "--set", "mf=--learning-rate 1e-5", "--seeds", 2, "--output-dir", folder
+    rules = ["mf", "bp", "--protocol", "to-target", "--target", 0.8, "--epochs", 12]
+    code, out, _ = command(
+        "compare", *rules, *TINY, "--mf.learning-rate", "1e-5", "--seeds", 2, "--output-dir", folder
     )
     assert code == 0 and "0 of 2" in out
     summary = {rule["rule"]: rule["runs"] for rule in read(folder)["rules"]}
@@ -114,11 +111,11 @@ def test_to_target_counts_passes_to_the_first_of_two_validations_and_keeps_the_m
         assert 0 < run["target_seconds"] < run["train_seconds"]
 
 
-def test_a_killed_comparison_repeats_no_finished_run(script, tmp_path, monkeypatch):
-    import _common
+def test_a_killed_comparison_repeats_no_finished_run(command, tmp_path, monkeypatch):
+    from fwdonly.study import run
 
-    arguments = ["compare", *TINY, "--seeds", 2, "--epochs", 2, "--output-dir", tmp_path / "c"]
-    real, trained = _common.sweep, []
+    arguments = ["compare", "mf", "bp", *TINY, "--seeds", 2, "--epochs", 2, "--output-dir", tmp_path / "c"]
+    real, trained = run.sweep, []
 
     def dies(make_rule, *args, **more):
         if more.get("checkpoint") is not None:
@@ -127,17 +124,17 @@ def test_a_killed_comparison_repeats_no_finished_run(script, tmp_path, monkeypat
                 raise KeyboardInterrupt
         return real(make_rule, *args, **more)
 
-    monkeypatch.setattr(_common, "sweep", dies)
-    assert script(*arguments)[0] == 130
+    monkeypatch.setattr(run, "sweep", dies)
+    assert command(*arguments)[0] == 130
     assert not read(tmp_path / "c")["finished"] and len(numbers(tmp_path / "c")) == 2
-    code, _, error = script(*arguments)
+    code, _, error = command(*arguments)
     assert code == 2 and "--resume" in error
-    code, _, error = script(*arguments, "--resume", "--no-alone")
+    code, _, error = command(*arguments, "--resume", "--no-alone")
     assert code == 2 and "alone" in error  # seeds together would be added to those alone
-    assert script(*arguments, "--resume")[0] == 0
+    assert command(*arguments, "--resume")[0] == 0
     assert [name.split(".")[0] for name in trained] == ["mf-0", "bp-0", "bp-1", "bp-1", "mf-1"]
-    monkeypatch.setattr(_common, "sweep", real)
-    assert script(*arguments[:-1], tmp_path / "whole")[0] == 0
+    monkeypatch.setattr(run, "sweep", real)
+    assert command(*arguments[:-1], tmp_path / "whole")[0] == 0
     assert numbers(tmp_path / "c") == numbers(tmp_path / "whole") and untimed(tmp_path / "c") == untimed(
         tmp_path / "whole"
     )
@@ -146,30 +143,34 @@ def test_a_killed_comparison_repeats_no_finished_run(script, tmp_path, monkeypat
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (["--rules", "mf"], "two or more different rules"),
-        (["--rules", "mf", "mf"], "two or more different rules"),
-        (["--rules", "mf", "cafo"], "compared on one network"),
-        (["--protocol", "to-target"], "needs --target"),
-        (["--target", "0.9"], "belongs to --protocol to-target"),
-        (["--protocol", "to-target", "--target", "95"], "target is an accuracy"),
-        (["--protocol", "matched-passes", "--rules", "mf-greedy", "bp", "--passes", "1"], "at least as many --passes"),
-        (["--reference", "foton"], "not among --rules"),
-        (["--set", "ff=--peer 1"], "a rule among mf, bp"),
-        (["--set", "bp='--x"], "No closing quotation"),
-        (["--set", "bp=--preset mnist"], "a preset of bp would also set data and stopping"),
-        (["--set", "bp=--normalise none"], "--normalise is the same for all rules"),
-        (["--set", "bp=--epochs 9", "--protocol", "matched-passes"], "--epochs is the same for all rules"),
-        (["--set", "bp=--target 0.3", "--protocol", "to-target", "--target", "0.5"], "--target is the same"),
-        (["--protocol", "to-target", "--target", "0.5", "--passes", "7"], "--passes does not belong to"),
-        (["--protocol", "matched-passes", "--patience", "3"], "--patience does not belong to"),
-        (["--rules", "ff", "bp"], "--monitor accuracy --keep best_accuracy"),
-        (["--rules", "cafo", "bp-cwc", "--channels", "10", "20"], "compared on one network"),
-        (["--tuned", "nowhere"], "not a result folder of tune.py"),
-        (["--margin", "0"], "must be above 0"),
+        (["mf"], "two or more different rules"),
+        (["mf", "mf"], "two or more different rules"),
+        (["mf", "nonsense"], "there is no rule 'nonsense'"),
+        (["mf", "bp", "--protocol", "to-target"], "needs --target"),
+        (["mf", "bp", "--target", "0.9"], "belongs to --protocol to-target"),
+        (["mf", "bp", "--protocol", "to-target", "--target", "95"], "target is an accuracy"),
+        (["mf-greedy", "bp", "--protocol", "matched-passes", "--passes", "1"], "at least as many --passes"),
+        (["mf", "bp", "--reference", "foton"], "not among the rules"),
+        (["mf", "bp", "--ff.peer", "1"], "not among mf, bp"),
+        (["mf", "bp", "--bp.preset", "mnist"], "a preset of bp would also set data and stopping"),
+        (["mf", "bp", "--bp.normalise", "none"], "--normalise is the same for all rules"),
+        (["mf", "bp", "--bp.net", "mlp:8"], "--net is the same for all rules"),
+        (["mf", "bp", "--bp.epochs", "9", "--protocol", "matched-passes"], "--epochs is the same for all rules"),
+        (["mf", "bp", "--bp.target", "0.3", "--protocol", "to-target", "--target", "0.5"], "--target is the same"),
+        (["mf", "bp", "--protocol", "to-target", "--target", "0.5", "--passes", "7"], "--passes does not belong to"),
+        (["mf", "bp", "--protocol", "matched-passes", "--patience", "3"], "--patience does not belong to"),
+        (["ff", "bp"], "--monitor accuracy --keep best_accuracy"),
+        (["cwc", "bp", "--net", "cwc:7,14"], "multiples of the 10 classes"),
+        (["foton", "bp", "--net", "cnn:4;pool=max"], "pools maxima"),
+        (["wm", "bp", "--net", "cnn:4"], "choose another mode"),
+        (["mf", "bp", "--tuned", "nowhere"], "not a result folder of fwdonly tune"),
+        (["mf", "bp", "--margin", "0"], "must be above 0"),
     ],
 )
-def test_comparisons_that_cannot_be_are_refused_in_one_line(script, tmp_path, arguments, words):
-    code, _, error = script("compare", *TINY, "--seeds", 2, *arguments, "--output-dir", tmp_path / "c")
+def test_comparisons_that_cannot_be_are_refused_in_one_line(command, tmp_path, arguments, words):
+    rules, more = names_first(arguments)
+    small = [word for word in TINY if "--net" not in more or word not in ("--net", "mlp:16,16")]
+    code, _, error = command("compare", *rules, *small, "--seeds", 2, *more, "--output-dir", tmp_path / "c")
     assert code == 2 and words in error and len(error.strip().splitlines()) == 1
     assert not (tmp_path / "c" / "config.json").exists()
 
@@ -177,104 +178,104 @@ def test_comparisons_that_cannot_be_are_refused_in_one_line(script, tmp_path, ar
 @pytest.mark.parametrize(
     ("name", "arguments", "words"),
     [
-        ("compare", ["--rules", "mf", "nonsense"], "nonsense"),
-        ("compare", ["--protocol", "nonsense"], "nonsense"),
-        ("tune", ["--rule", "nonsense"], "nonsense"),
-        ("reproduce", ["--table", "nonsense"], "nonsense"),
+        ("compare", ["mf", "bp", "--protocol", "nonsense"], "nonsense"),
+        ("tune", ["nonsense"], "nonsense"),
+        ("tune", ["mf", "bp"], "takes one rule"),
+        ("train", ["nonsense"], "nonsense"),
+        ("train", [], "takes one rule"),
+        ("reproduce", ["nonsense"], "nonsense"),
+        ("list", ["nonsense"], "nonsense"),
+        ("report", [], "one result folder or more"),
+        ("nonsense", [], "there is no command 'nonsense'"),
     ],
 )
-def test_unknown_names_are_refused(script, name, arguments, words):
-    code, _, error = script(name, *arguments)
+def test_unknown_names_are_refused(command, name, arguments, words):
+    code, _, error = command(name, *arguments)
     assert code == 2 and words in error
 
 
-def test_an_option_that_the_rules_script_does_not_have_is_refused(script, tmp_path):
-    code, _, error = script("compare", *TINY, "--set", "bp=--peer 1", "--output-dir", tmp_path / "c")
-    assert code == 2 and "bp_mlp.py, which trains bp, does not take --peer 1" in error
+def test_an_option_that_a_rule_does_not_have_is_refused(command, tmp_path):
+    code, _, error = command("compare", "mf", "bp", *TINY, "--bp.peer", "1", "--output-dir", tmp_path / "c")
+    assert code == 2 and "--peer" in error and "fwdonly compare ... --bp." in error
 
 
-def test_a_search_prints_the_command_that_trains_the_best_settings(script, tmp_path, monkeypatch):
+def test_a_search_prints_the_command_that_trains_the_best_settings(command, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     folder = tmp_path / "results" / "tune-mf-digits-MLP-16-16"
-    arguments = ["tune", "--rule", "mf", *TINY, "--trials", 7, "--seeds", 2, "--epochs"]
-    code, out, _ = script(*arguments, 4)
+    arguments = ["tune", "mf", *TINY, "--trials", 7, "--seeds", 2, "--epochs"]
+    code, out, _ = command(*arguments, 4)
     assert code == 0 and {"best.json", "trials.csv", "search.png"} <= {path.name for path in folder.iterdir()}
     best = read(folder, "best.json")
     assert best["trials"] == 7 and best["val_accuracy"] == pytest.approx(np.mean(best["per_seed"]))
-    command = re.search(r"python experiments/mf_mlp.py (.*)", out)[1]
-    more = ["--first-seed", 1000, "--seeds", 2, "--no-compare", "--output-dir", tmp_path / "b"]
-    assert script("mf_mlp", *shlex.split(command), *more)[0] == 0
+    words = re.search(r"fwdonly (train mf .*)", out)[1]
+    more = ["--first-seed", 1000, "--seeds", 2, "--output-dir", tmp_path / "b"]
+    assert command(*shlex.split(words), *more)[0] == 0
     assert [run["val_accuracy"] for run in read(tmp_path / "b")["rules"][0]["runs"]] == pytest.approx(best["per_seed"])
     # A finished search trains nothing more.
     before = (folder / "trials.csv").read_text()
-    assert script(*arguments, 4)[0] == 0 and (folder / "trials.csv").read_text() == before
-    code, _, error = script(*arguments, 5)
+    assert command(*arguments, 4)[0] == 0 and (folder / "trials.csv").read_text() == before
+    code, _, error = command(*arguments, 5)
     assert code == 2 and "is another one: about.settings.epochs is 4 there and 5 here" in error
     # And its settings reach a comparison.
     compared = [*TINY, "--seeds", 1, "--epochs", 1, "--tuned", folder, "--output-dir", tmp_path / "c"]
-    assert script("compare", *compared)[0] == 0
+    assert command("compare", "mf", "bp", *compared)[0] == 0
     rules = read(tmp_path / "c", "config.json")["configuration"]["rules"]
     assert rules["mf"]["learning_rate"] == best["values"]["learning_rate"] != rules["bp"]["learning_rate"]
 
 
-def test_settings_of_a_rule_that_depart_are_told(script, tmp_path):
-    own = ["--set", "bp=--patience 1 --learning-rate 0.01", "--rules", "mf-greedy", "bp"]
-    assert script("compare", *TINY, *own, "--seeds", 1, "--epochs", 2, "--output-dir", tmp_path / "c")[0] == 0
+def test_settings_of_a_rule_that_depart_are_told(command, tmp_path):
+    own = ["--bp.patience", "1", "--bp.learning-rate", "0.01"]
+    assert command("compare", "mf-greedy", "bp", *TINY, *own, "--seeds", 1, "--epochs", 2, "--output-dir", tmp_path / "c")[0] == 0
     notes = read(tmp_path / "c")["protocol"]["notes"]
     assert notes == ["MF, greedy has settings from no search.", "BP stops by a rule of its own: patience 1."]
     assert [rule["tuned"] for rule in read(tmp_path / "c")["rules"]] == [False, True]
 
 
-def test_the_command_of_a_twin_says_its_own_options(script, tmp_path):
-    small = ["--dataset", "digits", "--channels", "4", "4", "--quiet", "--trials", 1, "--seeds", 1, "--epochs", 1]
-    code, out, _ = script("tune", "--rule", "bp-cafo", *small, "--batch-size", 64, "--output-dir", tmp_path / "t")
+def test_the_command_of_a_search_says_what_differs_from_the_rules_own_recipe(command, tmp_path):
+    small = ["--dataset", "digits", "--net", "cnn:4,4;pool=max", "--quiet", "--trials", 1, "--seeds", 1, "--epochs", 1]
+    code, out, _ = command("tune", "cafo", *small, "--batch-size", 64, "--output-dir", tmp_path / "t")
     assert code == 0 and "first guess" in out
-    command = re.search(r"python experiments/cafo_cnn.py (.*)", out)[1]
-    for words in (
-        "--bp.batch-size 64",
-        "--bp.epochs 1",
-        "--bp.keep best_loss",
-        "--bp.patience None",
-        "--bp.learning-rate",
-    ):
-        assert words in command
+    words = re.search(r"fwdonly train (cafo .*)", out)[1]
+    for part in ("--batch-size 64", "--epochs 1", "--keep best_loss", "--optimizer adamw"):
+        assert part in words
+    assert "--head-start" not in words  # it is as the rule has it
+    study = train.study_of(shlex.split(words))
+    arm = study.arms[0]
+    assert (arm.plan.batch_size, arm.plan.epochs, arm.plan.keep, str(arm.net).split(";")[0]) == (
+        64,
+        1,
+        "best_loss",
+        "cnn:4,4",
+    )
 
 
-def test_every_rule_of_the_table_searches_numbers_of_its_own_script_alike(monkeypatch):
-    monkeypatch.syspath_prepend(str(EXPERIMENTS))
-    from _common import Shared
-    from _rules import RULES, arm_of, options_of, value_of
-
+def test_every_rule_searches_numbers_of_its_own_over_as_many_decades():
     decades = {}
-    for name, rule in RULES.items():
-        options = options_of(name, Shared())
-        assert arm_of(name, options).name == name
-        for key in rule.space:
-            changed = arm_of(name, options, {key: 0.5 * (rule.space[key].low + rule.space[key].high)})
-            assert getattr(changed.options, key, None) != value_of(name, options, key) or key not in dir(
-                changed.options
-            )
+    for name in rules.NAMES:
+        rule = rules.load(name)
+        arm = design.arm(rule, rule.defaults(compared=True))
+        assert arm.name == name and arm.rule.label
+        for key, space in rule.space.items():
+            changed = arm.changed({key: 0.5 * (space.low + space.high)})
+            assert changed.value(key) != arm.value(key)
         decades[name] = [np.log10(own.high / own.low).round(6) for own in rule.space.values() if own.log]
     assert set(map(tuple, decades.values())) == {(3.0, 3.0)}
 
 
-def test_a_table_is_reproduced_row_by_row_and_says_what_was_not_run(script, tmp_path, monkeypatch):
-    monkeypatch.syspath_prepend(str(EXPERIMENTS))
-    import _tables
-
+def test_a_table_is_reproduced_row_by_row_and_says_what_was_not_run(command, tmp_path, monkeypatch):
     about = {"n": 2, "repeated": True}
-    row = _tables.Run(
+    row = Row(
         "digits",
-        shlex.join(["bp_mlp.py", *TINY, "--epochs", "2"]),
-        (_tables.Cell("bp", 12.0, 0.5, **about), _tables.Cell("bp", 2, 0.0, metric="epochs", note="odd", **about)),
+        shlex.join(["train", "bp", *TINY, "--epochs", "2"]),
+        (Cell("bp", 12.0, 0.5, **about), Cell("bp", 2, 0.0, metric="epochs", note="odd", **about)),
     )
-    missing = _tables.Run("nowhere", "bp_mlp.py --dataset nowhere", (_tables.Cell("bp", 50.0, None, None),))
-    monkeypatch.setitem(_tables.TABLES, "mf-2025", _tables.Table("somewhere", (row, missing), "Joules are left out."))
+    missing = Row("nowhere", "train bp --dataset nowhere", (Cell("bp", 50.0, None, None),))
+    monkeypatch.setitem(published.tables(), "mf-2025", Table("somewhere", (row, missing), "Joules are left out."))
     folder, digits = tmp_path / "r", tmp_path / "r" / "digits"
-    arguments = ["reproduce", "--table", "mf-2025", "--margin", 1.0, "--output-dir", folder, "--seeds"]
-    code, out, _ = script(*arguments, 3, "--list")
+    arguments = ["reproduce", "mf-2025", "--margin", 1.0, "--output-dir", folder, "--seeds"]
+    code, out, _ = command(*arguments, 3, "--list")
     assert code == 0 and "Joules are left out." in out and "12 ± 0.5 (2 distinct seeds)" in out and not folder.exists()
-    code, _, error = script(*arguments, 3)
+    code, _, error = command(*arguments, 3)
     assert code == 0 and "nowhere" in error
     cells = read(folder, "reproduction.json")["cells"]
     assert cells[0]["outcome"].startswith("not reproduced") and len(cells[0]["values"]) == 3
@@ -291,73 +292,64 @@ def test_a_table_is_reproduced_row_by_row_and_says_what_was_not_run(script, tmp_
     page = (digits / "report.html").read_text()
     assert "published 12.00 ± 0.50 (n = 2)" in page and "somewhere; odd" in page
     written = (digits / "summary.json").stat().st_mtime_ns, (digits / "metrics.csv").stat().st_mtime_ns
-    assert script(*arguments, 3, "--only", "digits")[0] == 0  # what is finished is not trained again
+    assert command(*arguments, 3, "--only", "digits")[0] == 0  # what is finished is not trained again
     assert ((digits / "summary.json").stat().st_mtime_ns, (digits / "metrics.csv").stat().st_mtime_ns) == written
     # Folders of other runs are no result of this row, unless it is left out.
     fault = f"error: {digits} holds another run"
     config = read(digits, "config.json")
-    script_path, rest = config["command"].split("bp_mlp.py")
+    other = json.loads(json.dumps(config))
+    other["configuration"]["rules"]["bp"]["split"] = "paper"
     for more, damage, words in (
-        ([4], config, "(--seeds is 3 there and 4 here)"),
-        ([3, "--first-seed", 1], config, "(--first-seed is 0 there and 1 here)"),
-        ([3, "--quick"], config, "(--epochs is 2 there and 3 here)"),
-        ([3], config | {"command": f"{script_path}mf_mlp.py{rest}"}, "(of mf_mlp.py, not bp_mlp.py)"),
-        ([3], config | {"command": config["command"] + " --split paper"}, "(--split is paper there and None here)"),
+        ([4], config, "(bp.seeds is 3 there and 4 here)"),
+        ([3, "--first-seed", 1], config, "(bp.first_seed is 0 there and 1 here)"),
+        ([3, "--quick"], config, "(bp.epochs is 2 there and 3 here)"),
+        ([3], other, "(bp.split is paper there and fixed here)"),
         ([3], {}, "(no config.json says which)"),
     ):
         (digits / "config.json").write_text(json.dumps(damage))
-        code, _, error = script(*arguments, *more)
+        code, _, error = command(*arguments, *more)
         assert (code, error) == (2, f"{fault} {words}; give another --output-dir\n")
     (digits / "config.json").unlink()
-    assert script(*arguments, 3)[2].startswith(fault)
-    assert script(*arguments, 3, "--only", "nowhere")[0] == 0
+    assert command(*arguments, 3)[2].startswith(fault)
+    assert command(*arguments, 3, "--only", "nowhere")[0] == 0
     assert read(folder, "reproduction.json")["cells"][0]["values"] is None
 
 
-def test_a_quick_table_reproduces_nothing_and_a_changed_preset_is_another_run(script, tmp_path, monkeypatch):
-    monkeypatch.syspath_prepend(str(EXPERIMENTS))
-    import _presets
-    import _tables
-
-    words = ["bp_mlp.py", "--preset", "mnist", *TINY, "--normalise", "pixel"]
-    row = _tables.Run("digits", shlex.join(words), (_tables.Cell("bp", 50, 9, 3),))
-    monkeypatch.setitem(_tables.TABLES, "mf-2025", _tables.Table("somewhere", (row,)))
-    arguments = ["reproduce", "--table", "mf-2025", "--quick", "--output-dir", tmp_path / "q"]
-    assert script(*arguments)[0] == 0
+def test_a_quick_table_reproduces_nothing_and_a_changed_preset_is_another_run(command, tmp_path, monkeypatch):
+    words = ["train", "bp", "--preset", "mnist", *TINY, "--normalise", "pixel"]
+    row = Row("digits", shlex.join(words), (Cell("bp", 50, 9, 3),))
+    monkeypatch.setitem(published.tables(), "mf-2025", Table("somewhere", (row,)))
+    arguments = ["reproduce", "mf-2025", "--quick", "--output-dir", tmp_path / "q"]
+    assert command(*arguments)[0] == 0
     cells = read(tmp_path / "q", "reproduction.json")["cells"]
     assert len(cells[0]["values"]) == 3 and cells[0]["outcome"].startswith("not run: the quick form")
     assert "published" not in read(tmp_path / "q" / "digits")["rules"][0]
-    monkeypatch.setitem(_presets.PUBLISHED["mnist"]["bp"], "patience", 21)
-    code, _, error = script(*arguments)
-    assert code == 2 and "(patience is 10 there and 21 here)" in error and len(error.splitlines()) == 1
+    monkeypatch.setitem(published.presets()["bp"]["mnist"].settings, "patience", 21)
+    code, _, error = command(*arguments)
+    assert code == 2 and "(bp.patience is 10 there and 21 here)" in error and len(error.splitlines()) == 1
 
 
-def test_every_row_of_every_table_is_a_command_of_ours(monkeypatch):
-    monkeypatch.syspath_prepend(str(EXPERIMENTS))
-    import _common
-    import _tables
-
-    runs = [run for table in _tables.TABLES.values() for run in table.runs]
-    seen = {}
-    monkeypatch.setattr(_common, "main", lambda name, *rest: seen.update({f"{name}.py": rest}) or 0)
-    for name in {run.command.split()[0] for run in runs}:
-        with pytest.raises(SystemExit):
-            runpy.run_path(str(EXPERIMENTS / name), run_name="__main__")
-    for run in runs:
-        words = shlex.split(run.command)
-        kind, presets, arms = seen[words[0]]
-        monkeypatch.setattr(sys, "argv", words)
-        found = {arm.name: arm.options for arm in arms(_common.parse(kind, presets))}
-        assert {cell.rule for cell in run.cells} <= set(found)
-        assert all(cell.sd is None for cell in run.cells if cell.n == 1)
-        if words[0] == "mf_mlp.py" and "_2026" in run.command:
-            assert all(own.keep == "last" and own.patience in (20, None) for own in found.values())
-        if "--compare" in words:  # fairness.md, sections 3.3, 5 and 6.6
-            twin = found["bp"]
-            assert (twin.optimizer, twin.lr_schedule, twin.batch_size, twin.epochs) == ("adamw", "constant", 128, 100)
-            assert (twin.monitor, twin.min_delta, twin.keep) == ("loss", 0.0, "best_accuracy")
-            assert twin.patience == 20 if "_2026" in run.command else twin.patience in (10, 20, 30, 40)
-    cells = {(run.name, cell.rule, cell.metric): cell for run in _tables.TABLES["mf-2025"].runs for cell in run.cells}
+def test_every_row_of_every_table_is_a_command_of_ours():
+    for name, table in published.tables().items():
+        for row in table.rows:
+            study = train.study_of(shlex.split(row.command)[1:])
+            found = {arm.name: arm for arm in study.arms}
+            assert {cell.rule for cell in row.cells} <= set(found)
+            assert all(cell.sd is None for cell in row.cells if cell.n == 1)
+            plans = {rule: arm.plan for rule, arm in found.items()}
+            if name.startswith("mf-2026") and "_2026" in row.command:
+                assert all(plan.keep == "last" and plan.patience in (20, None) for plan in plans.values())
+            if "--against" in row.command and "train mf" not in row.command:  # fairness.md, sections 3.3, 5 and 6.6
+                twin, plan = found["bp"].optimizer, plans["bp"]
+                assert (twin.optimizer, twin.lr_schedule, plan.batch_size, plan.epochs) == (
+                    "adamw",
+                    "constant",
+                    128,
+                    100,
+                )
+                assert (plan.monitor, plan.min_delta, plan.keep) == ("loss", 0.0, "best_accuracy")
+                assert plan.patience == 20 if "_2026" in row.command else plan.patience in (10, 20, 30, 40)
+    cells = {(row.name, cell.rule, cell.metric): cell for row in published.tables()["mf-2025"].rows for cell in row.cells}
     epochs = [cells[name, "bp", "epochs"] for name in ("mnist", "fashion_mnist", "cifar10", "cifar100")]
     assert [(cell.value, cell.sd, cell.n) for cell in epochs] == [
         (17, 0, 3),
@@ -366,49 +358,3 @@ def test_every_row_of_every_table_is_a_command_of_ours(monkeypatch):
         (22.33, 2.31, 2),
     ]
     assert cells["cifar10", "mf", "test_accuracy"][2:4] == (None, 1)  # one run, three times over
-
-
-CHILD = """
-import signal, sys, time
-from pathlib import Path
-
-def ask(*_):
-    print("stopping", file=sys.stderr, flush=True)
-    if "stubborn" not in sys.argv:
-        time.sleep(1.5)  # more than Python's subprocess gives
-        Path(sys.argv[1]).write_text("saved")
-        sys.exit(130)
-
-signal.signal(signal.SIGINT, ask)
-print("training", file=sys.stderr, flush=True)
-for _ in range(300):
-    time.sleep(0.1)
-"""
-
-
-@pytest.mark.skipif(sys.platform == "win32", reason="signals of process groups")
-@pytest.mark.parametrize("stubborn", [False, True])
-def test_ctrl_c_waits_for_the_checkpoint_and_a_second_one_does_not(tmp_path, stubborn):
-    (tmp_path / "child.py").write_text(CHILD)
-    words = [str(tmp_path / "child.py"), str(tmp_path / "checkpoint"), *["stubborn"] * stubborn]
-    work = f"import reproduce, pathlib; print(reproduce.train({words}, pathlib.Path({str(tmp_path)!r})))"
-    parent = subprocess.Popen(
-        [sys.executable, "-c", work],
-        cwd=EXPERIMENTS,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        start_new_session=True,
-    )
-    try:
-        assert parent.stderr.readline() == "training\n"  # at once, not at the end
-        os.killpg(parent.pid, signal.SIGINT)
-        assert parent.stderr.readline() == "stopping\n"
-        if stubborn:
-            time.sleep(0.5)
-            assert parent.poll() is None
-            os.killpg(parent.pid, signal.SIGINT)
-        out, _ = parent.communicate(timeout=20)
-    finally:
-        parent.kill()
-    assert out == "interrupted\n" and (tmp_path / "checkpoint").exists() != stubborn

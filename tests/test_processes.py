@@ -15,6 +15,9 @@ from types import SimpleNamespace
 import pytest
 
 from fwdonly import UsageError
+from fwdonly.study.folder import Contents, Wanted, look_into
+from fwdonly.study.processes import stated
+from fwdonly.study.sharing import Work
 
 FOLDER = Path(__file__).parents[1] / "experiments"
 QUICK = {"JAX_DISABLE_MOST_OPTIMIZATIONS": "true", "FWDONLY_OFFLINE": "1"}
@@ -23,7 +26,8 @@ SMALL = ["--dataset", "digits", "--net", "mlp:8", "--seeds", "3", "--batch-size"
 
 def begin(*arguments, script="mf_mlp", **environment):
     """Start a script with these options."""
-    command = [sys.executable, str(FOLDER / f"{script}.py"), *map(str, arguments)]
+    words = ["mf", "bp"] if script == "compare" else []
+    command = [sys.executable, str(FOLDER / f"{script}.py"), *words, *map(str, arguments)]
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
     return subprocess.Popen(command, env=os.environ | QUICK | environment, **pipes)
 
@@ -127,12 +131,9 @@ def test_a_folder_is_refused_while_a_process_is_at_work_in_it(script, tmp_path):
     assert not list((tmp_path / "r").glob("*.lock"))
 
 
-def test_a_launch_finds_the_processes_of_an_earlier_one(monkeypatch, tmp_path):
-    monkeypatch.syspath_prepend(str(FOLDER))
-    from _folder import Work
-
+def test_a_launch_finds_the_processes_of_an_earlier_one(tmp_path):
     def work(process, processes):
-        return Work(tmp_path, process, processes, {}, None, ["mf"], [0, 1, 2])
+        return Work(tmp_path, Wanted({}, None, ["mf"], [0, 1, 2]), process, processes)
 
     with work(2, 3) as other:  # of three processes the last one is still at work
         with work(1, 3), pytest.raises(UsageError, match=r"process \d+ on .* is still at work"), work(0, 1):
@@ -153,24 +154,18 @@ def test_a_launch_finds_the_processes_of_an_earlier_one(monkeypatch, tmp_path):
 
 @pytest.mark.parametrize("number", [errno.ENOSYS, errno.ENOLCK])
 def test_a_file_system_without_locks_is_told_of_once(number, monkeypatch, capsys, tmp_path):
-    monkeypatch.syspath_prepend(str(FOLDER))
-    from _folder import Work
-
     def fails(*_):
         raise OSError(number, os.strerror(number))
 
     monkeypatch.setattr("fcntl.flock", fails)
-    with Work(tmp_path, 0, 1, {}, None, ["mf"], [0]) as work:
+    with Work(tmp_path, Wanted({}, None, ["mf"], [0])) as work:
         work.keep_others_out()
     out, err = capsys.readouterr()
     assert out == f"note: {tmp_path} cannot be locked ({os.strerror(number)}); start nothing else in it\n" and not err
 
 
-def test_a_folder_of_locks_alone_is_empty(monkeypatch, tmp_path):
+def test_a_folder_of_locks_alone_is_empty(tmp_path):
     """As a launch leaves it that was killed before it said what the folder is."""
-    monkeypatch.syspath_prepend(str(FOLDER))
-    from _folder import look_into
-
     (tmp_path / ".process-0.lock").touch()
     look_into(tmp_path, {}, resume=False)
     (tmp_path / "other").touch()
@@ -178,16 +173,13 @@ def test_a_folder_of_locks_alone_is_empty(monkeypatch, tmp_path):
         look_into(tmp_path, {}, resume=False)
 
 
-def test_what_is_begun_does_not_undo_what_is_done(monkeypatch, tmp_path):
-    monkeypatch.syspath_prepend(str(FOLDER))
-    from _folder import Found
-
+def test_what_is_begun_does_not_undo_what_is_done(tmp_path):
     def summary(seeds, finished):
         runs = [{"seed": seed} for seed in seeds]
         seconds = {"compile_seconds": 1.0, "train_seconds": 2.0}
         return {"rule": "mf", "finished": finished, "runs": runs, "energy": None, **seconds}
 
-    found = Found(tmp_path, {}, None, ["mf"], [0, 1, 2])
+    found = Contents(tmp_path, Wanted({}, None, ["mf"], [0, 1, 2]))
     found.add(summary([0, 2], True), [], [])
     found.add(summary([1], False), [], [])
     assert [found.has("mf", seed) for seed in range(3)] == [True, False, True]
@@ -252,21 +244,18 @@ def test_energy_wants_the_machine_for_one_process(script, tmp_path):
 
 
 def test_a_launcher_says_which_process_this_is(monkeypatch):
-    monkeypatch.syspath_prepend(str(FOLDER))
-    from _processes import _said
-
     nothing = SimpleNamespace(coordinator=None, num_processes=None, process_id=None)
-    assert _said(nothing) == (0, 1)
+    assert stated(nothing) == (0, 1)
     monkeypatch.setenv("SLURM_STEP_NUM_TASKS", "4")
-    assert _said(nothing) == (0, 1)  # within an allocation, but not started by srun
+    assert stated(nothing) == (0, 1)  # within an allocation, but not started by srun
     monkeypatch.setenv("SLURM_PROCID", "3")
-    assert _said(nothing) == (3, 4)
+    assert stated(nothing) == (3, 4)
     monkeypatch.setenv("SLURM_PROCID", "all")
-    assert _said(nothing) == (0, 1)
+    assert stated(nothing) == (0, 1)
     own = SimpleNamespace(coordinator="h:1", num_processes=2, process_id=1)
-    assert _said(own) == (1, 2)  # what is said goes before
+    assert stated(own) == (1, 2)  # what is said goes before
     with pytest.raises(UsageError, match="belong together"):
-        _said(SimpleNamespace(coordinator=None, num_processes=None, process_id=0))
+        stated(SimpleNamespace(coordinator=None, num_processes=None, process_id=0))
 
 
 COUNTING = """

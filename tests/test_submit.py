@@ -90,7 +90,7 @@ def test_slurm_is_asked_for_what_was_said(tmp_path):
         (tmp_path / name).write_text(f"#!/bin/sh\n{body}\n")
         (tmp_path / name).chmod(0o755)
     options = ["--partition", "big", "--gpus", "2", "--cpus", "3", "--memory-gb", "5", "--hours", "1.5", "--nodes", "4"]
-    more = ["--tasks-per-node", "6", "--copies", "7", "--folder", tmp_path / "jobs", "--", "mf_mlp.py", "--seeds", "2"]
+    more = ["--tasks-per-node", "6", "--copies", "7", "--folder", tmp_path / "jobs", "--", "train", "mf", "--seeds", "2"]
     out = subprocess.run(
         [sys.executable, SUBMIT, *options, *more],
         env=os.environ | {"PATH": f"{tmp_path}:{os.environ['PATH']}"},
@@ -101,7 +101,7 @@ def test_slurm_is_asked_for_what_was_said(tmp_path):
     asked = (tmp_path / "asked.sh").read_text()
     for words in ("partition=big", "gpus-per-node=2", "cpus-per-task=3", "mem=5GB", "time=90", "nodes=4"):
         assert f"#SBATCH --{words}\n" in asked
-    assert "--ntasks-per-node=6\n" in asked and "--array=0-6%" in asked and "--job-name=mf_mlp\n" in asked
+    assert "--ntasks-per-node=6\n" in asked and "--array=0-6%" in asked and "--job-name=train\n" in asked
     assert "submitted 17_0, 17_1" in out and "scancel 17_0" in out and out.count("log:") == 7 * 4 * 6
 
 
@@ -115,11 +115,11 @@ def until(true, seconds=30):
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (["--cluster", "local"], "there is no script ''"),
-        (["--cluster", "local", "--", "nowhere.py"], "there is no script 'nowhere.py'"),
-        (["--cluster", "local", "--copies", "0", "--", "mf_mlp.py"], "must be positive"),
-        (["--cluster", "local", "--nodes", "2", "--", "mf_mlp.py"], "cannot submit to local (LocalExecutor can use"),
-        (["--cluster", "slurm", "--", "mf_mlp.py"], 'cannot submit to slurm (Could not detect "srun"'),
+        (["--cluster", "local"], "there is no command or script ''"),
+        (["--cluster", "local", "--", "nowhere.py"], "there is no command or script 'nowhere.py'"),
+        (["--cluster", "local", "--copies", "0", "--", "train"], "must be positive"),
+        (["--cluster", "local", "--nodes", "2", "--", "train"], "cannot submit to local (LocalExecutor can use"),
+        (["--cluster", "slurm", "--", "train"], 'cannot submit to slurm (Could not detect "srun"'),
     ],
 )
 def test_what_cannot_be_submitted_is_refused_in_one_line(script, monkeypatch, tmp_path, arguments, words):
@@ -130,5 +130,5 @@ def test_what_cannot_be_submitted_is_refused_in_one_line(script, monkeypatch, tm
 
 def test_without_submitit_the_extra_is_named(script, monkeypatch, tmp_path):
     monkeypatch.setitem(sys.modules, "submitit", None)
-    code, _, err = script("submit", "--cluster", "local", "--folder", tmp_path, "--", "mf_mlp.py")
+    code, _, err = script("submit", "--cluster", "local", "--folder", tmp_path, "--", "train")
     assert code == 2 and "fwdonly[slurm]" in err

@@ -98,7 +98,7 @@ def _check(folder: Folder) -> None:
     """Raises KeyError, TypeError or the like where a summary is not what `results` writes, UsageError for bad runs."""
     if not isinstance(folder.summary["rules"], list):
         raise TypeError("it holds no list of rules")
-    check_summary(folder.summary, folder.planned)
+    check_summary(folder.summary, folder.config["configuration"].get("rules", {}))
     if not any(summary["runs"] for summary in folder.rules):
         raise UsageError(f"{folder.path} holds no finished run; train first, or leave it out")
     names = [summary["rule"] for summary in folder.rules]

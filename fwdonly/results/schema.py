@@ -35,7 +35,7 @@ _QUANTITY = _Kind("an object with value, unit and status", _quantity)
 
 
 def check_summary(top: Mapping[str, Any], rules: Collection[str]) -> None:
-    """Check the types of a ``summary.json`` whose configuration plans these rules.
+    """Check the types of a ``summary.json`` whose configuration names these rules.
 
     Raises:
         TypeError: names the first thing that is of a wrong type.
@@ -87,7 +87,7 @@ def check_summary(top: Mapping[str, Any], rules: Collection[str]) -> None:
         _are(protocol, "the protocol", _POSITIVE, *{"margin_points", "margin_percent"} & protocol.keys())
         _are(protocol, "the protocol", _TEXTS, "notes", needed=False)
         reference = protocol.get("reference")
-        if reference is not None and reference not in rules:
+        if reference is not None and reference not in {*rules, *(summary["rule"] for summary in top["rules"])}:
             raise ValueError(f"the protocol's reference, {reference}, is no rule of it")
 
 
