@@ -125,6 +125,16 @@ def chosen(kind: Callable[..., Options], options: dict[str, Any], rule: str) -> 
     return kind(**options)
 
 
+def check_classes(num_classes: int) -> None:
+    """Refuse to tell fewer than two classes apart.
+
+    Raises:
+        UsageError: fewer than two classes.
+    """
+    if num_classes < 2:
+        raise UsageError(f"classification needs at least 2 classes; got num_classes={num_classes}")
+
+
 def check_labels(batch: Batch, num_classes: int) -> None:
     """Refuse labels a supervised rule cannot use. Their values are seen outside compiled code only.
 
@@ -146,6 +156,11 @@ def check_labels(batch: Batch, num_classes: int) -> None:
         raise UsageError(
             f"every label of the batch is {values[0]}; shuffle the data, so that a batch has several classes"
         )
+
+
+def flat(a: Float[Array, "batch *features"]) -> Float[Array, "batch n"]:
+    """Every sample as one vector."""
+    return a.reshape(a.shape[0], -1)
 
 
 def descend(tx: optax.GradientTransformation, grads: Any, opt_state: Any, params: Any) -> tuple[Any, Any]:

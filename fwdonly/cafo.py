@@ -13,7 +13,19 @@ import optax
 from jaxtyping import Array, Float, Int
 
 from . import nets
-from .base import Batch, Frozen, LearningRule, Metrics, Net, check_labels, chosen, cross_entropy, descend
+from .base import (
+    Batch,
+    Frozen,
+    LearningRule,
+    Metrics,
+    Net,
+    check_classes,
+    check_labels,
+    chosen,
+    cross_entropy,
+    descend,
+    flat,
+)
 from .errors import UsageError
 
 ROWS = 500
@@ -113,8 +125,7 @@ def init(
         UsageError: fewer than two classes, inputs the network cannot take, or an option that does not fit.
     """
     settings = _checked(options)
-    if num_classes < 2:
-        raise UsageError(f"classification needs at least 2 classes; got num_classes={num_classes}")
+    check_classes(num_classes)
     block_key, head_key = jax.random.split(key)
     feedback_key = jax.random.fold_in(head_key, 0)
     drawn, _ = nets.init(block_key, x, net)
@@ -152,7 +163,7 @@ def features(
         own, known = state.params.blocks[i - 1], state.statistics[i - 1]
         h = _normalise(net[i - 1].apply(own.block, h), own, known, eps)
         if i in heads:
-            out.append(_flat(h))
+            out.append(flat(h))
     return tuple(out)
 
 
@@ -303,12 +314,12 @@ def dfa(
         h, pull, statistics = jax.vjp(trained, own, has_aux=True)
         pulls.append((pull, h.shape))
         moments.append(statistics)
-    scores = _scores(_flat(h), params.A)
+    scores = _scores(flat(h), params.A)
     e = jax.nn.softmax(scores) - jax.nn.one_hot(batch.y, scores.shape[1], dtype=scores.dtype)
     E = e / len(batch.y)
     errors = [*(e @ R_i for R_i in R), E @ params.A.V.T]
     blocks = tuple(pull(u.reshape(shape))[0] for (pull, shape), u in zip(pulls, errors, strict=True))
-    A = Head(_flat(h).T @ E, E.sum(0))
+    A = Head(flat(h).T @ E, E.sum(0))
     return (blocks, A), {"loss": cross_entropy(scores, batch.y)}, moments
 
 
@@ -526,7 +537,3 @@ def _streamed(f: Any, x: Any, y: Array) -> Any:
     if whole < len(y):
         total = jax.tree.map(jnp.add, total, f(*jax.tree.map(lambda a: a[whole:], (x, y))))
     return total
-
-
-def _flat(a: Array) -> Array:
-    return a.reshape(a.shape[0], -1)

@@ -14,7 +14,7 @@ import optax
 from jaxtyping import Array, Float
 
 from . import nets
-from .base import Batch, LearningRule, Metrics, Net, after, check_labels, cross_entropy, descend
+from .base import Batch, LearningRule, Metrics, Net, after, check_classes, check_labels, cross_entropy, descend
 from .errors import UsageError
 
 EPS = 1e-4
@@ -49,8 +49,7 @@ def init(
         UsageError: fewer than two classes, channels that do not split into one group per class, or inputs that the
             network cannot take.
     """
-    if num_classes < 2:
-        raise UsageError(f"classification needs at least 2 classes; got num_classes={num_classes}")
+    check_classes(num_classes)
     block_key, _ = jax.random.split(key)  # as other rules do, so that one key gives equal blocks to all
     params, activations = nets.init(block_key, x, net)
     for number, a in enumerate(activations, start=1):

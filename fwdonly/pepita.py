@@ -13,11 +13,11 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Float, Int
 
-from . import _two_pass, bp, nets
+from . import _two_pass, nets
 from .base import Batch, LearningRule, Metrics, Net, chosen, descend
 from .errors import UsageError, check_word
 
-Params = bp.Params
+Params = nets.output.Params
 Feedback = Literal["uniform", "normal", "mirrored"]
 Part = Literal["all", "mirror"]
 
@@ -91,7 +91,7 @@ def init(
             option that does not exist or does not fit.
     """
     settings = _checked(options, net)
-    params = bp.draw(key, x, net, num_classes, readout_init, readout_bias)
+    params = nets.output.draw(key, x, net, num_classes, readout_init, readout_bias)
     own_key = jax.random.fold_in(key, 1)
     spread = settings.feedback_scale * (2 / x[0].size) ** 0.5
     if settings.feedback == "uniform":
@@ -220,7 +220,7 @@ def _mirrored(state: State, key: Array, count: int, net: Net, options: Options) 
             h = net[at].apply(state.params.blocks[at], xi)
             eta = h * _two_pass.mask(mask_key, h, options.dropout)
         else:
-            eta = jax.nn.softmax(bp.read(state.params, xi))
+            eta = jax.nn.softmax(nets.output.read(state.params, xi))
         B.append(B_l + options.mirror_rate * (xi.T @ eta / count - options.mirror_decay * B_l))
     F = _product(tuple(B))
     factor = options.feedback_scale * (2 / len(F)) ** 0.5 / F.std()
@@ -243,7 +243,7 @@ def _kernels(params: Params) -> list[Array]:
 
 def predict(state: State, x: Float[Array, "batch *features"], *, net: Net) -> Float[Array, "batch classes"]:
     """The clean pass without dropout: h_{L-1} W_L, before the softmax, of shape (batch, classes)."""
-    return bp.scores(state.params, x, net)
+    return nets.output.scores(state.params, x, net)
 
 
 def rule(

@@ -7,7 +7,6 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from .. import bp
 from ..base import Batch, Metrics, State, cross_entropy
 
 
@@ -91,7 +90,7 @@ def with_alignment(
 
 def _layers(params: Any) -> list[Array]:
     """One vector per layer."""
-    if isinstance(params, bp.Params):
+    if hasattr(params, "W"):  # of an output layer
         parts = [*params.blocks, (params.W, params.b)]
     else:
         blocks = getattr(params, "blocks", params)
