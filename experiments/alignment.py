@@ -59,19 +59,11 @@ def build(name: Rule, net: Any, law: nets.Initializer, setting: _common.Setting)
     """The rule, with the comparison in every step."""
     common: dict[str, Any] = {"net": net, "tx": setting.tx, "num_classes": setting.num_classes}
     if name == "foton":
-        rule = foton.rule(**common)
-        return compared(rule, lambda state, batch, key: foton.grads(state.params, batch, key, net=net, F=state.F))
+        return measure.with_alignment(foton.rule(**common))
     if name in ("pepita", "pepita_mirrored"):
         own = {"dropout": 0.0, **pepita.SRINIVASAN} | ({} if name == "pepita" else {"feedback": "mirrored"})
-        rule = pepita.rule(readout_init=law, **common, **own)
-        return compared(rule, lambda s, batch, key: pepita.grads(s.params, batch, key, net=net, F=s.F, **own))
-    rule = feedback.rule(mode=name, readout_init=law, readout_bias=False, **common)
-    return compared(rule, lambda s, batch, key: feedback.grads(s.params, batch, key, net=net, B=s.B, mode=name))
-
-
-def compared(rule: LearningRule, grads: Any) -> LearningRule:
-    """The rule with the metrics ``cosine`` and ``norm_ratio``."""
-    return rule._replace(update=measure.with_alignment(rule.update, grads, rule.predict))
+        return measure.with_alignment(pepita.rule(readout_init=law, **common, **own))
+    return measure.with_alignment(feedback.rule(mode=name, readout_init=law, readout_bias=False, **common))
 
 
 if __name__ == "__main__":

@@ -15,7 +15,7 @@ import optax
 from jaxtyping import Array, Float
 
 from . import nets
-from .base import Batch, LearningRule, Metrics, Net, check_classes, cross_entropy, descend, flat
+from .base import Batch, LearningRule, Metrics, Net, at_state, check_classes, cross_entropy, descend, flat
 from .errors import UsageError, check_word
 
 Readouts = Literal["output", "deep", "sum"]
@@ -200,6 +200,7 @@ def rule(
         init=partial(init, net=net, tx=tx, num_classes=num_classes, readouts=readouts, **start),
         update=partial(update, net=net, tx=tx, readouts=readouts, auxiliary_weight=auxiliary_weight),
         predict=partial(predict, net=net, readouts=readouts),
+        grads=at_state(grads, net=net, readouts=readouts, auxiliary_weight=auxiliary_weight),
     )
 
 

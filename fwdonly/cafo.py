@@ -19,6 +19,7 @@ from .base import (
     LearningRule,
     Metrics,
     Net,
+    at_state,
     check_classes,
     check_labels,
     chosen,
@@ -434,7 +435,12 @@ def rule(
     start = partial(init, net=net, tx=tx, num_classes=num_classes, block_tx=block_tx, **options)
     step = partial(update, tx=tx, block_tx=block_tx, **common)
     if part == "blocks":
-        return LearningRule(start, step, partial(predict, **common))
+
+        def block_grads(state: State, batch: Batch, key: Array) -> tuple[Params, Metrics]:
+            (blocks, A), metrics, _ = dfa(state.params, state.R, batch, net=net, eps=settings.eps)
+            return Params((None,) * len(net), blocks, A), metrics
+
+        return LearningRule(start, step, partial(predict, **common), grads=block_grads)
     numbers = _numbers(part, net)
 
     def frozen_update(state: State, batch: Batch, key: Array) -> tuple[State, Metrics]:
@@ -449,6 +455,7 @@ def rule(
         predict=partial(predict, net=net, **options),
         validate=partial(predict, **common),
         frozen=Frozen(partial(features, net=net, heads=numbers, eps=settings.eps), frozen_update, frozen_validate),
+        grads=at_state(grads, "statistics", **common),
     )
 
 

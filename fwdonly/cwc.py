@@ -14,7 +14,18 @@ import optax
 from jaxtyping import Array, Float
 
 from . import nets
-from .base import Batch, LearningRule, Metrics, Net, after, check_classes, check_labels, cross_entropy, descend
+from .base import (
+    Batch,
+    LearningRule,
+    Metrics,
+    Net,
+    after,
+    at_state,
+    check_classes,
+    check_labels,
+    cross_entropy,
+    descend,
+)
 from .errors import UsageError
 
 EPS = 1e-4
@@ -170,4 +181,5 @@ def rule(net: Net, tx: optax.GradientTransformation, *, num_classes: int) -> Lea
         init=partial(init, net=net, tx=tx, num_classes=num_classes),
         update=partial(update, net=net, tx=tx, num_classes=num_classes),
         predict=partial(predict, net=net, num_classes=num_classes),
+        grads=at_state(grads, net=net, num_classes=num_classes),
     )

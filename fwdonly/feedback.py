@@ -15,7 +15,7 @@ import optax
 from jaxtyping import Array, Float
 
 from . import nets
-from .base import Batch, LearningRule, Metrics, Net, as_params, check_labels, chosen, cross_entropy, descend
+from .base import Batch, LearningRule, Metrics, Net, as_params, at_state, check_labels, chosen, cross_entropy, descend
 from .errors import UsageError, check_word
 
 Params = nets.output.Params
@@ -301,6 +301,7 @@ def rule(
         init=partial(init, net=net, tx=tx, **start, **options),
         update=partial(update, net=net, tx=tx, part=part, readout_init=readout_init, **options),
         predict=partial(predict, net=net),
+        grads=at_state(grads, "B", net=net, readout_init=readout_init, **options),
     )
 
 

@@ -14,7 +14,7 @@ import optax
 from jaxtyping import Array, Float, Int
 
 from . import nets
-from .base import Batch, LearningRule, Metrics, Net, after, check_labels, chosen, cross_entropy, descend, flat
+from .base import Batch, LearningRule, Metrics, Net, after, at_state, check_labels, chosen, cross_entropy, descend, flat
 from .errors import UsageError, check_word
 
 EPS = 1e-30
@@ -327,6 +327,7 @@ def rule(
         update=partial(update, net=net, tx=tx, **options),
         predict=read[prediction],
         readouts=((other, read[other]),),
+        grads=at_state(grads, "m", net=net, **options),
     )
 
 

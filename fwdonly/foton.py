@@ -15,7 +15,7 @@ import optax
 from jaxtyping import Array, Float, Int
 
 from . import _two_pass, nets
-from .base import Batch, LearningRule, Metrics, Net, chosen, descend
+from .base import Batch, LearningRule, Metrics, Net, at_state, chosen, descend
 from .errors import UsageError
 
 Params = nets.output.Params
@@ -362,6 +362,7 @@ def rule(
         init=partial(init, net=net, tx=tx, num_classes=num_classes, readout_bias=readout_bias, **options),
         update=partial(update, net=net, tx=tx, **options),
         predict=partial(predict, net=net),
+        grads=at_state(grads, "F", net=net, **options),
     )
 
 

@@ -14,7 +14,7 @@ import optax
 from jaxtyping import Array, Float
 
 from . import nets
-from .base import Batch, LearningRule, Metrics, Net, after, check_classes, cross_entropy, descend, flat
+from .base import Batch, LearningRule, Metrics, Net, after, at_state, check_classes, cross_entropy, descend, flat
 from .errors import UsageError, check_word
 
 Gradient = Literal["local", "joint"]
@@ -270,6 +270,7 @@ def rule(
         init=partial(init, net=net, tx=tx, num_classes=num_classes, input_readout=input_readout),
         update=partial(update, net=net, tx=tx, layer=layer, gradient=gradient, auxiliary_weight=auxiliary_weight),
         predict=partial(predict, net=net, prediction=prediction, sum_includes_input=sum_includes_input, layer=layer),
+        grads=at_state(grads, net=net, layer=layer, gradient=gradient, auxiliary_weight=auxiliary_weight),
     )
 
 

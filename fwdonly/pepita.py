@@ -14,7 +14,7 @@ import optax
 from jaxtyping import Array, Float, Int
 
 from . import _two_pass, nets
-from .base import Batch, LearningRule, Metrics, Net, chosen, descend
+from .base import Batch, LearningRule, Metrics, Net, at_state, chosen, descend
 from .errors import UsageError, check_word
 
 Params = nets.output.Params
@@ -267,6 +267,7 @@ def rule(
         init=partial(init, net=net, tx=tx, **start, **options),
         update=partial(update, net=net, tx=tx, part=part, **options),
         predict=partial(predict, net=net),
+        grads=at_state(grads, "F", net=net, **options),
     )
 
 

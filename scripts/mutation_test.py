@@ -474,6 +474,20 @@ MUTANTS = [
         "sDFA's output layer gets signs",
     ),
     Mutant(
+        "feedback.py",
+        '"B", net=net, readout_init=readout_init, **options)',
+        '"B", net=net, **options)',
+        (CONTRACT,),
+        "the rule's gradients draw M of brsf by another law than its update",
+    ),
+    Mutant(
+        "cafo.py",
+        "            return Params((None,) * len(net), blocks, A), metrics",
+        "            return Params((None,) * len(net), blocks[::-1], A), metrics",
+        (CONTRACT,),
+        "gradients of the blocks in the wrong order",
+    ),
+    Mutant(
         "measure/angles.py",
         "parts = [*params.blocks, (params.W, params.b)]",
         "parts = [*params.blocks, params.W]",
@@ -496,8 +510,8 @@ MUTANTS = [
     ),
     Mutant(
         "measure/angles.py",
-        "found = alignment(predict, state, gradients, batch, **options)",
-        "found = alignment(predict, update(state, batch, key)[0], gradients, batch, **options)",
+        "found = alignment(rule.predict, state, gradients, batch, **options)",
+        "found = alignment(rule.predict, rule.update(state, batch, key)[0], gradients, batch, **options)",
         (FEEDBACK,),
         "measured after the step",
     ),

@@ -668,8 +668,7 @@ def test_alignment_of_mono_forward_is_taken_block_by_block(float64):
 def test_measured_adds_metrics_and_nothing_else(float64):
     state, batch, key = start("kp"), problem(), jax.random.key(1)
     rule = feedback.rule(NET, SGD, num_classes=CLASSES, mode="kp")
-    own = partial(feedback.grads, net=NET, mode="kp")
-    update = measured(rule.update, lambda state, batch, key: own(state.params, batch, key, B=state.B), rule.predict)
+    update = measured(rule).update
     want, plain = jit(rule.update)(state, batch, key)
     after, metrics = jit(update)(state, batch, key)
     near(after, want, 1e-14)
@@ -678,12 +677,7 @@ def test_measured_adds_metrics_and_nothing_else(float64):
     here, later = (aligned(each, grads("kp", each, batch)[0], batch) for each in (state, after))
     near((metrics["cosine"], metrics["norm_ratio"]), tuple(here))
     assert differ(tuple(here), tuple(later), 1e-4)  # control: before the step, not after it
-    halved = measured(
-        rule.update,
-        lambda state, batch, key: own(state.params, batch, key, B=state.B),
-        rule.predict,
-        loss=lambda s, y: 0.5 * cross_entropy(s, y),
-    )
+    halved = measured(rule, loss=lambda s, y: 0.5 * cross_entropy(s, y)).update
     near(halved(state, batch, key)[1]["norm_ratio"], 2 * here.norm_ratio)
 
 
@@ -696,13 +690,8 @@ def angles_while_learning(mode, rate, activation="relu", shuffled=False, steps=2
     x = jnp.asarray(digits.x_train.reshape(len(digits.x_train), -1) / 255, jnp.float32)
     y = jnp.asarray(digits.y_train, jnp.int32)
     net, tx = nets.mlp([64], activation=nets.ACTIVATIONS[activation]), optax.sgd(rate)
-    options = {"net": net, "mode": mode} | options
-    rule = feedback.rule(net, tx, num_classes=10, **{k: v for k, v in options.items() if k != "net"})
-
-    def own(state, batch, key):
-        return feedback.grads(state.params, batch, key, B=state.B, **options)
-
-    update = measured(rule.update, own, rule.predict)
+    rule = feedback.rule(net, tx, num_classes=10, mode=mode, **options)
+    update = measured(rule).update
 
     def step(state, key):
         if shuffled:
