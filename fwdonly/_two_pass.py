@@ -12,10 +12,11 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from . import bp, nets
+from . import nets
 from .base import Batch, Metrics, Net, as_params, check_labels, cross_entropy
 from .errors import UsageError
 
+Params = nets.output.Params
 Presynaptic = Literal["modulated", "clean"]
 OutputError = Literal["second", "first"]
 Form = Literal["difference", "hebbian", "time_local"]
@@ -64,14 +65,14 @@ def check(switches: Switches, net: Net) -> None:
 
 
 def pseudo_gradients(
-    params: bp.Params,
+    params: Params,
     F: Float[Array, "classes *features"],
     batch: Batch,
     key: Array,
     *,
     net: Net,
     switches: Switches,
-) -> tuple[bp.Params, Metrics]:
+) -> tuple[Params, Metrics]:
     """The update direction of every parameter; equations in `fwdonly.pepita.grads`.
 
     ``F`` has one input-shaped row per class, F^T in the papers. The second pass enters the first layer through
@@ -100,38 +101,38 @@ def pseudo_gradients(
 
 
 def time_local(
-    params: bp.Params,
+    params: Params,
     F: Float[Array, "classes *features"],
     batch: Batch,
     key: Array,
     *,
     net: Net,
     switches: Switches,
-) -> tuple[tuple[Callable[[bp.Params], bp.Params], ...], Metrics]:
+) -> tuple[tuple[Callable[[Params], Params], ...], Metrics]:
     """The halves of the Hebbian direction, each at the parameters it is given, by the error of ``params``."""
     check_labels(batch, params.W.shape[1])
     t = jax.nn.one_hot(batch.y, params.W.shape[1], dtype=batch.x.dtype)
 
     masks = _masks(params, batch.x, key, net, switches.dropout)
 
-    def one_pass(params: bp.Params, x: Array) -> tuple[list[Array], list[Array], Array]:
+    def one_pass(params: Params, x: Array) -> tuple[list[Array], list[Array], Array]:
         return _run(params, x, nets.linear(net[0]).apply(params.blocks[0], x), masks, net)
 
     h, a, s = one_pass(params, batch.x)
     y, e = _error(s, t, switches)
     x_mod = batch.x + jnp.tensordot(_modulation(e, switches), F, 1)
 
-    def first(params: bp.Params) -> bp.Params:
+    def first(params: Params) -> Params:
         return as_params(_products(params, h, a, y, net, switches), params)
 
-    def second(params: bp.Params) -> bp.Params:
+    def second(params: Params) -> Params:
         h_mod, a_mod, _ = one_pass(params, x_mod)
         return as_params(jax.tree.map(jnp.negative, _products(params, h_mod, a_mod, t, net, switches)), params)
 
     return (first, second), {"loss": _loss(s, t, batch.y, switches)}
 
 
-def _products(params: bp.Params, h: list[Array], a: list[Array], d: Array, net: Net, switches: Switches) -> bp.Params:
+def _products(params: Params, h: list[Array], a: list[Array], d: Array, net: Net, switches: Switches) -> Params:
     """a_{l-1}^T h_l / B for every hidden layer, and a_{L-1}^T d / B; a bias has a 1 in the place of a."""
     blocks, count = [], d.shape[0]
     for at, (block, own) in enumerate(zip(net, params.blocks, strict=True)):
@@ -140,11 +141,11 @@ def _products(params: bp.Params, h: list[Array], a: list[Array], d: Array, net: 
         total = nets.weight_gradient(block, own, a[at], h[at])
         blocks.append(jax.tree.map(lambda g, share=share: g / share, total))
     top = a[-1].reshape(count, -1)
-    return bp.Params(tuple(blocks), top.T @ d / count, None if params.b is None else d.sum(0) / count)
+    return Params(tuple(blocks), top.T @ d / count, None if params.b is None else d.sum(0) / count)
 
 
 def _run(
-    params: bp.Params, x: Array, z: Array, masks: Sequence[Array | float], net: Net
+    params: Params, x: Array, z: Array, masks: Sequence[Array | float], net: Net
 ) -> tuple[list[Array], list[Array], Array]:
     """One pass, from z, what the first layer sums up for ``x``: every h_l (before pooling), a_0..a_{L-1}, and s."""
     h, a = [], [x]
@@ -152,10 +153,10 @@ def _run(
         z = nets.linear(block).apply(own, a[-1]) if at else z
         h.append(m * block.activation(z))
         a.append(nets.pooled(block, h[-1]))
-    return h, a, bp.read(params, a[-1])
+    return h, a, nets.output.read(params, a[-1])
 
 
-def _masks(params: bp.Params, x: Array, key: Array, net: Net, dropout: float) -> list[Array | float]:
+def _masks(params: Params, x: Array, key: Array, net: Net, dropout: float) -> list[Array | float]:
     """m_l of every hidden layer, drawn once for both passes: of all operations that are no products the dearest."""
 
     def pass_without() -> list[Array]:

@@ -67,6 +67,9 @@ class LearningRule(NamedTuple):
             several readouts looks at its own); None means ``predict``.
         readouts: further ways to read classes off the same state, ``(name, predict)``, reported beside the prediction.
         frozen: the same rule in two halves, where a part of its work does not depend on what it trains.
+        grads: ``(state, batch, key) -> (gradients, metrics)``, the direction that ``update`` descends at this state,
+            shaped like ``state.params``, with None for what is not trained. Forms that step otherwise (a closed form,
+            two half-steps, a stage that learns feedback alone) say there what their direction would be.
     """
 
     init: Callable[[Array, Array], State]
@@ -75,6 +78,7 @@ class LearningRule(NamedTuple):
     validate: Callable[[State, Array], Array] | None = None
     readouts: tuple[tuple[str, Callable[[State, Array], Array]], ...] = ()
     frozen: Frozen | None = None
+    grads: Callable[[State, Batch, Array], tuple[PyTree, Metrics]] | None = None
 
 
 class Block(Protocol):
@@ -125,6 +129,16 @@ def chosen(kind: Callable[..., Options], options: dict[str, Any], rule: str) -> 
     return kind(**options)
 
 
+def check_classes(num_classes: int) -> None:
+    """Refuse to tell fewer than two classes apart.
+
+    Raises:
+        UsageError: fewer than two classes.
+    """
+    if num_classes < 2:
+        raise UsageError(f"classification needs at least 2 classes; got num_classes={num_classes}")
+
+
 def check_labels(batch: Batch, num_classes: int) -> None:
     """Refuse labels a supervised rule cannot use. Their values are seen outside compiled code only.
 
@@ -146,6 +160,21 @@ def check_labels(batch: Batch, num_classes: int) -> None:
         raise UsageError(
             f"every label of the batch is {values[0]}; shuffle the data, so that a batch has several classes"
         )
+
+
+def at_state(grads: Callable[..., tuple[PyTree, Metrics]], *fields: str, **options: Any) -> Any:
+    """A rule's ``grads`` as `LearningRule` has it; ``fields`` of the state are keywords of it, as ``options`` are."""
+
+    def of_state(state: State, batch: Batch, key: Array) -> tuple[PyTree, Metrics]:
+        held = {name: getattr(state, name) for name in fields}
+        return grads(state.params, batch, key, **held, **options)
+
+    return of_state
+
+
+def flat(a: Float[Array, "batch *features"]) -> Float[Array, "batch n"]:
+    """Every sample as one vector."""
+    return a.reshape(a.shape[0], -1)
 
 
 def descend(tx: optax.GradientTransformation, grads: Any, opt_state: Any, params: Any) -> tuple[Any, Any]:

@@ -14,8 +14,8 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Float
 
-from . import mf, nets
-from .base import Batch, LearningRule, Metrics, Net, cross_entropy, descend
+from . import nets
+from .base import Batch, LearningRule, Metrics, Net, at_state, check_classes, cross_entropy, descend, flat
 from .card import Card, Setting, Stage, Variant
 from .errors import UsageError, check_word
 
@@ -74,28 +74,13 @@ def init(
         UsageError: fewer than two classes, inputs the network cannot take, or unknown readouts.
     """
     check_word("readouts", readouts, get_args(Readouts))
-    params = draw(key, x, net, num_classes, readout_init, readout_bias, with_M=readouts != "output")
-    return State(params, tx.init(cast(Any, params)))
-
-
-def draw(
-    key: Array,
-    x: Array,
-    net: Net,
-    num_classes: int,
-    readout_init: nets.Initializer,
-    readout_bias: bool,
-    with_M: bool = False,
-) -> Params:
-    """Parameters of the blocks and of an output layer, for BP and the rules that send its output error elsewhere."""
-    if num_classes < 2:
-        raise UsageError(f"classification needs at least 2 classes; got num_classes={num_classes}")
+    check_classes(num_classes)
     block_key, readout_key = jax.random.split(key)
     blocks, activations = nets.init(block_key, x, net)
-    a = activations[-1]
-    W = readout_init(readout_key, (a[0].size, num_classes), a.dtype)
-    b = jnp.zeros(num_classes, a.dtype) if readout_bias else None
-    return Params(blocks, W, b, mf.draw(readout_key, activations, num_classes) if with_M else None)
+    W, b = nets.output.layer(readout_key, activations[-1], num_classes, readout_init, readout_bias)
+    M = None if readouts == "output" else nets.output.class_readouts(readout_key, activations, num_classes)
+    params = Params(blocks, W, b, M)
+    return State(params, tx.init(cast(Any, params)))
 
 
 def grads(
@@ -173,11 +158,6 @@ def grads(
     return gradients, {"loss": loss} | more
 
 
-def scores(params: Params, x: Float[Array, "batch *features"], net: Net) -> Float[Array, "batch classes"]:
-    """The output s of the whole network."""
-    return outputs(params, x, net)[0]
-
-
 def outputs(
     params: Params, x: Float[Array, "batch *features"], net: Net, readouts: Readouts = "output"
 ) -> tuple[Float[Array, "batch classes"], list[Array]]:
@@ -189,15 +169,9 @@ def outputs(
     for block, own, M_l in zip(net, params.blocks, M or [None] * len(net), strict=True):
         a = block.apply(own, a)
         if M_l is not None:
-            G.append(a.reshape(a.shape[0], -1) @ M_l.T)
-    s = read(params, a)
+            G.append(flat(a) @ M_l.T)
+    s = nets.output.read(params, a)
     return (s + sum(G) if readouts == "sum" else s), G
-
-
-def read(params: Params, a: Float[Array, "batch *features"]) -> Float[Array, "batch classes"]:
-    """The output layer: s = a_L W + b."""
-    s = a.reshape(a.shape[0], -1) @ params.W
-    return s if params.b is None else s + params.b[None, :]
 
 
 def update(
@@ -241,6 +215,7 @@ def rule(
         init=partial(init, net=net, tx=tx, num_classes=num_classes, readouts=readouts, **start),
         update=partial(update, net=net, tx=tx, readouts=readouts, auxiliary_weight=auxiliary_weight),
         predict=partial(predict, net=net, readouts=readouts),
+        grads=at_state(grads, net=net, readouts=readouts, auxiliary_weight=auxiliary_weight),
     )
 
 

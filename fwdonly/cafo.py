@@ -13,7 +13,20 @@ import optax
 from jaxtyping import Array, Float, Int
 
 from . import nets
-from .base import Batch, Frozen, LearningRule, Metrics, Net, check_labels, chosen, cross_entropy, descend
+from .base import (
+    Batch,
+    Frozen,
+    LearningRule,
+    Metrics,
+    Net,
+    at_state,
+    check_classes,
+    check_labels,
+    chosen,
+    cross_entropy,
+    descend,
+    flat,
+)
 from .card import Card, Range, Setting, Stage, Variant
 from .errors import UsageError
 
@@ -127,8 +140,7 @@ def init(
         UsageError: fewer than two classes, inputs the network cannot take, or an option that does not fit.
     """
     settings = _checked(options)
-    if num_classes < 2:
-        raise UsageError(f"classification needs at least 2 classes; got num_classes={num_classes}")
+    check_classes(num_classes)
     block_key, head_key = jax.random.split(key)
     feedback_key = jax.random.fold_in(head_key, 0)
     drawn, _ = nets.init(block_key, x, net)
@@ -166,7 +178,7 @@ def features(
         own, known = state.params.blocks[i - 1], state.statistics[i - 1]
         h = _normalise(net[i - 1].apply(own.block, h), own, known, eps)
         if i in heads:
-            out.append(_flat(h))
+            out.append(flat(h))
     return tuple(out)
 
 
@@ -317,12 +329,12 @@ def dfa(
         h, pull, statistics = jax.vjp(trained, own, has_aux=True)
         pulls.append((pull, h.shape))
         moments.append(statistics)
-    scores = _scores(_flat(h), params.A)
+    scores = _scores(flat(h), params.A)
     e = jax.nn.softmax(scores) - jax.nn.one_hot(batch.y, scores.shape[1], dtype=scores.dtype)
     E = e / len(batch.y)
     errors = [*(e @ R_i for R_i in R), E @ params.A.V.T]
     blocks = tuple(pull(u.reshape(shape))[0] for (pull, shape), u in zip(pulls, errors, strict=True))
-    A = Head(_flat(h).T @ E, E.sum(0))
+    A = Head(flat(h).T @ E, E.sum(0))
     return (blocks, A), {"loss": cross_entropy(scores, batch.y)}, moments
 
 
@@ -437,7 +449,12 @@ def rule(
     start = partial(init, net=net, tx=tx, num_classes=num_classes, block_tx=block_tx, **options)
     step = partial(update, tx=tx, block_tx=block_tx, **common)
     if part == "blocks":
-        return LearningRule(start, step, partial(predict, **common))
+
+        def block_grads(state: State, batch: Batch, key: Array) -> tuple[Params, Metrics]:
+            (blocks, A), metrics, _ = dfa(state.params, state.R, batch, net=net, eps=settings.eps)
+            return Params((None,) * len(net), blocks, A), metrics
+
+        return LearningRule(start, step, partial(predict, **common), grads=block_grads)
     numbers = _numbers(part, net)
 
     def frozen_update(state: State, batch: Batch, key: Array) -> tuple[State, Metrics]:
@@ -452,6 +469,7 @@ def rule(
         predict=partial(predict, net=net, **options),
         validate=partial(predict, **common),
         frozen=Frozen(partial(features, net=net, heads=numbers, eps=settings.eps), frozen_update, frozen_validate),
+        grads=at_state(grads, "statistics", **common),
     )
 
 
@@ -542,10 +560,6 @@ def _streamed(f: Any, x: Any, y: Array) -> Any:
     return total
 
 
-def _flat(a: Array) -> Array:
-    return a.reshape(a.shape[0], -1)
-
-
 def training(setting: Setting) -> tuple[Stage, ...]:
     """One stage per head, after one for the blocks (dfa). The closed form takes all images at once, in one step.
 
@@ -585,6 +599,13 @@ CARD = Card(
     net="cnn:32,128,512;pool=max",
     start={"start": "torch_uniform", "bias": "uniform"},
     recipe={"epochs": 10, "learning_rate": 1e-3, "lr_schedule": "constant", "keep": "last"},
-    twin={"learning_rate": 1e-3, "optimizer": "adam", "weight_decay": 0.0, "batch_size": 128, "validate_every": 1, "keep": "best_accuracy"},
+    twin={
+        "learning_rate": 1e-3,
+        "optimizer": "adam",
+        "weight_decay": 0.0,
+        "batch_size": 128,
+        "validate_every": 1,
+        "keep": "best_accuracy",
+    },
     compared={"optimizer": "adamw"},
 )

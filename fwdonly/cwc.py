@@ -14,7 +14,18 @@ import optax
 from jaxtyping import Array, Float
 
 from . import nets
-from .base import Batch, LearningRule, Metrics, Net, after, check_labels, cross_entropy, descend
+from .base import (
+    Batch,
+    LearningRule,
+    Metrics,
+    Net,
+    after,
+    at_state,
+    check_classes,
+    check_labels,
+    cross_entropy,
+    descend,
+)
 from .card import Card, Setting, Stage, Variant
 from .errors import UsageError
 
@@ -50,8 +61,7 @@ def init(
         UsageError: fewer than two classes, channels that do not split into one group per class, or inputs that the
             network cannot take.
     """
-    if num_classes < 2:
-        raise UsageError(f"classification needs at least 2 classes; got num_classes={num_classes}")
+    check_classes(num_classes)
     block_key, _ = jax.random.split(key)  # as other rules do, so that one key gives equal blocks to all
     params, activations = nets.init(block_key, x, net)
     for number, a in enumerate(activations, start=1):
@@ -172,6 +182,7 @@ def rule(net: Net, tx: optax.GradientTransformation, *, num_classes: int) -> Lea
         init=partial(init, net=net, tx=tx, num_classes=num_classes),
         update=partial(update, net=net, tx=tx, num_classes=num_classes),
         predict=partial(predict, net=net, num_classes=num_classes),
+        grads=at_state(grads, net=net, num_classes=num_classes),
     )
 
 

@@ -14,12 +14,12 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Float
 
-from . import bp, nets
-from .base import Batch, LearningRule, Metrics, Net, as_params, check_labels, chosen, cross_entropy, descend
+from . import nets
+from .base import Batch, LearningRule, Metrics, Net, as_params, at_state, check_labels, chosen, cross_entropy, descend
 from .card import Card, Setting, Stage, Variant
 from .errors import UsageError, check_word
 
-Params = bp.Params
+Params = nets.output.Params
 Mode = Literal["fa", "dfa", "sdfa", "drtp", "usf", "brsf", "frsf", "wm", "kp"]
 Part = Literal["all", "mirror"]
 
@@ -86,7 +86,7 @@ def init(
             or does not fit.
     """
     settings = _checked(options, net)
-    params = bp.draw(key, x, net, num_classes, readout_init, readout_bias)
+    params = nets.output.draw(key, x, net, num_classes, readout_init, readout_bias)
     own_key = jax.random.fold_in(key, 1)
     if settings.mode in DIRECT:
         h = jax.eval_shape(partial(_forward, net=net), params, x)[2]
@@ -97,7 +97,7 @@ def init(
     elif settings.mode == "usf":
         B = jax.tree.map(jnp.std, params)
     else:
-        B = bp.draw(own_key, x, net, num_classes, readout_init, readout_bias)
+        B = nets.output.draw(own_key, x, net, num_classes, readout_init, readout_bias)
     return State(params, tx.init(cast(Any, params)), jax.tree.map(lambda b: settings.feedback_scale * b, B))
 
 
@@ -167,7 +167,7 @@ def grads(
     check_labels(batch, params.W.shape[1])
     count, t = len(batch.y), jax.nn.one_hot(batch.y, params.W.shape[1], dtype=batch.x.dtype)
     below, a, h = _forward(params, batch.x, net)
-    s = bp.read(params, below[-1])
+    s = nets.output.read(params, below[-1])
     e = (jax.nn.softmax(s) if settings.output == "softmax" else jax.nn.sigmoid(s)) - t
     gradients = []
     if settings.mode in DIRECT:
@@ -215,7 +215,7 @@ def _matrices(
     if options.mode in ("fa", "wm", "kp"):
         return B
     if options.mode == "brsf":
-        B = bp.draw(jax.random.fold_in(key, 1), x, net, params.W.shape[1], readout_init, params.b is not None)
+        B = nets.output.draw(jax.random.fold_in(key, 1), x, net, params.W.shape[1], readout_init, params.b is not None)
         B = jax.tree.map(lambda m: options.feedback_scale * m, B)
     return jax.tree.map(lambda size, W: jnp.abs(size) * jnp.sign(W), B, params)
 
@@ -280,14 +280,14 @@ def mirrored(state: State, key: Array, count: int, *, net: Net, **options: Any) 
         kernel = layer["kernel"] + settings.mirror_rate * xi.T @ block.apply(own, xi)
         blocks.append({"params": {"Dense_0": {**layer, "kernel": kernel}}})
     xi = noise(len(net), state.params.W)
-    s = bp.read(state.params, xi)
+    s = nets.output.read(state.params, xi)
     eta = jax.nn.softmax(s) if settings.output == "softmax" else jax.nn.sigmoid(s)
     return state.B._replace(blocks=tuple(blocks), W=state.B.W + settings.mirror_rate * xi.T @ eta)
 
 
 def predict(state: State, x: Float[Array, "batch *features"], *, net: Net) -> Float[Array, "batch classes"]:
     """Class scores s of shape (batch, classes)."""
-    return bp.scores(state.params, x, net)
+    return nets.output.scores(state.params, x, net)
 
 
 def rule(
@@ -311,6 +311,7 @@ def rule(
         init=partial(init, net=net, tx=tx, **start, **options),
         update=partial(update, net=net, tx=tx, part=part, readout_init=readout_init, **options),
         predict=partial(predict, net=net),
+        grads=at_state(grads, "B", net=net, readout_init=readout_init, **options),
     )
 
 

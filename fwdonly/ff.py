@@ -14,7 +14,7 @@ import optax
 from jaxtyping import Array, Float, Int
 
 from . import nets
-from .base import Batch, LearningRule, Metrics, Net, after, check_labels, chosen, cross_entropy, descend
+from .base import Batch, LearningRule, Metrics, Net, after, at_state, check_labels, chosen, cross_entropy, descend, flat
 from .card import Card, Setting, Stage, Variant
 from .errors import UsageError, check_word
 
@@ -210,7 +210,7 @@ def _passes(
     for block, own, m_l, n_neutral in zip(net, params, [None] * len(net) if m is None else m, neutral, strict=True):
         g, (loss, s, wrong, m_l) = jax.grad(_objective, has_aux=True)(own.block, block, n, m_l, options)
         new_m += [] if m_l is None else [m_l]
-        gradients.append(Layer(g, None if own.U is None else _flat(n_neutral).T @ error))
+        gradients.append(Layer(g, None if own.U is None else flat(n_neutral).T @ error))
         losses.append(loss)
         wrong_pairs.append(wrong)
         n = after(rms(s), g)
@@ -238,7 +238,7 @@ def _objective(
     if options.loss == "symba":
         loss = jax.nn.softplus(-options.alpha * (g_pos - g_neg)).mean()
     else:
-        theta = options.threshold if options.threshold is not None else _flat(s).shape[1] if _sums(options) else 1.0
+        theta = options.threshold if options.threshold is not None else flat(s).shape[1] if _sums(options) else 1.0
         loss = (jax.nn.softplus(theta - g_pos) + jax.nn.softplus(g_neg - theta)).mean() / 2
     objective = loss
     if m is not None:
@@ -257,7 +257,7 @@ def _head_scores(params: Params, x: Array, net: Net, options: Options) -> tuple[
         n = rms(block.apply(own.block, n))
         activities.append(n)
         if own.U is not None:
-            q_in = q_in + _flat(n) @ own.U
+            q_in = q_in + flat(n) @ own.U
     return q_in, activities
 
 
@@ -339,6 +339,7 @@ def rule(
         update=partial(update, net=net, tx=tx, **options),
         predict=read[prediction],
         readouts=((other, read[other]),),
+        grads=at_state(grads, "m", net=net, **options),
     )
 
 
@@ -419,7 +420,7 @@ def _sums(options: Options) -> bool:
 
 def _goodness(s: Array, options: Options) -> Array:
     """g_l, or its mean form."""
-    squares = _flat(s) ** 2
+    squares = flat(s) ** 2
     return squares.sum(1) if _sums(options) else squares.mean(1)
 
 
@@ -430,19 +431,15 @@ def _is_read(at: int, net: Net, options: Options) -> bool:
 
 def _labelled(x: Array, label: Array, how: Label) -> Array:
     """``x`` with label values (B, C) in place of its first C values, or after its last one."""
-    flat = _flat(x)
+    values = flat(x)
     if how == "append":
-        return jnp.concatenate([flat, label], axis=1)
-    if label.shape[1] > flat.shape[1]:
+        return jnp.concatenate([values, label], axis=1)
+    if label.shape[1] > values.shape[1]:
         raise UsageError(
-            f"the label of {label.shape[1]} classes does not fit into inputs of {flat.shape[1]} values; "
+            f"the label of {label.shape[1]} classes does not fit into inputs of {values.shape[1]} values; "
             'use label="append" or larger images'
         )
-    return jnp.asarray(flat).at[:, : label.shape[1]].set(label).reshape(x.shape)
-
-
-def _flat(a: Array) -> Array:
-    return a.reshape(a.shape[0], -1)
+    return jnp.asarray(values).at[:, : label.shape[1]].set(label).reshape(x.shape)
 
 
 def training(setting: Setting) -> tuple[Stage, ...]:

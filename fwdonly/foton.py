@@ -14,12 +14,12 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Float, Int
 
-from . import _two_pass, bp, nets
-from .base import Batch, LearningRule, Metrics, Net, chosen, descend
+from . import _two_pass, nets
+from .base import Batch, LearningRule, Metrics, Net, at_state, chosen, descend
 from .card import Card, Range, Setting, Stage, Variant
 from .errors import UsageError
 
-Params = bp.Params
+Params = nets.output.Params
 
 ORDER = 6
 """Of Björck's series: seven terms from three products of the smaller side."""
@@ -93,9 +93,9 @@ def init(
             does not exist or does not fit.
     """
     settings = _checked(options, net)
-    params = bp.draw(key, x, net, num_classes, nets.orthogonal, readout_bias)
+    params = nets.output.draw(key, x, net, num_classes, nets.orthogonal, readout_bias)
     _warn(params, x, net)
-    params = jax.tree.map(lambda W: W if W.ndim < 2 else _folded(polar(_flat(W)), W), params)
+    params = jax.tree.map(lambda W: W if W.ndim < 2 else _folded(polar(_matrix(W)), W), params)
     return State(
         params,
         _with_retraction(tx, settings).init(params),
@@ -217,11 +217,11 @@ def retraction(every: int = 1, iterations: int | None = None, *, output: bool = 
         return matrices if output else matrices._replace(W=None)
 
     def start(params: Any) -> RetractionState:
-        v = jax.tree.map(lambda W: _start_vector(min(_flat(W).shape), W.dtype), treated(params))
+        v = jax.tree.map(lambda W: _start_vector(min(_matrix(W).shape), W.dtype), treated(params))
         return RetractionState(jnp.zeros((), jnp.int32), v)
 
     def retracted(W: Array, v: Array) -> tuple[Array, Array]:
-        Q, v = bjorck(_flat(W), v, count, POWER_ITERATIONS)
+        Q, v = bjorck(_matrix(W), v, count, POWER_ITERATIONS)
         return _folded(Q, W), v
 
     def step(updates: Any, state: RetractionState, params: Any = None) -> tuple[Any, RetractionState]:
@@ -304,7 +304,7 @@ def _probed(params: Params) -> Float[Array, " layers"]:
 
 
 def _tall(params: Params) -> list[Array]:
-    matrices = [_flat(W) for W in jax.tree.leaves(params) if W.ndim > 1]
+    matrices = [_matrix(W) for W in jax.tree.leaves(params) if W.ndim > 1]
     return [W if W.shape[0] >= W.shape[1] else W.T for W in matrices]
 
 
@@ -313,7 +313,7 @@ def _start_vector(length: int, dtype: Any) -> Array:
     return v / jnp.linalg.norm(v)
 
 
-def _flat(W: Array) -> Array:
+def _matrix(W: Array) -> Array:
     return W.reshape(-1, W.shape[-1])
 
 
@@ -347,7 +347,7 @@ def update(
 
 def predict(state: State, x: Float[Array, "batch *features"], *, net: Net) -> Float[Array, "batch classes"]:
     """The clean pass without dropout: s = h_{L-1} W_L of shape (batch, classes)."""
-    return bp.scores(state.params, x, net)
+    return nets.output.scores(state.params, x, net)
 
 
 def rule(
@@ -363,6 +363,7 @@ def rule(
         init=partial(init, net=net, tx=tx, num_classes=num_classes, readout_bias=readout_bias, **options),
         update=partial(update, net=net, tx=tx, **options),
         predict=partial(predict, net=net),
+        grads=at_state(grads, "F", net=net, **options),
     )
 
 

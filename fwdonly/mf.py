@@ -14,7 +14,7 @@ import optax
 from jaxtyping import Array, Float
 
 from . import nets
-from .base import Batch, LearningRule, Metrics, Net, after, cross_entropy, descend
+from .base import Batch, LearningRule, Metrics, Net, after, at_state, check_classes, cross_entropy, descend, flat
 from .card import Card, Setting, Stage, Variant
 from .errors import UsageError, check_word
 
@@ -80,27 +80,14 @@ def init(
     Raises:
         UsageError: fewer than two classes, or inputs the network cannot take.
     """
-    if num_classes < 2:
-        raise UsageError(f"classification needs at least 2 classes; got num_classes={num_classes}")
+    check_classes(num_classes)
     block_key, readout_key = jax.random.split(key)
     blocks, activations = nets.init(block_key, x, net)
     if input_readout:
         blocks, activations = (nets.Identity().init(block_key, x), *blocks), (x, *activations)
-    readouts = draw(readout_key, activations, num_classes, first=1 - input_readout)
+    readouts = nets.output.class_readouts(readout_key, activations, num_classes, first=1 - input_readout)
     params = tuple(Layer(*each) for each in zip(blocks, readouts, strict=True))
     return State(params, tuple(tx.init(layer) for layer in params))
-
-
-def draw(readout_key: Array, activations: tuple[Array, ...], num_classes: int, first: int = 1) -> tuple[Array, ...]:
-    """M_first, M_first+1, ... for example activations; BP with readouts draws its own here, equal to MF's."""
-    found = []
-    for i, a in enumerate(activations, start=first):
-        bound = _flat(a).shape[1] ** -0.5
-        M = jax.random.uniform(
-            jax.random.fold_in(readout_key, i), (num_classes, _flat(a).shape[1]), a.dtype, -bound, bound
-        )
-        found.append(M)
-    return tuple(found)
 
 
 def grads(
@@ -202,7 +189,7 @@ def grads(
 def _local_loss(own: Layer, block: Any, a: Array, y: Array) -> tuple[Array, Array]:
     """loss_i and a_i, given a_{i-1}."""
     a = block.apply(own.block, a)
-    G = _flat(a) @ own.M.T
+    G = flat(a) @ own.M.T
     return cross_entropy(G, y), a
 
 
@@ -270,7 +257,7 @@ def predict(
             break
         a = block.apply(own.block, a)
         if i == last or (prediction == "sum" and (i > 0 or sum_includes_input)):
-            total = total + _flat(a) @ own.M.T
+            total = total + flat(a) @ own.M.T
     return jnp.asarray(total)
 
 
@@ -303,6 +290,7 @@ def rule(
         init=partial(init, net=net, tx=tx, num_classes=num_classes, input_readout=input_readout),
         update=partial(update, net=net, tx=tx, layer=layer, gradient=gradient, auxiliary_weight=auxiliary_weight),
         predict=partial(predict, net=net, prediction=prediction, sum_includes_input=sum_includes_input, layer=layer),
+        grads=at_state(grads, net=net, layer=layer, gradient=gradient, auxiliary_weight=auxiliary_weight),
     )
 
 
@@ -336,10 +324,6 @@ def _layers(net: Net, params: Params) -> list[tuple[int, Any, Any]]:
     has_input = len(params) - len(net)
     blocks = (nets.Identity(),) * has_input + net
     return list(zip(range(1 - has_input, len(net) + 1), blocks, params, strict=True))
-
-
-def _flat(a: Float[Array, "batch *features"]) -> Float[Array, "batch n"]:
-    return a.reshape(a.shape[0], -1)
 
 
 def training(setting: Setting) -> tuple[Stage, ...]:

@@ -13,12 +13,12 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Float, Int
 
-from . import _two_pass, bp, nets
-from .base import Batch, LearningRule, Metrics, Net, chosen, descend
+from . import _two_pass, nets
+from .base import Batch, LearningRule, Metrics, Net, at_state, chosen, descend
 from .card import Card, Range, Setting, Stage, Variant
 from .errors import UsageError, check_word
 
-Params = bp.Params
+Params = nets.output.Params
 Feedback = Literal["uniform", "normal", "mirrored"]
 Part = Literal["all", "mirror"]
 
@@ -99,7 +99,7 @@ def init(
             option that does not exist or does not fit.
     """
     settings = _checked(options, net)
-    params = bp.draw(key, x, net, num_classes, readout_init, readout_bias)
+    params = nets.output.draw(key, x, net, num_classes, readout_init, readout_bias)
     own_key = jax.random.fold_in(key, 1)
     spread = settings.feedback_scale * (2 / x[0].size) ** 0.5
     if settings.feedback == "uniform":
@@ -228,7 +228,7 @@ def _mirrored(state: State, key: Array, count: int, net: Net, options: Options) 
             h = net[at].apply(state.params.blocks[at], xi)
             eta = h * _two_pass.mask(mask_key, h, options.dropout)
         else:
-            eta = jax.nn.softmax(bp.read(state.params, xi))
+            eta = jax.nn.softmax(nets.output.read(state.params, xi))
         B.append(B_l + options.mirror_rate * (xi.T @ eta / count - options.mirror_decay * B_l))
     F = _product(tuple(B))
     factor = options.feedback_scale * (2 / len(F)) ** 0.5 / F.std()
@@ -251,7 +251,7 @@ def _kernels(params: Params) -> list[Array]:
 
 def predict(state: State, x: Float[Array, "batch *features"], *, net: Net) -> Float[Array, "batch classes"]:
     """The clean pass without dropout: h_{L-1} W_L, before the softmax, of shape (batch, classes)."""
-    return bp.scores(state.params, x, net)
+    return nets.output.scores(state.params, x, net)
 
 
 def rule(
@@ -275,6 +275,7 @@ def rule(
         init=partial(init, net=net, tx=tx, **start, **options),
         update=partial(update, net=net, tx=tx, part=part, **options),
         predict=partial(predict, net=net),
+        grads=at_state(grads, "F", net=net, **options),
     )
 
 

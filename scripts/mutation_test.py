@@ -36,7 +36,7 @@ SHARDING = "test_sharding"
 
 MUTANTS = [
     Mutant(
-        "mf.py", "G = _flat(a) @ own.M.T\n    return", "G = -_flat(a) @ own.M.T\n    return", (EQUATIONS,), "sign of G"
+        "mf.py", "G = flat(a) @ own.M.T\n    return", "G = -flat(a) @ own.M.T\n    return", (EQUATIONS,), "sign of G"
     ),
     Mutant(
         "mf.py",
@@ -84,9 +84,9 @@ MUTANTS = [
         "layers share one optimizer state",
     ),
     Mutant(
-        "mf.py",
-        "bound = _flat(a).shape[1] ** -0.5",
-        "bound = _flat(a).shape[1] ** 0.5",
+        "nets/output.py",
+        "bound = flat(a).shape[1] ** -0.5",
+        "bound = flat(a).shape[1] ** 0.5",
         (EQUATIONS,),
         "start values of M far too large",
     ),
@@ -99,20 +99,20 @@ MUTANTS = [
     ),
     Mutant(
         "mf.py",
-        "        total = total + _flat(a) @ own.M.T\n",
-        "        total = _flat(a) @ own.M.T\n",
+        "        total = total + flat(a) @ own.M.T\n",
+        "        total = flat(a) @ own.M.T\n",
         (EQUATIONS,),
         "the sum is the last layer's goodness only",
     ),
     Mutant(
-        "mf.py",
+        "nets/output.py",
         "            jax.random.fold_in(readout_key, i),",
-        "            jax.random.fold_in(readout_key, i + input_readout),",
+        "            jax.random.fold_in(readout_key, i - first),",
         (EQUATIONS,),
         "M_0 moves the other layers' random streams",
     ),
     Mutant(
-        "bp.py",
+        "nets/output.py",
         "+ params.b[None, :]",
         "- params.b[None, :]",
         (EQUATIONS,),
@@ -162,8 +162,8 @@ MUTANTS = [
     ),
     Mutant(
         "bp.py",
-        "G.append(a.reshape",
-        "G.append(jax.lax.stop_gradient(a).reshape",
+        "G.append(flat(a)",
+        "G.append(flat(jax.lax.stop_gradient(a))",
         (EQUATIONS,),
         "readouts of BP send no error into the blocks",
     ),
@@ -176,8 +176,8 @@ MUTANTS = [
     ),
     Mutant(
         "bp.py",
-        "mf.draw(readout_key, activations",
-        "mf.draw(block_key, activations",
+        "nets.output.class_readouts(readout_key, activations",
+        "nets.output.class_readouts(block_key, activations",
         (EQUATIONS,),
         "readouts of BP do not start where MF's do",
     ),
@@ -281,7 +281,7 @@ MUTANTS = [
         "of equally good epochs the last is kept",
     ),
     Mutant("ff.py", "softplus(theta - g_pos)", "softplus(g_pos - theta)", (ANCESTORS,), "positives are pushed down"),
-    Mutant("ff.py", "_flat(s).shape[1] if _sums", "2.0 if _sums", (ANCESTORS,), "threshold 2 for the sum of squares"),
+    Mutant("ff.py", "flat(s).shape[1] if _sums", "2.0 if _sums", (ANCESTORS,), "threshold 2 for the sum of squares"),
     Mutant("ff.py", "jnp.where(is_true, -jnp.inf, scores)", "scores", (ANCESTORS,), "negatives carry the true label"),
     Mutant(
         "ff.py", "options.peer * (m.mean() - m)", "options.peer * (m - m.mean())", (ANCESTORS,), "sign of the peer term"
@@ -461,8 +461,8 @@ MUTANTS = [
     ),
     Mutant(
         "feedback.py",
-        "bp.draw(jax.random.fold_in(key, 1), x",
-        "bp.draw(jax.random.key(1), x",
+        "nets.output.draw(jax.random.fold_in(key, 1), x",
+        "nets.output.draw(jax.random.key(1), x",
         (FEEDBACK,),
         "brSF draws the same M in every step",
     ),
@@ -472,6 +472,20 @@ MUTANTS = [
         "total = Params(tuple(gradients), top.T @ (e if settings.mode != 'sdfa' else jnp.sign(e))",
         (FEEDBACK,),
         "sDFA's output layer gets signs",
+    ),
+    Mutant(
+        "feedback.py",
+        '"B", net=net, readout_init=readout_init, **options)',
+        '"B", net=net, **options)',
+        (CONTRACT,),
+        "the rule's gradients draw M of brsf by another law than its update",
+    ),
+    Mutant(
+        "cafo.py",
+        "            return Params((None,) * len(net), blocks, A), metrics",
+        "            return Params((None,) * len(net), blocks[::-1], A), metrics",
+        (CONTRACT,),
+        "gradients of the blocks in the wrong order",
     ),
     Mutant(
         "measure/angles.py",
@@ -496,8 +510,8 @@ MUTANTS = [
     ),
     Mutant(
         "measure/angles.py",
-        "found = alignment(predict, state, gradients, batch, **options)",
-        "found = alignment(predict, update(state, batch, key)[0], gradients, batch, **options)",
+        "found = alignment(rule.predict, state, gradients, batch, **options)",
+        "found = alignment(rule.predict, rule.update(state, batch, key)[0], gradients, batch, **options)",
         (FEEDBACK,),
         "measured after the step",
     ),
@@ -549,8 +563,8 @@ MUTANTS = [
     ),
     Mutant(
         "_two_pass.py",
-        "def second(params: bp.Params)",
-        "def second(_: bp.Params)",
+        "def second(params: Params)",
+        "def second(_: Params)",
         (TWO_PASS,),
         "time-local: the second pass has the old weights",
     ),
@@ -592,8 +606,8 @@ MUTANTS = [
     Mutant("pepita.py", "        xi = xi - xi.mean()\n", "", (TWO_PASS,), "noise keeps its mean"),
     Mutant(
         "pepita.py",
-        "eta = jax.nn.softmax(bp.read(state.params, xi))",
-        "eta = bp.read(state.params, xi)",
+        "eta = jax.nn.softmax(nets.output.read(state.params, xi))",
+        "eta = nets.output.read(state.params, xi)",
         (TWO_PASS,),
         "mirroring without the softmax",
     ),

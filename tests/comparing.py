@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from fwdonly import data
+from fwdonly import bp, data, nets
 
 jit = partial(  # compiling takes most of the time
     jax.jit, compiler_options={"xla_backend_optimization_level": 0, "xla_llvm_disable_expensive_passes": True}
@@ -21,6 +21,12 @@ def near(got, want, tolerance=1e-10):
         assert a.shape == b.shape
         scale = max(np.abs(b).max(), 1e-3)
         np.testing.assert_allclose(a / scale, b / scale, rtol=0, atol=tolerance, err_msg=jax.tree_util.keystr(path))
+
+
+def backpropagated(params, batch, net):
+    """BP's gradient and metrics at parameters of another rule, shaped like them."""
+    gradients, metrics = bp.grads(bp.Params(*params), batch, jax.random.key(0), net=net)
+    return nets.output.Params(*gradients[:3]), metrics
 
 
 def differ(one, other, by=1e-6):

@@ -5,7 +5,7 @@ import inspect
 import itertools
 from functools import partial
 from operator import itemgetter
-from typing import NamedTuple
+from typing import NamedTuple, get_args
 
 import jax
 import jax.numpy as jnp
@@ -248,6 +248,107 @@ def test_donating_the_state_changes_nothing(looped):
     end, _ = loop(update, start, looped.batches)
     assert any(leaf.is_deleted() for leaf in jax.tree.leaves(start))  # it was donated indeed
     assert_close(end, looped.ends[0])
+
+
+# --- gradients -------------------------------------------------------------------------------------------------------
+
+
+class Seen(NamedTuple):
+    """The optimizer's state is what it was last given to descend; not a number before the first step."""
+
+    gradients: object
+
+
+def spy():
+    """Plain descent that keeps the gradients it was given."""
+    return optax.GradientTransformation(
+        lambda params: Seen(jax.tree.map(lambda a: jnp.full_like(a, jnp.nan), params)),
+        lambda gradients, state, params=None: (jax.tree.map(lambda g: -0.1 * g, gradients), Seen(gradients)),
+    )
+
+
+def seen(opt_state):
+    """Leaves of all gradients that a `spy` was given."""
+    kept = jax.tree.leaves(opt_state, is_leaf=lambda node: isinstance(node, Seen))
+    leaves = jax.tree.leaves([node for node in kept if isinstance(node, Seen)])
+    return [leaf for leaf in leaves if not np.isnan(leaf).any()]
+
+
+FIELDS = {"ff": ("m",), "cafo": ("statistics",), "pepita": ("F",), "foton": ("F",), "feedback": ("B",)}
+"""Of the state, that a module's ``grads`` takes as keywords."""
+
+DIRECTIONS = [
+    ("bp", {}),
+    ("bp", {"readouts": "deep", "auxiliary_weight": 0.5}),
+    ("bp", {"readouts": "sum"}),
+    ("mf", {}),
+    ("mf", {"layer": 2}),
+    ("mf", {"gradient": "joint", "auxiliary_weight": 0.5}),
+    ("ff", {}),
+    ("ff", {"loss": "symba", "first": 1, "peer": 0.1}),
+    ("cafo", {}),
+    ("cafo", {"part": 2, "loss": "sl", "head_bias": True, "eps": 0.1}),
+    ("cwc", {}),
+    ("pepita", {}),
+    ("pepita", {"form": "hebbian", "dropout": 0.3}),
+    ("pepita", {"feedback": "mirrored", "sign": -1.0}),
+    ("foton", {}),
+    ("foton", {"temperature": 4.0, "presynaptic": "modulated"}),
+    *(("feedback", {"mode": mode}) for mode in get_args(feedback.Mode)),
+    ("feedback", {"mode": "brsf", "readout_init": nets.orthogonal, "output": "sigmoid"}),
+]
+
+
+def directed(name, options, tx, batch):
+    """The rule, its state after one step, and its module's ``grads`` of a state."""
+    net, module = nets.mlp([6, 9]), fwdonly.RULES[name]
+    rule = module.rule(net, tx, num_classes=CLASSES, **options)
+    state = jax.jit(rule.update)(rule.init(jax.random.key(3), batch.x), batch, jax.random.key(4))[0]
+    own = {"net": net} | options | ({"num_classes": CLASSES} if name == "cwc" else {})
+
+    def of_module(state, batch, key):
+        fields = {field: getattr(state, field) for field in FIELDS.get(name, ())}
+        return module.grads(state.params, batch, key, **own, **fields)
+
+    return rule, state, of_module
+
+
+@pytest.mark.parametrize(("name", "options"), DIRECTIONS, ids=str)
+def test_a_rules_gradients_are_its_modules_and_what_its_update_descends(name, options, batch, key):
+    rule, state, of_module = directed(name, options, spy(), batch)
+    found, metrics = jax.jit(rule.grads)(state, batch, key)
+    want, expected = jax.jit(of_module)(state, batch, key)
+    new, of_update = jax.jit(rule.update)(state._replace(opt_state=rule.init(key, batch.x).opt_state), batch, key)
+    assert equal((found, metrics), (want, expected)) and jax.tree.structure(found) == jax.tree.structure(want)
+    assert_close(jax.tree.leaves(found), seen(new.opt_state))
+    assert_close(metrics, {of: of_update[of] for of in metrics})
+    other = jax.jit(rule.grads)(state, batch._replace(y=(batch.y + 1) % CLASSES), key)[0]  # the control
+    assert not all(np.allclose(*pair) for pair in zip(jax.tree.leaves(found), jax.tree.leaves(other), strict=True))
+
+
+def test_the_gradients_of_cascaded_forwards_blocks_are_those_of_dfa(batch, key):
+    rule = cafo.stages(nets.mlp([6, 9]), optax.sgd(0.1), num_classes=CLASSES, block_tx=spy())[0]
+    state = rule.init(key, batch.x)
+    found, metrics = jax.jit(rule.grads)(state, batch, key)
+    new, expected = jax.jit(rule.update)(state, batch, key)
+    assert_close(jax.tree.leaves(found), seen(new.opt_state))
+    assert_close(metrics, expected)
+    assert found.heads == (None, None)
+
+
+@pytest.mark.parametrize(("name", "schedule"), SCHEDULES)
+def test_any_rule_is_compared_with_backpropagation(name, schedule, batch, key):
+    for rule in make_rules(name, schedule, nets.mlp([6, 9])):
+        state = rule.init(key, batch.x)
+        _, metrics = jax.jit(fwdonly.measure.with_alignment(rule).update)(state, batch, key)
+        trained = [leaf for leaf in jax.tree.leaves(rule.grads(state, batch, key)[0]) if leaf.ndim > 1]
+        assert metrics["cosine"].shape == metrics["norm_ratio"].shape
+        assert 1 <= len(metrics["cosine"]) <= len(trained)
+        assert (np.abs(metrics["cosine"]) < 1 + 1e-5).all()
+        if name == "bp":
+            np.testing.assert_allclose(metrics["cosine"][-1], 1, rtol=1e-5)
+    with pytest.raises(UsageError, match="no grads"):
+        fwdonly.measure.with_alignment(rule._replace(grads=None))
 
 
 # --- seeds -----------------------------------------------------------------------------------------------------------

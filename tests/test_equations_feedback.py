@@ -13,7 +13,7 @@ import pytest
 import reference.bp
 import reference.feedback as restated
 import reference.mf
-from comparing import differ, drawn, jit, layers_of, near
+from comparing import backpropagated, differ, drawn, jit, layers_of, near
 
 import fwdonly
 from fwdonly import Batch, UsageError, bp, feedback, mf, nets
@@ -91,7 +91,7 @@ def differentiated(net, output):
     """The gradient of the loss, written here."""
 
     def loss(params, batch):
-        s = bp.scores(params, batch.x, net)
+        s = nets.output.scores(params, batch.x, net)
         t = jax.nn.one_hot(batch.y, CLASSES, dtype=s.dtype)
         if output == "softmax":
             return -(t * jax.nn.log_softmax(s)).sum(1).mean()
@@ -302,7 +302,7 @@ def test_feedback_alignment_with_the_weights_is_backpropagation(name, float64):
     state, batch = start("fa", net, shape), problem(shape, batch=4)
     f = jit(lambda params, B: feedback.grads(params, batch, jax.random.key(0), net=net, B=B))
     found, metrics = f(state.params, state.params)
-    want, expected = jit(lambda params: bp.grads(params, batch, jax.random.key(0), net=net))(state.params)
+    want, expected = jit(lambda params: backpropagated(params, batch, net))(state.params)
     near(found, want, 1e-12)
     near(metrics, expected, 1e-12)
     other = f(state.params, state.B)[0]
@@ -584,7 +584,7 @@ def aligned(state, gradients, batch, net=NET, **options):
 def test_backpropagation_is_aligned_with_itself(float64):
     for net, shape in ((NET, PIXELS), (nets.cnn([3]) + nets.mlp([5]), (6, 6, 1))):
         state, batch = start("fa", net, shape), problem(shape)
-        exact = jit(partial(bp.grads, net=net))(state.params, batch, jax.random.key(0))[0]
+        exact = jit(partial(backpropagated, net=net))(state.params, batch)[0]
         fa, compare = (jit(partial(f, net=net)) for f in (partial(grads, "fa"), aligned))
         found = fa(state._replace(B=state.params), batch)[0]
         for gradients, cosine, ratio in (
@@ -620,7 +620,7 @@ def test_alignment_equals_the_restatement(mode, float64):
 def test_alignment_without_an_output_bias(float64):
     net = nets.mlp([6], bias="none")
     state, batch = start("fa", net, readout_bias=False), problem()
-    got = aligned(state, bp.grads(state.params, batch, jax.random.key(0), net=net)[0], batch, net)
+    got = aligned(state, backpropagated(state.params, batch, net)[0], batch, net)
     near(tuple(got), (np.ones(2), np.ones(2)), 1e-12)
 
 
@@ -634,7 +634,7 @@ def test_alignment_of_another_loss(float64):
     def binary(s, y):
         return optax.sigmoid_binary_cross_entropy(s, jax.nn.one_hot(y, CLASSES, dtype=s.dtype)).sum(1).mean()
 
-    exact = jax.grad(lambda params: warm(bp.scores(params, batch.x, NET), batch.y))(state.params)
+    exact = jax.grad(lambda params: warm(nets.output.scores(params, batch.x, NET), batch.y))(state.params)
     sigmoid = grads("fa", state._replace(B=state.params), batch, output="sigmoid")[0]
     for gradients, loss in ((exact, warm), (sigmoid, binary)):
         near(tuple(aligned(state, gradients, batch, loss=loss)), (np.ones(4), np.ones(4)), 1e-12)
@@ -668,8 +668,7 @@ def test_alignment_of_mono_forward_is_taken_block_by_block(float64):
 def test_measured_adds_metrics_and_nothing_else(float64):
     state, batch, key = start("kp"), problem(), jax.random.key(1)
     rule = feedback.rule(NET, SGD, num_classes=CLASSES, mode="kp")
-    own = partial(feedback.grads, net=NET, mode="kp")
-    update = measured(rule.update, lambda state, batch, key: own(state.params, batch, key, B=state.B), rule.predict)
+    update = measured(rule).update
     want, plain = jit(rule.update)(state, batch, key)
     after, metrics = jit(update)(state, batch, key)
     near(after, want, 1e-14)
@@ -678,12 +677,7 @@ def test_measured_adds_metrics_and_nothing_else(float64):
     here, later = (aligned(each, grads("kp", each, batch)[0], batch) for each in (state, after))
     near((metrics["cosine"], metrics["norm_ratio"]), tuple(here))
     assert differ(tuple(here), tuple(later), 1e-4)  # control: before the step, not after it
-    halved = measured(
-        rule.update,
-        lambda state, batch, key: own(state.params, batch, key, B=state.B),
-        rule.predict,
-        loss=lambda s, y: 0.5 * cross_entropy(s, y),
-    )
+    halved = measured(rule, loss=lambda s, y: 0.5 * cross_entropy(s, y)).update
     near(halved(state, batch, key)[1]["norm_ratio"], 2 * here.norm_ratio)
 
 
@@ -696,13 +690,8 @@ def angles_while_learning(mode, rate, activation="relu", shuffled=False, steps=2
     x = jnp.asarray(digits.x_train.reshape(len(digits.x_train), -1) / 255, jnp.float32)
     y = jnp.asarray(digits.y_train, jnp.int32)
     net, tx = nets.mlp([64], activation=nets.ACTIVATIONS[activation]), optax.sgd(rate)
-    options = {"net": net, "mode": mode} | options
-    rule = feedback.rule(net, tx, num_classes=10, **{k: v for k, v in options.items() if k != "net"})
-
-    def own(state, batch, key):
-        return feedback.grads(state.params, batch, key, B=state.B, **options)
-
-    update = measured(rule.update, own, rule.predict)
+    rule = feedback.rule(net, tx, num_classes=10, mode=mode, **options)
+    update = measured(rule).update
 
     def step(state, key):
         if shuffled:

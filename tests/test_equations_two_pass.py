@@ -11,7 +11,7 @@ import optax
 import pytest
 import reference.foton
 import reference.pepita
-from comparing import differ, drawn, jit, layers_of, near
+from comparing import backpropagated, differ, drawn, jit, layers_of, near
 
 from fwdonly import Batch, UsageError, _two_pass, bp, foton, nets, pepita
 from fwdonly.base import cross_entropy
@@ -57,7 +57,7 @@ def orthonormal(tree, seed=1, dtype=np.float64):
 def shapes(net, shape=PIXELS, classes=CLASSES, readout_bias=False):
     x = jax.ShapeDtypeStruct((1, *shape), jnp.float64)
     init = partial(bp.init, net=net, tx=SGD, num_classes=classes, readout_bias=readout_bias)
-    return jax.eval_shape(init, jax.random.key(3), x).params
+    return nets.output.Params(*jax.eval_shape(init, jax.random.key(3), x).params[:3])
 
 
 def problem(shape=PIXELS, batch=BATCH, classes=CLASSES, seed=0, dtype=np.float64):
@@ -303,7 +303,7 @@ def test_linear_hidden_layers_change_by_the_projected_error(float64, sign):
 
 def test_clean_and_first_give_the_output_layer_its_gradient(float64):
     params, F, batch = pepita_start(readout_bias=True)
-    want = bp.grads(params, batch, KEY, net=NET)[0]
+    want = backpropagated(params, batch, NET)[0]
     for presynaptic, output_error in itertools.product(("clean", "modulated"), ("first", "second")):
         got = pepita_grads(params, F, batch, presynaptic=presynaptic, output_error=output_error)[0]
         if (presynaptic, output_error) == ("clean", "first"):
@@ -579,14 +579,14 @@ def with_feedback(params, batch, net, grads=foton.grads, **options):
 
 
 def against_bp(params, batch, net, **options):
-    return compared(with_feedback(params, batch, net, **options), bp.grads(params, batch, KEY, net=net)[0])
+    return compared(with_feedback(params, batch, net, **options), backpropagated(params, batch, net)[0])
 
 
 @pytest.mark.parametrize("name", EXACT)
 def test_linear_orthogonal_networks_get_the_gradient(float64, name):
     net, shape = EXACT[name]
     params, batch = orthonormal(shapes(net, shape)), problem(shape)
-    got, want = with_feedback(params, batch, net), bp.grads(params, batch, KEY, net=net)[0]
+    got, want = with_feedback(params, batch, net), backpropagated(params, batch, net)[0]
     near(got, want, 1e-11)  # biases, too
     cosines, ratios = compared(got, want)
     assert np.all(cosines > 1 - 1e-12)
@@ -633,7 +633,7 @@ def test_control_switches_of_the_equality(float64):
     assert np.all(against_bp(params, batch, net, perturbation=1e-3)[0] > 1 - 1e-12)  # a linear map's difference
     random = jnp.asarray(np.random.default_rng(2).normal(size=(CLASSES, 12)))
     got = foton.grads(params, batch, KEY, net=net, F=random)[0]
-    assert compared(got, bp.grads(params, batch, KEY, net=net)[0])[0][:-1].mean() < 0.8
+    assert compared(got, backpropagated(params, batch, net)[0])[0][:-1].mean() < 0.8
 
 
 def test_cosines_do_not_see_the_scale_of_the_weights(float64):
@@ -651,7 +651,7 @@ def test_temperature_gives_the_gradient_of_the_tempered_loss(float64, T):
     net, batch = linear_mlp([10, 7, 4]), problem((12,))
     params = orthonormal(shapes(net, (12,)))
     got = with_feedback(params, batch, net, temperature=T)
-    want = jax.grad(lambda p: cross_entropy(T * bp.scores(p, batch.x, net), batch.y) / T)(params)
+    want = jax.grad(lambda p: cross_entropy(T * nets.output.scores(p, batch.x, net), batch.y) / T)(params)
     near(got, want, 1e-11)
     assert differ(got, jax.tree.map(lambda g: T * g, want), 1e-3)
     assert differ(got, with_feedback(params, batch, net), 1e-3)
@@ -661,7 +661,7 @@ def test_mse_gives_the_gradient_of_half_the_squared_error(float64):
     net, batch = linear_mlp([10, 7, 4]), problem((12,))
     params, t = orthonormal(shapes(net, (12,))), arrays(problem((12,)))[1]
     got = with_feedback(params, batch, net, error="mse")
-    squared = jax.grad(lambda p: ((bp.scores(p, batch.x, net) - t) ** 2).sum(1).mean())(params)
+    squared = jax.grad(lambda p: ((nets.output.scores(p, batch.x, net) - t) ** 2).sum(1).mean())(params)
     near(got, jax.tree.map(lambda g: 0.5 * g, squared), 1e-11)
     assert differ(got, squared, 1e-3)
 
@@ -683,7 +683,7 @@ def test_control_maximum_pooling_is_not_linear(float64):
     F = foton.feedback(params, shape, net)
     same = {"sign": -1.0, "presynaptic": "clean", "output_error": "first", "conv_scale": "sum"}
     got = pepita_grads(params, F, batch, largest, **same)[0]
-    assert compared(got, bp.grads(params, batch, KEY, net=largest)[0])[0][0] < 0.9
+    assert compared(got, backpropagated(params, batch, largest)[0])[0][0] < 0.9
 
 
 def test_trajectory_is_that_of_backpropagation(float64):
@@ -699,17 +699,19 @@ def test_trajectory_is_that_of_backpropagation(float64):
         update = jit(lambda state, x, y, key: rule.update(state, Batch(x, y), key)[0])
         for each in zip(xs, ys, keys, strict=True):
             state = update(state, *each)
-        return state.params
+        return nets.output.Params(*state.params[:3])
+
+    def own_start(tx):
+        params = bp.Params(*start.params)
+        return bp.State(params, tx.init(params))
 
     twin = bp.rule(net, tx, num_classes=CLASSES, readout_init=nets.orthogonal, readout_bias=False)
-    want = trained(twin, bp.State(start.params, tx.init(start.params)))
+    want = trained(twin, own_start(tx))
     assert differ(want, start.params, 0.1)
     own = partial(foton.rule, net, SGD, num_classes=CLASSES, retract_iterations=iterations)
     near(trained(own(), start), want)
     assert differ(trained(own(feedback_every=10**6), start), want, 1e-2)
-    loose = jax.tree.map(
-        lambda a: a, trained(bp.rule(net, SGD, num_classes=CLASSES), bp.State(start.params, SGD.init(start.params)))
-    )
+    loose = trained(bp.rule(net, SGD, num_classes=CLASSES), own_start(SGD))
     assert differ(loose, want, 1e-2)
 
 
@@ -937,7 +939,7 @@ def mean_cosine(activation, depth, seed, rule="foton"):
     else:
         params, _, F, *_ = pepita.init(jax.random.key(seed), batch.x, net=net, tx=SGD, num_classes=10)
     got = module.grads(params, batch, KEY, net=net, F=F, **options)[0]
-    return compared(got, bp.grads(params, batch, KEY, net=net)[0])[0][:-1].mean()
+    return compared(got, backpropagated(params, batch, net)[0])[0][:-1].mean()
 
 
 @pytest.mark.parametrize(

@@ -30,12 +30,6 @@ ARROWS = {
     "measure.arithmetic -> feedback": "as above",
     "measure.arithmetic -> foton": "as above",
     "measure.arithmetic -> mf": "as above",
-    "measure.angles -> bp": "bp.Params moves to nets",
-    "bp -> mf": "the class readouts move to nets",
-    "_two_pass -> bp": "bp.Params moves to nets",
-    "feedback -> bp": "bp.Params moves to nets",
-    "foton -> bp": "bp.Params moves to nets",
-    "pepita -> bp": "bp.Params moves to nets",
 }
 """Arrows that no room may have, and what ends them."""
 

@@ -24,8 +24,9 @@ def layers_of(params):
     Of Cascaded-Forward, where blocks are fixed, these are the heads; of Forward-Forward the blocks, since its head is
     one softmax over all layers. A readout of BP belongs to its block.
     """
-    if isinstance(params, bp.Params):
-        blocks = params.blocks if params.M is None else zip(params.blocks, params.M, strict=True)
+    if hasattr(params, "W"):
+        M = getattr(params, "M", None)
+        blocks = params.blocks if M is None else zip(params.blocks, M, strict=True)
         return [*blocks, (params.W, params.b)]
     if isinstance(params, cafo.Params):
         return list(params.heads)
@@ -37,8 +38,8 @@ def put_layers(params, layers):
     if isinstance(params, bp.Params) and params.M is not None:
         blocks, M = zip(*layers[:-1], strict=True)
         return bp.Params(blocks, *layers[-1], M)
-    if isinstance(params, bp.Params):
-        return bp.Params(tuple(layers[:-1]), *layers[-1])
+    if hasattr(params, "W"):
+        return type(params)(tuple(layers[:-1]), *layers[-1])
     if isinstance(params, cafo.Params):
         return params._replace(heads=tuple(layers))
     pairs = zip(params, layers, strict=True)

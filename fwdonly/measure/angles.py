@@ -7,8 +7,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from .. import bp
-from ..base import Batch, Metrics, State, cross_entropy
+from ..base import Batch, LearningRule, Metrics, State, cross_entropy
+from ..errors import UsageError
 
 
 class Alignment(NamedTuple):
@@ -40,7 +40,7 @@ def alignment(
     Args:
         predict: of the rule, ``(state, x) -> scores``, without random parts.
         state: the state at which ``gradients`` were taken.
-        gradients: of the rule, shaped like ``state.params``.
+        gradients: of the rule, shaped like ``state.params``; what is None there is not compared.
         batch: the same batch.
         loss: ``(scores, y) -> scalar``; of FOTON with a temperature T, the cross-entropy of T times the scores.
 
@@ -57,43 +57,46 @@ def alignment(
         (3,)
     """
     exact = jax.grad(lambda params: loss(predict(state._replace(params=params), batch.x), batch.y))(state.params)
+    exact = jax.tree.map(lambda g, e: None if g is None else e, gradients, exact, is_leaf=lambda g: g is None)
     pairs = [(a, b) for a, b in zip(_layers(gradients), _layers(exact), strict=True) if a.size]
     norms = [(jnp.linalg.norm(one), jnp.linalg.norm(other)) for one, other in pairs]
     cosine = [one @ other / (n * m) for (one, other), (n, m) in zip(pairs, norms, strict=True)]
     return Alignment(jnp.stack(cosine), jnp.stack([n / m for n, m in norms]))
 
 
-def with_alignment(
-    update: Callable[[State, Batch, Array], tuple[State, Metrics]],
-    grads: Callable[[State, Batch, Array], tuple[Any, Metrics]],
-    predict: Callable[[State, Array], Array],
-    **options: Any,
-) -> Callable[[State, Batch, Array], tuple[State, Metrics]]:
-    """``update`` with the metrics ``cosine`` and ``norm_ratio`` (layers,) of every step, before it is taken.
+def with_alignment(rule: LearningRule, **options: Any) -> LearningRule:
+    """The rule with the metrics ``cosine`` and ``norm_ratio`` (layers,) of every step, before it is taken.
 
-    For a rule in a training loop: ``rule._replace(update=with_alignment(rule.update, grads, rule.predict))``,
-    with ``grads`` of ``(state, batch, key)``.
+    What is compared is ``rule.grads``; ``options`` are those of `alignment`. Features of frozen layers are not kept:
+    backpropagation's side needs the inputs.
 
     The compiler computes once what it sees to be the same in ``update``, ``grads`` and backpropagation. In a scan, by
     XLA's count of operations on CPU (784-256-256-10, batch 256), a step then costs 0.56 of one of backpropagation more
     for FOTON, PEPITA without dropout, FA, DFA, KP and WM; where it sees less, 1.1 for BP and brSF, 1.2 for Mono-Forward
     and 1.4 for PEPITA with dropout. "time_local", whose step is not by ``grads``, costs 1.9 more.
+
+    Raises:
+        UsageError: a rule that does not say its ``grads``.
     """
+    grads = rule.grads
+    if grads is None:
+        raise UsageError("this rule has no grads to compare; give them to its LearningRule")
 
     def update_and_measure(state: State, batch: Batch, key: Array) -> tuple[State, Metrics]:
         gradients, _ = grads(state, batch, key)
-        found = alignment(predict, state, gradients, batch, **options)
-        state, metrics = update(state, batch, key)
+        found = alignment(rule.predict, state, gradients, batch, **options)
+        state, metrics = rule.update(state, batch, key)
         return state, metrics | found._asdict()
 
-    return update_and_measure
+    return rule._replace(update=update_and_measure, frozen=None)
 
 
 def _layers(params: Any) -> list[Array]:
     """One vector per layer."""
-    if isinstance(params, bp.Params):
+    if hasattr(params, "W"):  # of an output layer
         parts = [*params.blocks, (params.W, params.b)]
+    elif hasattr(params, "_fields"):  # several kinds of layers, such as heads and blocks
+        parts = [part for field in params for part in (field if type(field) is tuple else (field,))]
     else:
-        blocks = getattr(params, "blocks", params)
-        parts = [getattr(own, "block", own) for own in blocks]
+        parts = [getattr(own, "block", own) for own in params]
     return [jnp.concatenate([jnp.zeros(0), *(leaf.ravel() for leaf in jax.tree.leaves(part))]) for part in parts]

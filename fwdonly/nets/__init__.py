@@ -3,6 +3,7 @@
 Blocks are value-hashable, so a freshly built equal network does not compile anew. Flax is imported in this room alone.
 """
 
+from . import output
 from .blocks import Conv, Dense, Identity, Pool, pooled
 from .builders import cnn, cwc, init, mlp
 from .parts import batch_norm, check_parts, linear, moments, send_back, unpooled, weight_gradient
@@ -45,6 +46,7 @@ __all__ = [
     "normal_fan_avg",
     "normal_fan_out",
     "orthogonal",
+    "output",
     "parse",
     "pooled",
     "send_back",

@@ -258,7 +258,7 @@ class Arm:
 
         if rule.grads is None:
             raise UsageError(f"--alignment needs a rule that has grads, and {self.name} has none")
-        return rule._replace(update=with_alignment(rule.update, rule.grads, rule.predict))
+        return with_alignment(rule)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -1,0 +1,69 @@
+"""What rules put on top of the hidden layers: one output layer of class scores, or one class readout per layer."""
+
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from ..base import Net, check_classes, flat
+from .builders import init
+from .starts import Initializer
+
+
+class Params(NamedTuple):
+    """``blocks`` holds W_l and b_l of the hidden layers; ``W`` (n_L, classes) and ``b`` (classes,) the output layer.
+
+    ``b`` is None where the output layer has no bias.
+    """
+
+    blocks: tuple[Any, ...]
+    W: Float[Array, "n classes"]
+    b: Float[Array, " classes"] | None
+
+
+def draw(key: Array, x: Array, net: Net, num_classes: int, readout_init: Initializer, readout_bias: bool) -> Params:
+    """Parameters of the blocks and of an output layer, for the rules that send its error to the layers below."""
+    check_classes(num_classes)
+    block_key, readout_key = jax.random.split(key)
+    blocks, activations = init(block_key, x, net)
+    return Params(blocks, *layer(readout_key, activations[-1], num_classes, readout_init, readout_bias))
+
+
+def layer(
+    readout_key: Array, a: Array, num_classes: int, readout_init: Initializer, readout_bias: bool
+) -> tuple[Array, Array | None]:
+    """W and b of an output layer, for example activations a_L."""
+    W = readout_init(readout_key, (a[0].size, num_classes), a.dtype)
+    return W, jnp.zeros(num_classes, a.dtype) if readout_bias else None
+
+
+def class_readouts(
+    readout_key: Array, activations: tuple[Array, ...], num_classes: int, first: int = 1
+) -> tuple[Array, ...]:
+    """M_first, M_first+1, ... for example activations, every M_i uniform on +-1/sqrt(n_i); of MF, and of BP with them.
+
+    Each has a random stream of its own, so BP with readouts draws the same as MF.
+    """
+    found = []
+    for i, a in enumerate(activations, start=first):
+        bound = flat(a).shape[1] ** -0.5
+        M = jax.random.uniform(
+            jax.random.fold_in(readout_key, i), (num_classes, flat(a).shape[1]), a.dtype, -bound, bound
+        )
+        found.append(M)
+    return tuple(found)
+
+
+def read(params: Any, a: Float[Array, "batch *features"]) -> Float[Array, "batch classes"]:
+    """The output layer: s = a_L W + b, of `Params` or of any other parameters with these two fields."""
+    s = flat(a) @ params.W
+    return s if params.b is None else s + params.b[None, :]
+
+
+def scores(params: Any, x: Float[Array, "batch *features"], net: Net) -> Float[Array, "batch classes"]:
+    """The output s of the whole network."""
+    a = x
+    for block, own in zip(net, params.blocks, strict=True):
+        a = block.apply(own, a)
+    return read(params, a)
