@@ -344,13 +344,18 @@ def training(setting: Setting) -> tuple[Stage, ...]:
     """
     own, options = setting.of(Training), setting.of(Options)
     if setting.start is nets.zeros and options["mode"] not in DIRECT:
-        raise UsageError(f"start=zeros leaves no feedback for {options['mode']}, whose law it also is; use another start")
-    common = {"net": setting.net, "tx": setting.tx, "num_classes": setting.num_classes}
+        raise UsageError(
+            f"start=zeros leaves no feedback for {options['mode']}, whose law it also is; use another start"
+        )
+    common: dict[str, Any] = {"net": setting.net, "tx": setting.tx, "num_classes": setting.num_classes}
     common |= {"readout_init": setting.start, "readout_bias": own["readout_bias"]}
     learn, epochs = Stage(rule(**common, **options)), own["mirror_epochs"]
     if options["mode"] != "wm" or not epochs:
         return (learn,)
-    return (Stage(rule(part="mirror", **common, **options), {"epochs": epochs, "patience": None, "keep": "last"}), learn)
+    return (
+        Stage(rule(part="mirror", **common, **options), {"epochs": epochs, "patience": None, "keep": "last"}),
+        learn,
+    )
 
 
 CARD = Card(

@@ -444,22 +444,15 @@ def _labelled(x: Array, label: Array, how: Label) -> Array:
 
 def training(setting: Setting) -> tuple[Stage, ...]:
     """One stage; layers, biases and head have optimizers of their own, and biases do not decay."""
-    own, chosen_rate = setting.of(Training), setting.optimizer
-    head = {"learning_rate": own["head_learning_rate"], "weight_decay": own["head_weight_decay"]}
-    if chosen_rate.optimizer == "reference":
-        tx = reference(
-            setting.steps,
-            setting.epochs,
-            learning_rate=chosen_rate.learning_rate,
-            weight_decay=chosen_rate.weight_decay,
-            **{f"head_{name}": value for name, value in head.items()},
-        )
+    own, optimizer = setting.of(Training), setting.optimizer
+    rate, decay = own["head_learning_rate"], own["head_weight_decay"]
+    if optimizer.optimizer == "reference":
+        rates = {"learning_rate": optimizer.learning_rate, "head_learning_rate": rate}
+        decays = {"weight_decay": optimizer.weight_decay, "head_weight_decay": decay}
+        tx = reference(setting.steps, setting.epochs, **rates, **decays)
     else:
-        tx = separate(
-            weights=setting.tx,
-            biases=setting.transformation(weight_decay=0.0),
-            head=setting.transformation(**head),
-        )
+        biases = setting.transformation(weight_decay=0.0)
+        tx = separate(setting.tx, biases, setting.transformation(learning_rate=rate, weight_decay=decay))
     options = setting.of(Options) | {"prediction": own["prediction"]}
     return (Stage(rule(setting.net, tx, num_classes=setting.num_classes, **options)),)
 

@@ -314,12 +314,20 @@ def training(setting: Setting) -> tuple[Stage, ...]:
     options = setting.of(Options)
     twice = 2 if options["form"] == "time_local" else 1  # optimizer steps per batch, which a schedule counts
     tx = setting.transformation(steps=twice * setting.steps)
-    common = {"net": setting.net, "tx": tx, "num_classes": setting.num_classes, "readout_init": setting.start}
+    common: dict[str, Any] = {
+        "net": setting.net,
+        "tx": tx,
+        "num_classes": setting.num_classes,
+        "readout_init": setting.start,
+    }
     learn = Stage(rule(**common, **options))
     epochs = setting.of(Training)["mirror_epochs"]
     if options["feedback"] != "mirrored" or not epochs:
         return (learn,)
-    return (Stage(rule(part="mirror", **common, **options), {"epochs": epochs, "patience": None, "keep": "last"}), learn)
+    return (
+        Stage(rule(part="mirror", **common, **options), {"epochs": epochs, "patience": None, "keep": "last"}),
+        learn,
+    )
 
 
 CARD = Card(

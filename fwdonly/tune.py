@@ -32,7 +32,6 @@ from .errors import UsageError, first_difference
 from .sweep import sweep
 from .train import Plan, Progress
 
-
 Make = Callable[..., tuple[Callable[..., LearningRule | Sequence[LearningRule]], Plan | Sequence[Plan]]]
 """From choices, as keywords, to the arguments of `fwdonly.sweep`: a function of the numbers, and the plan."""
 

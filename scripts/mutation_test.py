@@ -764,7 +764,7 @@ MUTANTS = [
         "everyone who notices a death asks for the repetition",
     ),
     Mutant(
-        "study/run.py",
+        "study/execute.py",
         "mine = [[i for i in own if i % work.processes == work.process] for own in missing]",
         "mine = missing",
         ("test_processes",),

@@ -23,7 +23,7 @@ def read(folder, name="summary.json"):
 @pytest.mark.parametrize("net", ["mlp:12,12", "cnn:4,8"])
 def test_every_rule_trains_on_one_network_in_one_comparison(command, tmp_path, net):
     folder = tmp_path / "c"
-    code, out, err = command("compare", *EVERY, *SMALL, *STEERED, "--net", net, "--output-dir", folder)
+    code, _, err = command("compare", *EVERY, *SMALL, *STEERED, "--net", net, "--output-dir", folder)
     assert code == 0, err
     found = read(folder)
     assert [rule["rule"] for rule in found["rules"]] == EVERY and found["finished"]
@@ -187,8 +187,10 @@ def test_every_rule_declares_its_options_once_with_help(name):
     rule = rules.load(name)
     assert all(field.help for field in rule.fields), [field.name for field in rule.fields if not field.help]
     assert len({field.name for field in rule.fields}) == len(rule.fields)
-    known = {field.name for field in rule.fields} | set(design.Optimizer._fields) | set(design.Plan.__dataclass_fields__)
+    known = (
+        {field.name for field in rule.fields} | set(design.Optimizer._fields) | set(design.Plan.__dataclass_fields__)
+    )
     for said in (rule.card.recipe, rule.card.compared, rule.variant.options, rule.variant.tuned, rule.space):
         assert set(said) <= known
-    arm = design.arm(rule, rule.defaults(compared=False))
+    arm = design.make_arm(rule, rule.defaults(compared=False))
     assert arm.net.build(10) and arm.net.sizes == nets.parse(rule.card.net).sizes

@@ -56,7 +56,7 @@ def test_a_comparison_ends_in_verdicts_and_a_report_from_paired_runs(command, tm
 
 
 def test_turns_alternate_and_a_rule_alone_gives_the_numbers_of_its_own_command(command, tmp_path):
-    from fwdonly.study.run import turns
+    from fwdonly.study import turns
 
     assert [(arm, seed[0]) for arm, seed in turns([range(3)] * 2, True)] == [
         (0, 0),
@@ -69,7 +69,9 @@ def test_turns_alternate_and_a_rule_alone_gives_the_numbers_of_its_own_command(c
     second_of_two = [(arm, seed[0]) for arm, seed in turns([[1, 3], [1, 3]], True, 2)]  # which has every other seed
     assert second_of_two == [(0, 1), (1, 1), (1, 3), (0, 3)]
     shared = [*TINY, "--seeds", 2, "--epochs", 2, "--keep", "best_loss"]
-    assert command("compare", "mf", "bp", *shared, "--mf.learning-rate", "0.003", "--output-dir", tmp_path / "c")[0] == 0
+    assert (
+        command("compare", "mf", "bp", *shared, "--mf.learning-rate", "0.003", "--output-dir", tmp_path / "c")[0] == 0
+    )
     own = ["--optimizer", "adamw", "--lr-schedule", "constant", "--patience", "10"]
     assert command("train", "mf", *shared, *own, "--learning-rate", 0.003, "--output-dir", tmp_path / "m")[0] == 0
     together = numbers(tmp_path / "m")
@@ -96,9 +98,7 @@ def test_matched_passes_are_the_same_number_of_images_for_every_rule_stages_incl
 def test_to_target_counts_passes_to_the_first_of_two_validations_and_keeps_the_misses(command, tmp_path):
     folder = tmp_path / "c"
     rules = ["mf", "bp", "--protocol", "to-target", "--target", 0.8, "--epochs", 12]
-    code, out, _ = command(
-        "compare", *rules, *TINY, "--mf.learning-rate", "1e-5", "--seeds", 2, "--output-dir", folder
-    )
+    code, out, _ = command("compare", *rules, *TINY, "--mf.learning-rate", "1e-5", "--seeds", 2, "--output-dir", folder)
     assert code == 0 and "0 of 2" in out
     summary = {rule["rule"]: rule["runs"] for rule in read(folder)["rules"]}
     assert all(run["target_epoch"] is None and run["epochs"] == 12 for run in summary["mf"])
@@ -112,10 +112,10 @@ def test_to_target_counts_passes_to_the_first_of_two_validations_and_keeps_the_m
 
 
 def test_a_killed_comparison_repeats_no_finished_run(command, tmp_path, monkeypatch):
-    from fwdonly.study import run
+    from fwdonly.study import execute
 
     arguments = ["compare", "mf", "bp", *TINY, "--seeds", 2, "--epochs", 2, "--output-dir", tmp_path / "c"]
-    real, trained = run.sweep, []
+    real, trained = execute.sweep, []
 
     def dies(make_rule, *args, **more):
         if more.get("checkpoint") is not None:
@@ -124,7 +124,7 @@ def test_a_killed_comparison_repeats_no_finished_run(command, tmp_path, monkeypa
                 raise KeyboardInterrupt
         return real(make_rule, *args, **more)
 
-    monkeypatch.setattr(run, "sweep", dies)
+    monkeypatch.setattr(execute, "sweep", dies)
     assert command(*arguments)[0] == 130
     assert not read(tmp_path / "c")["finished"] and len(numbers(tmp_path / "c")) == 2
     code, _, error = command(*arguments)
@@ -133,7 +133,7 @@ def test_a_killed_comparison_repeats_no_finished_run(command, tmp_path, monkeypa
     assert code == 2 and "alone" in error  # seeds together would be added to those alone
     assert command(*arguments, "--resume")[0] == 0
     assert [name.split(".")[0] for name in trained] == ["mf-0", "bp-0", "bp-1", "bp-1", "mf-1"]
-    monkeypatch.setattr(run, "sweep", real)
+    monkeypatch.setattr(execute, "sweep", real)
     assert command(*arguments[:-1], tmp_path / "whole")[0] == 0
     assert numbers(tmp_path / "c") == numbers(tmp_path / "whole") and untimed(tmp_path / "c") == untimed(
         tmp_path / "whole"
@@ -225,7 +225,12 @@ def test_a_search_prints_the_command_that_trains_the_best_settings(command, tmp_
 
 def test_settings_of_a_rule_that_depart_are_told(command, tmp_path):
     own = ["--bp.patience", "1", "--bp.learning-rate", "0.01"]
-    assert command("compare", "mf-greedy", "bp", *TINY, *own, "--seeds", 1, "--epochs", 2, "--output-dir", tmp_path / "c")[0] == 0
+    assert (
+        command("compare", "mf-greedy", "bp", *TINY, *own, "--seeds", 1, "--epochs", 2, "--output-dir", tmp_path / "c")[
+            0
+        ]
+        == 0
+    )
     notes = read(tmp_path / "c")["protocol"]["notes"]
     assert notes == ["MF, greedy has settings from no search.", "BP stops by a rule of its own: patience 1."]
     assert [rule["tuned"] for rule in read(tmp_path / "c")["rules"]] == [False, True]
@@ -253,7 +258,7 @@ def test_every_rule_searches_numbers_of_its_own_over_as_many_decades():
     decades = {}
     for name in rules.NAMES:
         rule = rules.load(name)
-        arm = design.arm(rule, rule.defaults(compared=True))
+        arm = design.make_arm(rule, rule.defaults(compared=True))
         assert arm.name == name and arm.rule.label
         for key, space in rule.space.items():
             changed = arm.changed({key: 0.5 * (space.low + space.high)})
@@ -349,7 +354,9 @@ def test_every_row_of_every_table_is_a_command_of_ours():
                 )
                 assert (plan.monitor, plan.min_delta, plan.keep) == ("loss", 0.0, "best_accuracy")
                 assert plan.patience == 20 if "_2026" in row.command else plan.patience in (10, 20, 30, 40)
-    cells = {(row.name, cell.rule, cell.metric): cell for row in published.tables()["mf-2025"].rows for cell in row.cells}
+    cells = {
+        (row.name, cell.rule, cell.metric): cell for row in published.tables()["mf-2025"].rows for cell in row.cells
+    }
     epochs = [cells[name, "bp", "epochs"] for name in ("mnist", "fashion_mnist", "cifar10", "cifar100")]
     assert [(cell.value, cell.sd, cell.n) for cell in epochs] == [
         (17, 0, 3),

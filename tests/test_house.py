@@ -11,16 +11,22 @@ import pytest
 
 PACKAGE = Path(__file__).parents[1] / "fwdonly"
 RULES = {"bp", "mf", "ff", "cwc", "cafo", "pepita", "foton", "feedback", "_two_pass"}
-ROOMS = {"nets", "data", "measure", "results", "report"}
+ROOMS = {"nets", "data", "measure", "results", "report", "study"}
+LOOP = {"train", "sweep", "stream", "_programs", "tune"}
+"""Flat files that become rooms."""
+
 MAY_IMPORT = {
     "errors": set(),
     "base": {"errors"},
     "nets": {"base", "errors"},
-    "rules": {"base", "errors", "nets"},
+    "card": {"base"},
+    "rules": {"base", "card", "errors", "nets"},
     "data": {"errors"},
     "measure": {"base", "errors", "nets"},
     "results": {"errors"},
     "report": {"results", "errors"},
+    "study": {"base", "card", "data", "errors", "measure", "nets", "results", "rules", *LOOP},
+    "cli": {"card", "data", "errors", "nets", "report", "results", "study", *LOOP},
 }
 """Rooms by the rooms that they may import; those that are still flat files are not in it."""
 

@@ -118,7 +118,16 @@ def test_pepita_foton_and_feedback_run_on_both_networks_beside_bp(script, comman
     mirror = ["--net", "mlp:16", "--seeds", "1", "--lr-schedule", "drops", "--lr-drops", "1"]
     assert command("train", "wm", *small, tmp_path / "wm", *mirror)[0] == 0
     assert [row["stage"] for row in metrics(tmp_path / "wm")] == list("011")
-    srinivasan = ["--sign", "-1", "--output-error", "first", "--feedback", "mirrored", "--net", "mlp:16;activation=tanh"]
+    srinivasan = [
+        "--sign",
+        "-1",
+        "--output-error",
+        "first",
+        "--feedback",
+        "mirrored",
+        "--net",
+        "mlp:16;activation=tanh",
+    ]
     assert script("pepita_mlp", *small, tmp_path / "mirrored", *mirror, *srinivasan)[0] == 0
     assert [row["stage"] for row in metrics(tmp_path / "mirrored")] == list("0011")
 
@@ -135,7 +144,17 @@ def test_the_learning_rate_drops_to_a_tenth():
 
 
 def test_alignment_is_drawn_and_written_per_layer(script, tmp_path):
-    small = [*SMALL, "--epochs", "2", "--net", "mlp:16,16;bias=none;start=orthogonal", "--seeds", "2", "--output-dir", tmp_path / "alignment"]
+    small = [
+        *SMALL,
+        "--epochs",
+        "2",
+        "--net",
+        "mlp:16,16;bias=none;start=orthogonal",
+        "--seeds",
+        "2",
+        "--output-dir",
+        tmp_path / "alignment",
+    ]
     code, out, _ = script("alignment", *small)
     assert code == 0 and "alignment.png" in out
     assert (tmp_path / "alignment" / "alignment.png").read_bytes().startswith(b"\x89PNG")

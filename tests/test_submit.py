@@ -90,7 +90,19 @@ def test_slurm_is_asked_for_what_was_said(tmp_path):
         (tmp_path / name).write_text(f"#!/bin/sh\n{body}\n")
         (tmp_path / name).chmod(0o755)
     options = ["--partition", "big", "--gpus", "2", "--cpus", "3", "--memory-gb", "5", "--hours", "1.5", "--nodes", "4"]
-    more = ["--tasks-per-node", "6", "--copies", "7", "--folder", tmp_path / "jobs", "--", "train", "mf", "--seeds", "2"]
+    more = [
+        "--tasks-per-node",
+        "6",
+        "--copies",
+        "7",
+        "--folder",
+        tmp_path / "jobs",
+        "--",
+        "train",
+        "mf",
+        "--seeds",
+        "2",
+    ]
     out = subprocess.run(
         [sys.executable, SUBMIT, *options, *more],
         env=os.environ | {"PATH": f"{tmp_path}:{os.environ['PATH']}"},

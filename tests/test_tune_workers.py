@@ -345,7 +345,14 @@ def test_a_database_that_goes_down_ends_the_search_in_one_line_and_keeps_what_wa
         _, err = search.communicate(timeout=120)
         assert search.returncode == 2 and err.count("\n") == 1, err
         assert err.startswith("error: lost the storage postgresql://fwdonly:***@") and SECRET not in err
-        reasons = ("server closed", "terminating connection", "Connection refused", "Connection reset", "shutting down", "starting up")
+        reasons = (
+            "server closed",
+            "terminating connection",
+            "Connection refused",
+            "Connection reset",
+            "shutting down",
+            "starting up",
+        )
         assert any(reason in err for reason in reasons), err
         server.start()
         told = states(trials(url))["COMPLETE"] + states(trials(url))["PRUNED"]

@@ -7,12 +7,23 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import UsageError
-from ..study import design, rules
-from ..study.design import Arm, Data, Machine, Measuring, Output, Runs, Study
-from ..study.fields import Field, declared
-from ..study.protocols import Protocol
-from ..study.rules import Rule
-from ..study.run import run
+from ..study import (
+    Arm,
+    Data,
+    Field,
+    Machine,
+    Measuring,
+    Output,
+    Protocol,
+    Rule,
+    Runs,
+    Study,
+    declared,
+    design,
+    load,
+    make_arm,
+    run,
+)
 from ..train import Plan
 from . import options, tell
 from .options import Group
@@ -40,7 +51,7 @@ def study_of(words: Sequence[str], command_line: Sequence[str] = (), prog: str =
         UsageError: words that describe none.
     """
     names, words = options.names_first(words)
-    every = [rules.load(name) for name in names]
+    every = [load(name) for name in names]
     different = len({rule.name for rule in every}) == len(every) > 1
     if not {"-h", "--help"} & set(words):
         options.check_names(names, words, prog, "RULE RULE ...", different)
@@ -90,7 +101,7 @@ def _arm(
     groups = [options.rule_group(rule), options.optimizer_group(rule), length]
     description = f"Options of {rule.label} in a comparison."
     chosen = options.parse(words, groups, start, prog=f"{prog} ... --{rule.name}.", description=description)
-    made = design.arm(rule, start | chosen, net=values["net"])
+    made = make_arm(rule, start | chosen, net=values["net"])
     check_scores(made)
     searched = bool(own) or bool(said & set(rule.space))
     return dataclasses.replace(made, about={**made.about, "tuned": searched})

@@ -1,10 +1,11 @@
 """``fwdonly list``: rules, networks, data sets, published settings and tables."""
 
+import sys
 from collections.abc import Sequence
 
 from .. import data
 from ..errors import UsageError
-from ..nets import spec
+from ..nets import Spec
 from ..report import print_table
 from ..study import published, rules
 
@@ -32,7 +33,7 @@ def _rules() -> None:
 
 
 def _nets() -> None:
-    print(spec.__doc__)
+    print(sys.modules[Spec.__module__].__doc__)
 
 
 def _data() -> None:

@@ -8,11 +8,7 @@ from typing import Annotated, Any, Literal, NamedTuple
 
 from ..card import Optimizer
 from ..errors import UsageError
-from ..study import fields
-from ..study.design import STOPPING, Data, Machine, Measuring, Output, Runs
-from ..study.fields import Field, declared
-from ..study.optimizers import OPTIMIZERS
-from ..study.rules import NAMES, Rule
+from ..study import NAMES, Data, Field, Machine, Measuring, Output, Rule, Runs, declared, design, optimizers
 from ..train import Plan
 
 
@@ -65,7 +61,7 @@ def plan_fields(*names: str) -> tuple[Field, ...]:
 
 def optimizer_group(rule: Rule) -> Group:
     """The optimizer's options, with the names that this rule takes."""
-    names = Literal[(*OPTIMIZERS, *rule.card.optimizers)]  # ty: ignore[invalid-type-form]
+    names = Literal[(*optimizers.OPTIMIZERS, *rule.card.optimizers)]  # ty: ignore[invalid-type-form]
     own = [field._replace(type=names) if field.name == "optimizer" else field for field in declared(Optimizer)]
     return Group("optimizer", tuple(field for field in own if field.name != "constraint"))
 
@@ -81,7 +77,7 @@ def shared_groups(*leave_out: str) -> list[Group]:
     groups = [
         Group("network", (NET,)),
         Group("data", (*declared(Data), *plan_fields(*IMAGES))),
-        Group("length", plan_fields(*STOPPING, "target")),
+        Group("length", plan_fields(*design.STOPPING, "target")),
         Group("seeds", declared(Runs)),
         Group("measuring", declared(Measuring)),
         Group("machine", (*declared(Machine), *plan_fields(*PLACES))),
@@ -114,9 +110,7 @@ def parse(
         kind.__doc__ = " "
         made.append((group.name.replace("-", "_"), kind, dataclasses.field(default=kind())))
     top = dataclasses.make_dataclass("Options", made)
-    found = tyro.cli(
-        top, args=list(words), prog=prog, description=description, config=(tyro.conf.OmitArgPrefixes,)
-    )
+    found = tyro.cli(top, args=list(words), prog=prog, description=description, config=(tyro.conf.OmitArgPrefixes,))
     records = [getattr(found, name) for name, *_ in made]
     return {name: value for record in records for name, value in vars(record).items()}
 
@@ -200,7 +194,7 @@ def said(words: Sequence[str]) -> set[str]:
 
 def make(kind: type, values: Mapping[str, Any]) -> Any:
     """A record from flat values."""
-    return kind(**{field.name: values[field.name] for field in fields.declared(kind) if field.name in values})
+    return kind(**{field.name: values[field.name] for field in declared(kind) if field.name in values})
 
 
 def words_of(groups: Sequence[Group], values: Mapping[str, Any], defaults: Mapping[str, Any]) -> list[str]:
@@ -215,4 +209,3 @@ def words_of(groups: Sequence[Group], values: Mapping[str, Any], defaults: Mappi
         else:
             said += [field.flag, *map(str, value if isinstance(value, tuple) else [value])]
     return said
-

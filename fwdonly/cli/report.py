@@ -6,11 +6,11 @@ from pathlib import Path
 
 from .. import report, results
 from ..errors import UsageError
-from ..study.fields import declared
+from ..study import declared
 from . import options
 from .options import Group
 
-DESCRIPTION = """Make a report of result folders of one data set: verdicts, tables, figures and where every number comes from.
+DESCRIPTION = """Make a report of result folders of one data set: verdicts, tables, figures and sources.
 
 Writes an HTML page that needs nothing else, and a Markdown file of the same name, without figures."""
 

@@ -13,12 +13,8 @@ import jax
 from .. import report, results
 from ..errors import UsageError, first_difference
 from ..report import stats
-from ..study.design import Study
-from ..study.fields import declared
-from ..study.folder import holds_something
-from ..study.folder import make as make_folder
-from ..study.published import Cell, Row, Table, tables
-from ..study.run import run
+from ..study import Study, declared, published, run
+from ..study import folder as folders
 from . import options, tell, train
 from .options import Group
 
@@ -60,7 +56,7 @@ def main(words: Sequence[str], command_line: Sequence[str], prog: str = "fwdonly
     """Parse, run row by row, and tell; the exit code."""
     del command_line
     names, words = options.names_first(words)
-    known = tables()
+    known = published.tables()
     if not {"-h", "--help"} & set(words) and (len(names) != 1 or names[0] not in known):
         raise UsageError(f"there is no table {' '.join(names)!r}; the tables are {', '.join(known)}")
     description = DESCRIPTION.format(tables=", ".join(known))
@@ -99,7 +95,7 @@ def main(words: Sequence[str], command_line: Sequence[str], prog: str = "fwdonly
     return 0
 
 
-def _check(choice: Choice, name: str, table: Table) -> None:
+def _check(choice: Choice, name: str, table: published.Table) -> None:
     if choice.seeds is not None and choice.seeds < 1:
         raise UsageError(f"--seeds must be at least 1; got {choice.seeds}")
     if not 0 < choice.margin < float("inf"):
@@ -110,7 +106,7 @@ def _check(choice: Choice, name: str, table: Table) -> None:
         raise UsageError(f"--only {' '.join(sorted(unknown))} is not a row of {name}; it has {rows}")
 
 
-def study_of(row: Row, choice: Choice, folder: Path) -> Study:
+def study_of(row: published.Row, choice: Choice, folder: Path) -> Study:
     """The study of a row."""
     command, *words = shlex.split(row.command)
     seeds = choice.seeds or (QUICK["seeds"] if choice.quick else row.seeds)
@@ -151,7 +147,7 @@ def run_row(study: Study, folder: Path) -> str | None:
 def foreign(study: Study, folder: Path) -> str:
     """How the run that a folder holds differs from this one; empty if it does not, or the folder holds nothing."""
     try:
-        if not folder.exists() or not holds_something(folder):
+        if not folder.exists() or not folders.holds_something(folder):
             return ""
         there = json.loads((folder / "config.json").read_text(encoding="utf-8"))["configuration"]["rules"]
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
@@ -166,11 +162,12 @@ def finished(folder: Path) -> bool:
     except (OSError, ValueError, KeyError, TypeError):
         return False
 
+
 UNITS = {"test_accuracy": "%", "epochs": "passes"}
 """Of published numbers, in result folders."""
 
 
-def publish(row: Row, source: str, folder: Path) -> None:
+def publish(row: published.Row, source: str, folder: Path) -> None:
     """Write the published numbers into the row's folder, beside the measured ones, and the page that shows both."""
     path = folder / "summary.json"
     content = json.loads(path.read_text(encoding="utf-8"))
@@ -191,7 +188,9 @@ def publish(row: Row, source: str, folder: Path) -> None:
         print(f"warning: no report.html: {error}", file=sys.stderr)
 
 
-def outcome(row: Row, own: Cell, folder: Path | None, why: str | None, choice: Choice) -> dict[str, Any]:
+def outcome(
+    row: published.Row, own: published.Cell, folder: Path | None, why: str | None, choice: Choice
+) -> dict[str, Any]:
     """One published number and what became of it in the folder, if there is one."""
     unit = "" if own.metric == "epochs" else " %"
     spread = "" if own.sd is None else f" ± {own.sd:g}"
@@ -238,9 +237,9 @@ def _value(run: dict[str, Any], metric: str) -> float | None:
     return None if value is None else 100 * value
 
 
-def write(folder: Path, name: str, choice: Choice, table: Table, found: list[dict[str, Any]]) -> None:
+def write(folder: Path, name: str, choice: Choice, table: published.Table, found: list[dict[str, Any]]) -> None:
     """Write what there is so far."""
-    make_folder(folder)
+    folders.make(folder)
     rows = [[record[name] for name in COLUMNS] for record in found]
     about = "Difference: measured minus published, 90 % interval. Reproduced: it lies within "
     about += f"{choice.margin:g} points, of epochs within {2 * choice.margin:g}."

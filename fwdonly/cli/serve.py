@@ -6,11 +6,11 @@ from collections.abc import Sequence
 
 from .. import tune
 from ..errors import UsageError
-from ..study.fields import declared
+from ..study import declared
 from . import options
 from .options import Group
 
-DESCRIPTION = """Serve the studies of a database to workers: fwdonly tune RULE --storage grpc://HOST:PORT. Ctrl-C ends it.
+DESCRIPTION = """Serve a database to workers: fwdonly tune RULE --storage grpc://HOST:PORT. Ctrl-C ends it.
 
 The proxy knows no passwords and no encryption: serve only networks that you trust."""
 

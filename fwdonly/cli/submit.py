@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from ..errors import UsageError
-from ..study.fields import declared
+from ..study import declared
 from . import options
 from .options import Group
 
@@ -128,5 +128,3 @@ def failed(job: Any) -> bool:
             *[f"  {line}" for line in text.splitlines() if not line.startswith("submitit ")][-6:], sep="\n", flush=True
         )
     return failure
-
-

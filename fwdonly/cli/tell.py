@@ -6,9 +6,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from .. import report, results
-from ..study.folder import Contents
-from ..study.processes import PROCESSES
-from ..study.sharing import Outcome
+from ..study import Contents, Outcome, processes
 
 
 def render(contents: Contents) -> None:
@@ -63,7 +61,7 @@ def resume_command(command: Sequence[str], folder: Path) -> str:
     skip = False
     for word in command:
         name, given, _ = word.partition("=")
-        of_processes = name.startswith("--") and name.removeprefix("--").replace("-", "_") in PROCESSES
+        of_processes = name.startswith("--") and name.removeprefix("--").replace("-", "_") in processes.PROCESSES
         if not (of_processes or skip or word == "--resume"):
             words.append(word)
         skip = of_processes and not given

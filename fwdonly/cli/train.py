@@ -6,11 +6,22 @@ from typing import Any
 
 from ..card import Optimizer
 from ..errors import UsageError
-from ..study import design, published, rules
-from ..study.design import Arm, Data, Machine, Measuring, Output, Runs, Study
-from ..study.fields import Field
-from ..study.rules import Rule
-from ..study.run import run
+from ..study import (
+    Arm,
+    Data,
+    Field,
+    Machine,
+    Measuring,
+    Output,
+    Rule,
+    Runs,
+    Study,
+    design,
+    load,
+    make_arm,
+    published,
+    run,
+)
 from ..train import Plan
 from . import options, tell
 from .options import Group
@@ -50,9 +61,9 @@ def study_of(words: Sequence[str], command_line: Sequence[str] = (), prog: str =
     """
     names, words = options.names_first(words)
     options.check_names(names, words, prog, "RULE", len(names) == 1)
-    rule = rules.load(names[0])
+    rule = load(names[0])
     first = options.early(words, preset=None, against="*")
-    others = [rules.load(name) for name in first["against"]]
+    others = [load(name) for name in first["against"]]
     every = [rule.name, *(other.name for other in others)]
     if len(set(every)) < len(every):
         raise UsageError(f"--against needs rules that differ from each other and from {rule.name}; got {every[1:]}")
@@ -62,7 +73,7 @@ def study_of(words: Sequence[str], command_line: Sequence[str] = (), prog: str =
     defaults = defaults_of(rule, first["preset"])
     words += own_words.pop(rule.name)
     values = options.parse(words, groups, defaults, prog=f"{prog} {names[0]}", description=description)
-    arm = design.arm(rule, arm_values(rule, values))
+    arm = make_arm(rule, arm_values(rule, values))
     beside = {} if first["preset"] is None else published.preset(rule.name, first["preset"]).against
     said = options.said(words)
     arms = [arm]
@@ -108,7 +119,7 @@ def _beside(first: Arm, rule: Rule, start: Mapping[str, Any], words: Sequence[st
     groups = [options.rule_group(rule), options.optimizer_group(rule), length]
     description = f"Options of {rule.label} beside {first.rule.label}."
     chosen = options.parse(words, groups, start, prog=f"{prog} ... --{rule.name}.", description=description)
-    return design.arm(rule, {**start, **chosen}, net=str(first.net))
+    return make_arm(rule, {**start, **chosen}, net=str(first.net))
 
 
 def _watched(arm: Arm, measuring: Measuring) -> Arm:

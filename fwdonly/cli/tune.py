@@ -11,12 +11,24 @@ from typing import Any, NamedTuple
 from .. import data, report, results
 from .. import tune as search
 from ..card import Space
-from ..study import design, rules
-from ..study.design import Arm, Data, Machine, Output, Runs, Study
-from ..study.fields import Field, declared
-from ..study.folder import make as make_folder
-from ..study.run import check_machine, keep_programs, prepare, split_of
-from ..study.terminal import clock, interruptible
+from ..study import (
+    Arm,
+    Data,
+    Machine,
+    Measuring,
+    Output,
+    Runs,
+    Study,
+    check_machine,
+    declared,
+    keep_programs,
+    load,
+    make_arm,
+    prepare,
+    split_of,
+    terminal,
+)
+from ..study import folder as folders
 from ..train import steps_per_epoch
 from . import options, train
 from .compare import check_scores
@@ -56,7 +68,7 @@ LEFT_OUT = (
     "num_processes",
     "process_id",
     "join_seconds",
-    *(field.name for field in declared(design.Measuring)),
+    *(field.name for field in declared(Measuring)),
 )
 """Options of trainings that a search does not have."""
 
@@ -85,7 +97,7 @@ def task_of(words: Sequence[str], prog: str = "fwdonly tune") -> Task:
     """
     names, words = options.names_first(words)
     options.check_names(names, words, prog, "RULE", len(names) == 1)
-    rule = rules.load(names[0])
+    rule = load(names[0])
     groups = [
         Group("search", declared(Search)),
         options.rule_group(rule),
@@ -97,7 +109,7 @@ def task_of(words: Sequence[str], prog: str = "fwdonly tune") -> Task:
     values = options.parse(
         words, groups, start, prog=f"{prog} {names[0]}", description=DESCRIPTION.format(label=rule.label)
     )
-    arm = design.arm(rule, train.arm_values(rule, start | values))
+    arm = make_arm(rule, train.arm_values(rule, start | values))
     check_scores(arm)
     kinds = (Search, Data, Runs, Machine, Output)
     return Task(arm, *(options.make(kind, values) for kind in kinds))
@@ -118,7 +130,7 @@ def main(words: Sequence[str], command_line: Sequence[str], prog: str = "fwdonly
     plans = prepare(arm, dataset, split).plans  # refuses what the rule or the network cannot take
     check_machine(Study("tune", (arm,), machine=task.machine), task.search.parallel * task.runs.seeds)
     if task.search.storage is None:
-        make_folder(folder)
+        folders.make(folder)
     steps = steps_per_epoch(plans[0], split[0].shape[-1])
 
     def make() -> Any:
@@ -130,7 +142,7 @@ def main(words: Sequence[str], command_line: Sequence[str], prog: str = "fwdonly
 
     settings = arm.settings() | {"dataset": task.data.dataset, "split": task.data.split, **vars(task.runs)}
     about = {"rule": arm.name, "settings": {k: v for k, v in settings.items() if k not in task.space}}
-    with interruptible() as interrupted:
+    with terminal.interruptible() as interrupted:
         study = search.tune(
             make,
             task.space,
@@ -163,16 +175,16 @@ def say(found: search.Round, quiet: bool) -> None:
     best = "no complete trial yet"
     if found.best is not None:
         best = f"best {100 * found.best:.2f} % (trial {found.best_trial})"
-    left = "" if found.left is None else f", {clock(found.left)} left"
+    left = "" if found.left is None else f", {terminal.clock(found.left)} left"
     counts = f"{found.done}/{found.trials} trials, {found.pruned} of them pruned"
     counts += f", {found.elsewhere} under way elsewhere" if found.elsewhere else ""
-    print(f"{counts}  {best}  {clock(found.seconds)} gone{left}", flush=True)
+    print(f"{counts}  {best}  {terminal.clock(found.seconds)} gone{left}", flush=True)
 
 
 def print_outcome(study: Any, task: Task, folder: Path, storage: str, name: str, dataset: data.Dataset) -> int:
     """Write the trial table, the figure and the best settings, and print the command that trains them."""
     rows = _trial_rows(study)
-    results.write_rows(make_folder(folder) / "trials.csv", ["trial", "state", "val_accuracy"], rows)
+    results.write_rows(folders.make(folder) / "trials.csv", ["trial", "state", "val_accuracy"], rows)
     best, optuna = search.best(study), importlib.import_module("optuna")
     under_way = len(study.get_trials(deepcopy=False, states=(optuna.trial.TrialState.RUNNING,)))
     told = [row for row in rows if row["state"] in ("complete", "pruned")]

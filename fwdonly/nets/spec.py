@@ -75,7 +75,7 @@ class Spec(NamedTuple):
         return ";".join([f"{self.kind}:{_text(self.sizes)}", *said])
 
     def with_defaults(self, defaults: Mapping[str, Any]) -> "Spec":
-        """The same network, where it says nothing with these options; those that its kind does not have are left out."""
+        """The same network with these options where it says nothing, as far as its kind has them."""
         said = dict(self.options)
         new = {k: v for k, v in defaults.items() if k in KINDS.get(self.kind, ()) and k not in said}
         return self._replace(options=tuple(sorted((said | new).items())))
@@ -94,7 +94,7 @@ class Spec(NamedTuple):
         sizes = (*self.sizes, *said.get("dense", ()))
         alike = len(sizes) > 4 and len(set(sizes)) == 1
         words = [
-            "MLP" if self.kind == "mlp" else "CNN" if self.kind == "cnn" else "CwC-CNN",
+            "MLP" if self.kind == "mlp" else "CNN",
             f"{len(sizes)} x {sizes[0]}" if alike else "-".join(map(str, sizes)),
         ]
         return " ".join([*words, *([said["activation"]] if said.get("activation", "relu") != "relu" else [])])
@@ -189,6 +189,7 @@ def _from_file(path: str, function: str, num_classes: int) -> Net:
         raise UsageError(f"--net: {path} has no function {function}")
     net = build(num_classes)
     if not isinstance(net, tuple) or not net or not all(hasattr(b, "init") and hasattr(b, "apply") for b in net):
-        raise UsageError(f"--net: {function}({num_classes}) of {path} must return a tuple of blocks with init and apply")
+        raise UsageError(
+            f"--net: {function}({num_classes}) of {path} must return a tuple of blocks with init and apply"
+        )
     return net
-

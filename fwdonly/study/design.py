@@ -19,7 +19,7 @@ from .optimizers import transformation
 from .rules import Rule
 
 
-def _at_least(record: Any, **lowest: float) -> None:
+def _at_least(record: Any, **lowest: int) -> None:
     for name, low in lowest.items():
         value = getattr(record, name)
         if value is not None and value < low:
@@ -298,7 +298,7 @@ class Study:
         return json.loads(json.dumps(content))
 
 
-def arm(rule: Rule, values: Mapping[str, Any], *, net: str | None = None, name: str | None = None) -> Arm:
+def make_arm(rule: Rule, values: Mapping[str, Any], *, net: str | None = None, name: str | None = None) -> Arm:
     """An arm from flat settings, over the defaults of the records.
 
     Raises:

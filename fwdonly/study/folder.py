@@ -131,7 +131,9 @@ class Contents:
         before = [s | {"runs": [run for run in s["runs"] if run["seed"] not in new]} for s in before]
         before = [s for s in before if s["runs"]]
         others = [s for s in self.summaries if s["rule"] != rule]
-        self.summaries = sorted([*others, results.join([*before, summary])], key=lambda s: self.wanted.rules.index(s["rule"]))
+        self.summaries = sorted(
+            [*others, results.join([*before, summary])], key=lambda s: self.wanted.rules.index(s["rule"])
+        )
         self.rows = [row for row in self.rows if row["rule"] != rule or row["seed"] not in new] + rows
         self.rows.sort(key=lambda row: self.wanted.rules.index(row["rule"]))
         old = [row for row in self.powers if row["rule"] != rule or (before and row["seed"] not in new)]

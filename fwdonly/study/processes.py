@@ -74,19 +74,16 @@ def meet(machine: Machine, process: int, processes: int) -> None:
 
 def stated(machine: Machine) -> tuple[int, int]:
     """(number of this process, number of all)."""
-    given = machine.coordinator, machine.num_processes, machine.process_id
-    if any(value is not None for value in given):
-        if None in given:
+    coordinator, count, number = machine.coordinator, machine.num_processes, machine.process_id
+    if (coordinator, count, number) != (None, None, None):
+        if coordinator is None or count is None or number is None:
             raise UsageError("--coordinator, --num-processes and --process-id belong together")
-        host, _, port = machine.coordinator.rpartition(":")
+        host, _, port = coordinator.rpartition(":")
         if not host or not port.isdigit() or not 0 < int(port) < 2**16:
-            raise UsageError(f"--coordinator is HOST:PORT of process 0; got {machine.coordinator}")
-        if not 0 <= machine.process_id < machine.num_processes:
-            raise UsageError(
-                f"--process-id lies in 0..{machine.num_processes - 1} with --num-processes {machine.num_processes}; "
-                f"got {machine.process_id}"
-            )
-        return machine.process_id, machine.num_processes
+            raise UsageError(f"--coordinator is HOST:PORT of process 0; got {coordinator}")
+        if not 0 <= number < count:
+            raise UsageError(f"--process-id lies in 0..{count - 1} with --num-processes {count}; got {number}")
+        return number, count
     if not all(os.environ.get(name, "").isdigit() for name in SLURM):
         return 0, 1
     count, number = (int(os.environ[name]) for name in SLURM)

@@ -36,7 +36,9 @@ class Protocol:
             UsageError: an option of another protocol, or a number that makes no sense.
         """
         if self.protocol == "to-target" and values["target"] is None:
-            raise UsageError("--protocol to-target needs --target, a validation accuracy such as 0.95, fixed beforehand")
+            raise UsageError(
+                "--protocol to-target needs --target, a validation accuracy such as 0.95, fixed beforehand"
+            )
         if self.protocol != "to-target" and values["target"] is not None:
             raise UsageError(f"--target belongs to --protocol to-target; leave it out of {self.protocol}")
         other = {"matched-passes": STOPPING[:5], "to-target": ("passes", *STOPPING[1:5])}

@@ -123,4 +123,3 @@ def _module(file: Path) -> ModuleType:
         del sys.modules[name]
         raise UsageError(f"{file} fails when it is run: {type(error).__name__}: {error}") from error
     return module
-

@@ -7,7 +7,7 @@ import shutil
 import zlib
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NamedTuple, Self
+from typing import NamedTuple
 
 from filelock import BaseFileLock, FileLock, Timeout
 
@@ -43,7 +43,7 @@ class Work:
         self.locks: dict[int, BaseFileLock] = {}
         self.locks_missing = False
 
-    def __enter__(self) -> Self:
+    def __enter__(self) -> "Work":
         try:
             self.keep_others_out()
             self.whole = Contents(self.folder, self.wanted)

@@ -145,9 +145,7 @@ class _Training:
         self.costs[at] = stage_costs(stages, ready.plans, self.dataset, first)
         return first.compile_seconds
 
-    def turn(
-        self, at: int, numbers: Sequence[int], name: str, interrupted: Callable[[], bool]
-    ) -> tuple[Result, Path]:
+    def turn(self, at: int, numbers: Sequence[int], name: str, interrupted: Callable[[], bool]) -> tuple[Result, Path]:
         """Train with progress, checkpoint and meter."""
         seeds = [self.study.runs.numbers[i] for i in numbers]
         checkpoint = self.work.checkpoint(self.ready[at].arm.name, seeds)
