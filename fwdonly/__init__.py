@@ -1,6 +1,8 @@
 """fwdonly: backpropagation-free learning rules for JAX, and the experiments that measure them."""
 
+import importlib
 from types import ModuleType
+from typing import Any
 
 from . import (
     bp,
@@ -16,7 +18,6 @@ from . import (
     pepita,
     report,
     results,
-    study,
     tune,
 )
 from .base import Batch, LearningRule
@@ -39,6 +40,14 @@ RULES: dict[str, ModuleType] = {
 """Every learning rule by the name that scripts and result files use."""
 
 __version__ = "0.1.0"
+
+
+def __getattr__(name: str) -> Any:
+    """Load `fwdonly.study` when it is asked for: it needs the extra ``experiments``."""
+    if name == "study":
+        return importlib.import_module(".study", __name__)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
 
 __all__ = [
     "RULES",
