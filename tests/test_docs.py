@@ -1,6 +1,7 @@
 """What the documents promise: code blocks run, commands and links name files that exist, extras exist."""
 
 import re
+import shlex
 import subprocess
 import sys
 import tomllib
@@ -8,8 +9,10 @@ from pathlib import Path
 
 import pytest
 
+from fwdonly.cli import compare, train
+
 ROOT = Path(__file__).parents[1]
-DOCUMENTS = ["README.md", "CONTRIBUTING.md", "experiments/README.md", "benchmarks/README.md"]
+DOCUMENTS = ["README.md", "CONTRIBUTING.md", "experiments/README.md", "benchmarks/README.md", "docs/result-folder.md"]
 PYPROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
 
 
@@ -40,6 +43,16 @@ def test_files_named_in_commands_and_links_exist(path):
     linked = [(ROOT / path).parent / link for link in re.findall(r"\]\((?!https?:)([^)#]+)", text)]
     for file in [*(ROOT / name for name in named), *linked]:
         assert file.exists(), f"{path} names {file}"
+
+
+@pytest.mark.parametrize("path", DOCUMENTS)
+def test_commands_in_documents_are_understood(path):
+    """Every ``fwdonly train`` and ``fwdonly compare`` that a document names describes a study."""
+    text = (ROOT / path).read_text()
+    for name, words in re.findall(r"(?:fwdonly|\.py) (train|compare) ([a-z][^`\n|#]*)", text):
+        if "RULE" not in words and "FOLDER" not in words:
+            parser = {"train": train, "compare": compare}[name]
+            assert parser.study_of(shlex.split(words)).arms, f"{path}: fwdonly {name} {words}"
 
 
 def test_importing_fwdonly_loads_no_optional_package():
