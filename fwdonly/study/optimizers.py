@@ -1,5 +1,7 @@
 """From an optimizer's record to its optax transformation."""
 
+from typing import Any
+
 import optax
 
 from .. import ff, foton
@@ -35,7 +37,7 @@ def transformation(optimizer: Optimizer, *, epochs: int, steps: int) -> optax.Gr
     return tx
 
 
-def _schedule(optimizer: Optimizer, epochs: int, steps: int) -> float | optax.Schedule:
+def _schedule(optimizer: Optimizer, epochs: int, steps: int) -> Any:
     rate = optimizer.learning_rate
     if optimizer.lr_schedule == "cosine":
         return optax.cosine_decay_schedule(rate, epochs * steps)
