@@ -81,6 +81,10 @@ class LearningRule(NamedTuple):
     grads: Callable[[State, Batch, Array], tuple[PyTree, Metrics]] | None = None
 
 
+Products = list[tuple[int, str, float | int]]
+"""What a rule's ``work`` counts: (layer from 1, what for, multiply-accumulates of one step); a readout: its inputs'."""
+
+
 class Block(Protocol):
     """One hidden layer, as rules see it: any object with ``init`` and ``apply`` (a Flax Linen module is one)."""
 

@@ -14,7 +14,20 @@ import optax
 from jaxtyping import Array, Float, Int
 
 from . import nets
-from .base import Batch, LearningRule, Metrics, Net, after, at_state, check_labels, chosen, cross_entropy, descend, flat
+from .base import (
+    Batch,
+    LearningRule,
+    Metrics,
+    Net,
+    Products,
+    after,
+    at_state,
+    check_labels,
+    chosen,
+    cross_entropy,
+    descend,
+    flat,
+)
 from .errors import UsageError, check_word
 
 EPS = 1e-30
@@ -329,6 +342,15 @@ def rule(
         readouts=((other, read[other]),),
         grads=at_state(grads, "m", net=net, **options),
     )
+
+
+def work(layers: tuple[nets.LayerSize, ...], num_classes: int, batch: int, *, first: int = 2) -> Products:
+    """Of every layer: three passes forward and two for the weights; two products with U_l from layer ``first`` on."""
+    found: Products = []
+    for i, own in enumerate(layers, start=1):
+        found += [(i, "forward", 3 * batch * own.macs), (i, "weight gradient", 2 * batch * own.macs)]
+        found += [(i, "readout", 2 * batch * num_classes * own.n)] if i >= min(first, len(layers)) else []
+    return found
 
 
 def separate(

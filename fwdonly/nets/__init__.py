@@ -7,6 +7,7 @@ from . import output
 from .blocks import Conv, Dense, Identity, Pool, pooled
 from .builders import cnn, cwc, init, mlp
 from .parts import batch_norm, check_parts, linear, moments, send_back, unpooled, weight_gradient
+from .sizes import LayerSize, layer_sizes
 from .starts import (
     ACTIVATIONS,
     Initializer,
@@ -28,6 +29,7 @@ __all__ = [
     "Dense",
     "Identity",
     "Initializer",
+    "LayerSize",
     "Pool",
     "batch_norm",
     "check_parts",
@@ -37,6 +39,7 @@ __all__ = [
     "he_uniform",
     "identity",
     "init",
+    "layer_sizes",
     "linear",
     "mlp",
     "moments",
