@@ -31,7 +31,7 @@ NETS = {
 
 def multiply_accumulates(rule: str, widths: tuple[int, ...]) -> float | int:
     """Multiply-accumulates of one training step per sample (matrix products only)."""
-    return measure.macs(rule, nets.mlp(widths[1:]), widths[:1], num_classes=CLASSES, batch=1)
+    return measure.macs(RULES[rule], nets.mlp(widths[1:]), widths[:1], num_classes=CLASSES, batch=1)
 
 
 Contenders = dict[tuple[str, str], Callable[[], Any]]

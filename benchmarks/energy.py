@@ -356,7 +356,7 @@ def cells_of(content: dict[str, Any]) -> dict[Cell, list[dict[str, Any]]]:
 
 def table(content: dict[str, Any]) -> tuple[list[str], list[list[str]]]:
     """A row per cell; means over its windows ± their standard deviation."""
-    from fwdonly import measure, nets, report
+    from fwdonly import RULES, measure, nets, report
 
     header = ["net", "batch", "runs", "rule", "ms/step", "mJ/image", "net mJ/image", "W", "idle W", "time to BP, %"]
     header += ["energy to BP, %", "MMAC/image", "to BP", "XLA MB", "peak MB"]
@@ -365,7 +365,8 @@ def table(content: dict[str, Any]) -> tuple[list[str], list[list[str]]]:
         shape, widths = NETS[cell.net]
 
         def macs(rule: str, cell: Cell = cell, shape: Any = shape, widths: Any = widths) -> float:
-            return measure.macs(rule, nets.mlp(widths), shape, num_classes=CLASSES, batch=cell.batch) / cell.batch / 1e6
+            own = measure.macs(RULES[rule], nets.mlp(widths), shape, num_classes=CLASSES, batch=cell.batch)
+            return own / cell.batch / 1e6
 
         def every(value: Any, form: str = ".3f", windows: Any = windows) -> str:
             return report.mean_sd([v for own in windows if (v := value(own)) is not None], form)
@@ -436,7 +437,7 @@ def figure(path: Path, content: dict[str, Any]) -> None:
     matplotlib.use("Agg", force=False)
     import matplotlib.pyplot as plt
 
-    from fwdonly import measure, nets
+    from fwdonly import RULES, measure, nets
 
     cells = [cell for cell in cells_of(content) if cell.rule != "bp" and len(ratios(content, cell, seconds))]
     if not cells:
@@ -455,7 +456,7 @@ def figure(path: Path, content: dict[str, Any]) -> None:
             axis.plot([mean], [y], "|", markersize=16, markeredgewidth=2, label=None if row else label, **style)
         shape, widths = NETS[cell.net]
         counts = [
-            measure.macs(rule, nets.mlp(widths), shape, num_classes=CLASSES, batch=cell.batch)
+            measure.macs(RULES[rule], nets.mlp(widths), shape, num_classes=CLASSES, batch=cell.batch)
             for rule in (cell.rule, "bp")
         ]
         axis.plot([counts[0] / counts[1]], [row], "kD", markersize=6, label=None if row else "multiply-accumulates")

@@ -26,7 +26,7 @@ import numpy as np
 import optax
 from _shared import CLASSES, Parser, Swept, built, jax_steps, take_turns, torch_module, torch_steps
 
-from fwdonly import Batch, Meter, Plan, UsageError, bp, data, fit, measure, mf, nets, report, results
+from fwdonly import RULES, Batch, Meter, Plan, UsageError, bp, data, fit, measure, mf, nets, report, results
 from fwdonly.base import DOT
 from fwdonly.foton import ExpansionWarning
 
@@ -382,7 +382,7 @@ def steps(session: Session, out: JSON) -> None:
             call()
         for (name, by), each in take_turns(made, 3, 0.005 if session.dry else 0.05).items():
             per = max(2, count // 8) if by.startswith("torch") else count
-            macs = measure.macs(name, nets.mlp(widths), shape, num_classes=CLASSES, batch=batch)
+            macs = measure.macs(RULES[name], nets.mlp(widths), shape, num_classes=CLASSES, batch=batch)
             cell: JSON = {"batch": batch, "rule": name, "by": by, "ms_per_step": spread(each, per / 1e3), "macs": macs}
             out["cells"].append(cell)
         session.keep(out)

@@ -38,7 +38,7 @@ from _shared import (
     transformation,
 )
 
-from fwdonly import Plan, UsageError, data, measure, nets, report, results, sweep
+from fwdonly import RULES, Plan, UsageError, data, measure, nets, report, results, sweep
 from fwdonly._programs import check_precision
 from fwdonly.base import DOT, Batch, LearningRule, Net, Precision
 from fwdonly.foton import ExpansionWarning
@@ -341,7 +341,7 @@ def prepare(suite: Suite, rule: str, net: str, batch: int, optimizer: str) -> tu
     """A call of training steps, their number, and what is known of the cell without running it."""
     shape, blocks = architecture(net)
     made = build(rule, net, optimizer)
-    macs = measure.macs(rule, blocks, shape, num_classes=CLASSES, batch=batch)
+    macs = measure.macs(RULES[rule], blocks, shape, num_classes=CLASSES, batch=batch)
     moved = optimizer_bytes(rule, net, optimizer)
     held = measure.memory(measure.compile_step(made, shape, batch).compiled)
     count = steps_per_call(suite, macs)
@@ -499,7 +499,7 @@ def seeds(suite: Suite, budget: Budget, found: JSON) -> None:
                 continue
             suite.say(f"seeds {rule}: {' '.join(map(str, numbers))}")
             known = {
-                "macs_per_step": measure.macs(rule, blocks, shape, num_classes=CLASSES, batch=batch),
+                "macs_per_step": measure.macs(RULES[rule], blocks, shape, num_classes=CLASSES, batch=batch),
                 "optimizer_bytes": optimizer_bytes(rule, net, "adam"),
             }
             count = steps_per_call(suite, known["macs_per_step"] * max(numbers))

@@ -29,6 +29,7 @@ import jax
 import jax.numpy as jnp
 from _shared import CLASSES, Budget, Contenders, Parser, built, take_turns, timed
 
+import fwdonly
 from fwdonly import Batch, UsageError, measure, nets, report, results
 from fwdonly import _programs as programs
 from fwdonly._programs import Programs, Setup, check_precision, free_bytes, mesh_of, tree_bytes
@@ -67,7 +68,7 @@ class Cell(NamedTuple):
 
     def macs(self, rule: str) -> float:
         """Multiply-accumulates of one step of all runs."""
-        return self.seeds * measure.macs(rule, self.net, SHAPE, num_classes=CLASSES, batch=self.batch)
+        return self.seeds * measure.macs(fwdonly.RULES[rule], self.net, SHAPE, num_classes=CLASSES, batch=self.batch)
 
 
 class Grid(NamedTuple):

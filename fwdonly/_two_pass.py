@@ -13,7 +13,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from . import nets
-from .base import Batch, Metrics, Net, as_params, check_labels, cross_entropy
+from .base import Batch, Metrics, Net, Products, as_params, check_labels, cross_entropy
 from .errors import UsageError
 
 Params = nets.output.Params
@@ -130,6 +130,20 @@ def time_local(
         return as_params(jax.tree.map(jnp.negative, _products(params, h_mod, a_mod, t, net, switches)), params)
 
     return (first, second), {"loss": _loss(s, t, batch.y, switches)}
+
+
+def work(
+    layers: tuple[nets.LayerSize, ...], num_classes: int, batch: int, presynaptic: str, output_error: str
+) -> Products:
+    """Two passes, of which the second takes ``num_classes`` rows, once per batch, through layer 1; and the weights."""
+    C, first = num_classes, layers[0]
+    found: Products = [(1, "second pass", C * first.macs + batch * C * first.h)]  # F^T W_1, and e times it
+    found += [(1, "modulated input", batch * C * first.inputs)] if presynaptic == "modulated" else []
+    for i, own in enumerate(layers, start=1):
+        found += [(i, "forward", batch * own.macs), (i, "weight gradient", batch * own.macs)]
+        found += [(i, "second pass", batch * own.macs)] if i > 1 else []
+    out = batch * C * layers[-1].n
+    return [*found, (len(layers), "output layer", (3 if output_error == "second" else 2) * out)]
 
 
 def _products(params: Params, h: list[Array], a: list[Array], d: Array, net: Net, switches: Switches) -> Params:

@@ -1,7 +1,7 @@
 """The contract every learning rule keeps: a batch, a record of three pure functions, and one optimizer step."""
 
-from collections.abc import Callable, Sequence
-from typing import Any, Literal, NamedTuple, Protocol, TypeVar, get_args, get_origin
+from collections.abc import Callable
+from typing import Any, Literal, NamedTuple, Protocol, TypeVar, get_args, get_origin, runtime_checkable
 
 import jax
 import jax.numpy as jnp
@@ -81,6 +81,10 @@ class LearningRule(NamedTuple):
     grads: Callable[[State, Batch, Array], tuple[PyTree, Metrics]] | None = None
 
 
+Products = list[tuple[int, str, float | int]]
+"""What a rule's ``work`` counts: (layer from 1, what for, multiply-accumulates of one step); a readout: its inputs'."""
+
+
 class Block(Protocol):
     """One hidden layer, as rules see it: any object with ``init`` and ``apply`` (a Flax Linen module is one)."""
 
@@ -97,15 +101,25 @@ Net = tuple[Any, ...]
 """A tuple of `Block`, one per hidden layer, hashable by value."""
 
 
+@runtime_checkable
 class RuleModule(Protocol):
-    """What a rule module offers; `fwdonly.RULES` lists the modules by name."""
+    """What the file of a rule offers; `fwdonly.RULES` lists the modules by name. Options follow as keywords.
+
+    Two functions more are optional: ``stages(net, tx, *, num_classes)``, several `LearningRule` over one state, to be
+    trained one after another, and ``work(layers, num_classes, batch)``, the `Products` of one step. Loops and meters
+    see the `LearningRule` alone, so that a file outside this package needs no more than ``rule``.
+    """
 
     init: Callable[..., State]
+    """``(key, x, *, net, tx, num_classes)``"""
     grads: Callable[..., tuple[PyTree, Metrics]]
+    """``(params, batch, key, *, net)``, and of the state what else it needs"""
     update: Callable[..., tuple[State, Metrics]]
+    """``(state, batch, key, *, net, tx)``"""
     predict: Callable[..., Array]
+    """``(state, x, *, net)``"""
     rule: Callable[..., LearningRule]
-    stages: Callable[..., Sequence[LearningRule]]
+    """``(net, tx, *, num_classes)``"""
 
 
 Options = TypeVar("Options")

@@ -15,7 +15,7 @@ import optax
 from jaxtyping import Array, Float
 
 from . import nets
-from .base import Batch, LearningRule, Metrics, Net, at_state, check_classes, cross_entropy, descend, flat
+from .base import Batch, LearningRule, Metrics, Net, Products, at_state, check_classes, cross_entropy, descend, flat
 from .card import Card, Setting, Stage, Variant
 from .errors import UsageError, check_word
 
@@ -217,6 +217,21 @@ def rule(
         predict=partial(predict, net=net, readouts=readouts),
         grads=at_state(grads, net=net, readouts=readouts, auxiliary_weight=auxiliary_weight),
     )
+
+
+def work(layers: tuple[nets.LayerSize, ...], num_classes: int, batch: int, *, readouts: str = "output") -> Products:
+    """Of layer l, per sample: F_l forward, F_l for the weights, F_l for the input but in layer 1.
+
+    F_l is the product of the layer, n_{l-1} n_l where it is dense. Three products of the output layer; "deep" and
+    "sum": three more with every M_l.
+    """
+    check_word("readouts", readouts, get_args(Readouts))
+    found: Products = []
+    for i, own in enumerate(layers, start=1):
+        found += [(i, "forward", batch * own.macs), (i, "weight gradient", batch * own.macs)]
+        found += [(i, "input gradient", batch * own.macs)] if i > 1 else []
+        found += [(i, "readout", 3 * batch * num_classes * own.n)] if readouts != "output" else []
+    return [*found, (len(layers), "output layer", 3 * batch * num_classes * layers[-1].n)]
 
 
 def _check(readouts: str, auxiliary_weight: float | Array) -> None:

@@ -5,7 +5,7 @@ code (blocks random and frozen). Blocks trained by direct feedback alignment (DF
 """
 
 from functools import partial
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, get_args
 
 import jax
 import jax.numpy as jnp
@@ -19,6 +19,7 @@ from .base import (
     LearningRule,
     Metrics,
     Net,
+    Products,
     at_state,
     check_classes,
     check_labels,
@@ -28,7 +29,7 @@ from .base import (
     flat,
 )
 from .card import Card, Range, Setting, Stage, Variant
-from .errors import UsageError
+from .errors import UsageError, check_word
 
 ROWS = 500
 """Samples whose features are looked at together; sums over larger batches are streamed."""
@@ -485,6 +486,41 @@ def stages(
     if block_tx is not None:
         parts.insert(0, "blocks")
     return tuple(rule(net, tx, part=part, block_tx=block_tx, **options) for part in parts)
+
+
+def work(
+    layers: tuple[nets.LayerSize, ...],
+    num_classes: int,
+    batch: int,
+    *,
+    part: Part = "heads",
+    loss: str = "ce",
+    kept: bool = False,
+) -> Products:
+    """The layers forward up to the last head that is trained, and two products with every V_l that is.
+
+    "mse": n_l^2 + C n_l per sample for the normal equations, and per step n_l^3 / 6 to factorise them and 2 C n_l^2 for
+    V_l and its loss. "blocks": forward, as much for the weights, C n_l on the way back to the blocks below the last
+    one; three products of the auxiliary head. ``kept``: the heads' features were kept by the loop
+    (`fwdonly.base.Frozen`), and no block runs.
+    """
+    check_word("loss", loss, get_args(Loss))
+    found: Products = []
+    if part == "blocks":
+        for i, own in enumerate(layers, start=1):
+            found += [(i, "forward", batch * own.macs), (i, "weight gradient", batch * own.macs)]
+        found += [(i, "direct feedback", batch * num_classes * own.n) for i, own in enumerate(layers[:-1], start=1)]
+        return [*found, (len(layers), "output layer", 3 * batch * num_classes * layers[-1].n)]
+    trained = _numbers(part, layers)
+    found += [(i, "forward", batch * own.macs) for i, own in enumerate(layers[: max(trained)], start=1) if not kept]
+    for i in trained:
+        n = layers[i - 1].n
+        if loss == "mse":  # a triangular factor has n^2 / 2 elements, and two of them are solved for V
+            found += [(i, "normal equations", batch * (n * n + num_classes * n)), (i, "factorisation", n**3 / 6)]
+            found += [(i, "solution", num_classes * n * n), (i, "loss", num_classes * n * n)]
+        else:
+            found += [(i, "scores", batch * num_classes * n), (i, "head gradient", batch * num_classes * n)]
+    return found
 
 
 def _checked(options: dict[str, Any]) -> Options:

@@ -19,6 +19,7 @@ from .base import (
     LearningRule,
     Metrics,
     Net,
+    Products,
     after,
     at_state,
     check_classes,
@@ -184,6 +185,14 @@ def rule(net: Net, tx: optax.GradientTransformation, *, num_classes: int) -> Lea
         predict=partial(predict, net=net, num_classes=num_classes),
         grads=at_state(grads, net=net, num_classes=num_classes),
     )
+
+
+def work(layers: tuple[nets.LayerSize, ...], num_classes: int, batch: int) -> Products:
+    """Of every layer: its product forward and once more for the weights."""
+    found: Products = []
+    for i, own in enumerate(layers, start=1):
+        found += [(i, "forward", batch * own.macs), (i, "weight gradient", batch * own.macs)]
+    return found
 
 
 def training(setting: Setting) -> tuple[Stage, ...]:

@@ -15,7 +15,19 @@ import optax
 from jaxtyping import Array, Float
 
 from . import nets
-from .base import Batch, LearningRule, Metrics, Net, as_params, at_state, check_labels, chosen, cross_entropy, descend
+from .base import (
+    Batch,
+    LearningRule,
+    Metrics,
+    Net,
+    Products,
+    as_params,
+    at_state,
+    check_labels,
+    chosen,
+    cross_entropy,
+    descend,
+)
 from .card import Card, Setting, Stage, Variant
 from .errors import UsageError, check_word
 
@@ -313,6 +325,18 @@ def rule(
         predict=partial(predict, net=net),
         grads=at_state(grads, "B", net=net, readout_init=readout_init, **options),
     )
+
+
+def work(layers: tuple[nets.LayerSize, ...], num_classes: int, batch: int, *, mode: str = "fa") -> Products:
+    """As backpropagation's, or C n_l in the place of a layer's product on the way back (dfa, sdfa, drtp)."""
+    direct = mode in DIRECT
+    found: Products = []
+    for i, own in enumerate(layers, start=1):
+        found += [(i, "forward", batch * own.macs), (i, "weight gradient", batch * own.macs)]
+        found += [(i, "direct feedback", batch * num_classes * own.h)] if direct else []
+        found += [(i, "input gradient", batch * own.macs)] if i > 1 and not direct else []
+    out = batch * num_classes * layers[-1].n
+    return [*found, (len(layers), "output layer", (2 if direct else 3) * out)]
 
 
 def _check_part(part: Part, options: Options) -> None:

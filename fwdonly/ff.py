@@ -13,8 +13,20 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Float, Int
 
-from . import nets
-from .base import Batch, LearningRule, Metrics, Net, after, at_state, check_labels, chosen, cross_entropy, descend, flat
+from . import base, nets
+from .base import (
+    Batch,
+    LearningRule,
+    Metrics,
+    Net,
+    Products,
+    after,
+    at_state,
+    check_labels,
+    cross_entropy,
+    descend,
+    flat,
+)
 from .card import Card, Setting, Stage, Variant
 from .errors import UsageError, check_word
 
@@ -343,6 +355,15 @@ def rule(
     )
 
 
+def work(layers: tuple[nets.LayerSize, ...], num_classes: int, batch: int, *, first: int = 2) -> Products:
+    """Of every layer: three passes forward and two for the weights; two products with U_l from layer ``first`` on."""
+    found: Products = []
+    for i, own in enumerate(layers, start=1):
+        found += [(i, "forward", 3 * batch * own.macs), (i, "weight gradient", 2 * batch * own.macs)]
+        found += [(i, "readout", 2 * batch * num_classes * own.n)] if i >= min(first, len(layers)) else []
+    return found
+
+
 def separate(
     weights: optax.GradientTransformation, biases: optax.GradientTransformation, head: optax.GradientTransformation
 ) -> optax.GradientTransformation:
@@ -393,7 +414,7 @@ def half_then_linear(rate: float | Array, steps_per_epoch: int, epochs: int) -> 
 
 
 def _checked(options: dict[str, Any]) -> Options:
-    settings = chosen(Options, options, "Forward-Forward")
+    settings = base.chosen(Options, options, "Forward-Forward")
     if settings.first < 1:
         raise UsageError(f"first is the number of a layer, from 1; got {settings.first}")
     return settings
@@ -444,17 +465,16 @@ def _labelled(x: Array, label: Array, how: Label) -> Array:
 
 def training(setting: Setting) -> tuple[Stage, ...]:
     """One stage; layers, biases and head have optimizers of their own, and biases do not decay."""
-    own, optimizer = setting.of(Training), setting.optimizer
-    rate, decay = own["head_learning_rate"], own["head_weight_decay"]
-    if optimizer.optimizer == "reference":
-        rates = {"learning_rate": optimizer.learning_rate, "head_learning_rate": rate}
-        decays = {"weight_decay": optimizer.weight_decay, "head_weight_decay": decay}
-        tx = reference(setting.steps, setting.epochs, **rates, **decays)
+    prediction, rate, decay = setting.of(Training).values()
+    if setting.optimizer.optimizer == "reference":
+        layers = {name: getattr(setting.optimizer, name) for name in ("learning_rate", "weight_decay")}
+        head = {"head_learning_rate": rate, "head_weight_decay": decay}
+        tx = reference(setting.steps, setting.epochs, **layers, **head)
     else:
-        biases = setting.transformation(weight_decay=0.0)
-        tx = separate(setting.tx, biases, setting.transformation(learning_rate=rate, weight_decay=decay))
-    options = setting.of(Options) | {"prediction": own["prediction"]}
-    return (Stage(rule(setting.net, tx, num_classes=setting.num_classes, **options)),)
+        head = setting.transformation(learning_rate=rate, weight_decay=decay)
+        tx = separate(setting.tx, setting.transformation(weight_decay=0.0), head)
+    options = setting.of(Options) | {"num_classes": setting.num_classes, "prediction": prediction}
+    return (Stage(rule(setting.net, tx, **options)),)
 
 
 CARD = Card(
@@ -463,32 +483,15 @@ CARD = Card(
     net="mlp:1000,1000,1000",
     start={"start": "normal"},
     recipe={
-        "normalise": "none",
-        "batch_size": 100,
-        "epochs": 60,
-        "optimizer": "reference",
-        "learning_rate": 0.01,
-        "weight_decay": 0.001,
-        "lr_schedule": "half_linear",
-        "monitor": "accuracy",
-        "keep": "last",
+        **{"learning_rate": 0.01, "lr_schedule": "half_linear", "optimizer": "reference", "weight_decay": 0.001},
+        **{"batch_size": 100, "epochs": 60, "keep": "last", "monitor": "accuracy", "normalise": "none"},
     },
-    compared={
-        "optimizer": "adamw",
-        "learning_rate": 1e-3,
-        "head_learning_rate": 0.01,
-        "negatives": "uniform",
-        "peer": 0.0,
-    },
+    compared={"optimizer": "adamw", "learning_rate": 1e-3, "head_learning_rate": 0.01}
+    | {"negatives": "uniform", "peer": 0.0},
     optimizers=("reference",),
     twin={
-        "learning_rate": 1.2e-3,
-        "lr_schedule": "cosine",
-        "optimizer": "adam",
-        "weight_decay": 0.0,
-        "epochs": 16,
-        "monitor": "loss",
-        "keep": "best_accuracy",
+        **{"learning_rate": 1.2e-3, "lr_schedule": "cosine", "optimizer": "adam", "weight_decay": 0.0},
+        **{"epochs": 16, "keep": "best_accuracy", "monitor": "loss"},
     },
     monitor="accuracy",
 )

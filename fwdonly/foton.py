@@ -15,7 +15,7 @@ import optax
 from jaxtyping import Array, Float, Int
 
 from . import _two_pass, nets
-from .base import Batch, LearningRule, Metrics, Net, at_state, chosen, descend
+from .base import Batch, LearningRule, Metrics, Net, Products, at_state, chosen, descend
 from .card import Card, Range, Setting, Stage, Variant
 from .errors import UsageError
 
@@ -365,6 +365,33 @@ def rule(
         predict=partial(predict, net=net),
         grads=at_state(grads, "F", net=net, **options),
     )
+
+
+def work(
+    layers: tuple[nets.LayerSize, ...],
+    num_classes: int,
+    batch: int,
+    *,
+    presynaptic: str = "clean",
+    feedback_every: int = 1,
+    retract_every: int = 1,
+    retract_iterations: int | None = None,
+) -> Products:
+    """As PEPITA's two passes; per step and not per sample, the retraction, the product of the weights and the probe.
+
+    The probe is that of orthogonality. What is not due in every step counts in the mean over steps.
+    """
+    found = _two_pass.work(layers, num_classes, batch, presynaptic, "first")
+    found += [(i, "feedback", num_classes * own.macs / feedback_every) for i, own in enumerate(layers, start=1)]
+    iterations = default_iterations(retract_iterations, retract_every)
+    matrices = [own.matrix for own in layers] + [(layers[-1].n, num_classes)]
+    for i, sides in enumerate(matrices, start=1):
+        m, n = sorted(sides)
+        # In every iteration W^T W and W R, and for R E^2, E^3 and one product more; the power method has vectors.
+        square = iterations * (2 * n * m * m + 3 * m**3) + (POWER_ITERATIONS + 1) * m * m
+        found += [(min(i, len(layers)), "retraction", square / retract_every)]
+        found += [(min(i, len(layers)), "orthogonality error", 2 * n * m)]
+    return found
 
 
 def _with_retraction(tx: optax.GradientTransformation, options: Options) -> optax.GradientTransformation:

@@ -14,7 +14,19 @@ import optax
 from jaxtyping import Array, Float
 
 from . import nets
-from .base import Batch, LearningRule, Metrics, Net, after, at_state, check_classes, cross_entropy, descend, flat
+from .base import (
+    Batch,
+    LearningRule,
+    Metrics,
+    Net,
+    Products,
+    after,
+    at_state,
+    check_classes,
+    cross_entropy,
+    descend,
+    flat,
+)
 from .card import Card, Setting, Stage, Variant
 from .errors import UsageError, check_word
 
@@ -302,6 +314,29 @@ def stages(net: Net, tx: optax.GradientTransformation, *, input_readout: bool = 
     """
     numbers = range(1 - input_readout, len(net) + 1)
     return tuple(rule(net, tx, input_readout=input_readout, layer=i, **options) for i in numbers)
+
+
+def work(
+    layers: tuple[nets.LayerSize, ...],
+    num_classes: int,
+    batch: int,
+    *,
+    layer: int | None = None,
+    gradient: str = "local",
+) -> Products:
+    """Of layer i, per sample: F_i forward, F_i for the weights (F_i its product), three products with M_i.
+
+    ``layer=i``: layers below i forward only. "joint": F_i for the input but in layer 1 besides.
+    """
+    _check_gradient(gradient, 1.0, layer)
+    found: Products = []
+    for i, own in enumerate(layers[:layer], start=1):
+        found.append((i, "forward", batch * own.macs))
+        if layer in (None, i):
+            readout = 3 * batch * num_classes * own.n
+            found += [(i, "weight gradient", batch * own.macs), (i, "readout", readout)]
+        found += [(i, "input gradient", batch * own.macs)] if gradient == "joint" and i > 1 else []
+    return found
 
 
 def _check(prediction: str, sum_includes_input: bool, input_readout: bool) -> None:

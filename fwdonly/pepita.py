@@ -14,7 +14,7 @@ import optax
 from jaxtyping import Array, Float, Int
 
 from . import _two_pass, nets
-from .base import Batch, LearningRule, Metrics, Net, at_state, chosen, descend
+from .base import Batch, LearningRule, Metrics, Net, Products, at_state, chosen, descend
 from .card import Card, Range, Setting, Stage, Variant
 from .errors import UsageError, check_word
 
@@ -277,6 +277,18 @@ def rule(
         predict=partial(predict, net=net),
         grads=at_state(grads, "F", net=net, **options),
     )
+
+
+def work(
+    layers: tuple[nets.LayerSize, ...],
+    num_classes: int,
+    batch: int,
+    *,
+    presynaptic: str = "modulated",
+    output_error: str = "second",
+) -> Products:
+    """Two passes, of which the second takes C rows, once per batch, through layer 1; a product for the weights."""
+    return _two_pass.work(layers, num_classes, batch, presynaptic, output_error)
 
 
 def _check_part(part: Part, options: Options) -> None:

@@ -182,11 +182,25 @@ MUTANTS = [
         "readouts of BP do not start where MF's do",
     ),
     Mutant(
-        "measure/arithmetic.py",
+        "mf.py",
         'if gradient == "joint" and i > 1 else',
         'if gradient == "joint" else',
         ("test_cost",),
         "MF-Joint sends an error to the inputs",
+    ),
+    Mutant(
+        "measure/arithmetic.py",
+        'return params["length"] * _of_program(',
+        "return _of_program(",
+        ("test_cost",),
+        "the body of a scan counts once",
+    ),
+    Mutant(
+        "measure/arithmetic.py",
+        "        if any(used) or equation.effects:\n",
+        "        if True:\n",
+        ("test_cost",),
+        "products that nothing reads count",
     ),
     Mutant(
         "base.py",

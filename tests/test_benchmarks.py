@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from fwdonly import Batch, UsageError, measure, nets
+from fwdonly import RULES, Batch, UsageError, measure, nets
 from fwdonly.base import DOT
 from fwdonly.measure import Quantity
 
@@ -76,7 +76,7 @@ def test_differences_are_paired_by_block_so_drift_common_to_both_rules_falls_out
     assert rows[1][header.index("energy to BP, %")] == "-" and rows[1][header.index("time to BP, %")].startswith(
         "-20.0"
     )
-    counts = [measure.macs(rule, nets.mlp([64]), (784,), num_classes=10, batch=1) for rule in ("mf", "bp")]
+    counts = [measure.macs(RULES[rule], nets.mlp([64]), (784,), num_classes=10, batch=1) for rule in ("mf", "bp")]
     assert rows[1][header.index("to BP")] == f"{counts[0] / counts[1]:.3f}"
     words = "\n".join(energy.remarks(content))
     assert "8 windows, such as: idle power was 0.5 W" in words and words.count("such as") == 1

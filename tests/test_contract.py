@@ -5,6 +5,7 @@ import inspect
 import itertools
 from functools import partial
 from operator import itemgetter
+from types import SimpleNamespace
 from typing import NamedTuple, get_args
 
 import jax
@@ -16,6 +17,7 @@ import pytest
 
 import fwdonly
 from fwdonly import Batch, UsageError, bp, cafo, cwc, feedback, ff, foton, mf, nets, pepita
+from fwdonly.base import RuleModule
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore::fwdonly.foton.ExpansionWarning"),
@@ -112,6 +114,67 @@ def equal(one, other):
 
 def moved(old, new):
     return not equal(old.params, new.params)
+
+
+# --- modules ---------------------------------------------------------------------------------------------------------
+
+NEEDED = {
+    "init": (["key", "x"], ["net", "tx", "num_classes"]),
+    "grads": (["params", "batch", "key"], ["net"]),
+    "update": (["state", "batch", "key"], ["net", "tx"]),
+    "predict": (["state", "x"], ["net"]),
+    "rule": (["net", "tx"], ["num_classes"]),
+}
+OPTIONAL = {"stages": NEEDED["rule"], "work": (["layers", "num_classes", "batch"], [])}
+"""Arguments by position, and keywords that every rule takes."""
+
+
+def faults(module):
+    """Functions that a module lacks or that cannot be called as those of every rule are."""
+    found = [name for name in NEEDED if not callable(getattr(module, name, None))]
+    for name, (leading, keywords) in (NEEDED | OPTIONAL).items():
+        if name in found or not hasattr(module, name):
+            continue
+        own = inspect.signature(getattr(module, name)).parameters.values()
+        positional = [one.name for one in own if one.kind is one.POSITIONAL_OR_KEYWORD]
+        named = [one.name for one in own if one.kind is one.KEYWORD_ONLY]
+        passes_on = any(one.kind is one.VAR_KEYWORD for one in own)
+        demanded = {one.name for one in own if one.kind is one.KEYWORD_ONLY and one.default is one.empty}
+        fits = positional == leading and (passes_on or set(keywords) <= set(named))
+        alone = demanded <= set(keywords) or name in ("grads", "update", "predict")  # which rules bind themselves
+        found += [] if fits and alone else [name]
+    return found
+
+
+@pytest.mark.parametrize("name", fwdonly.RULES)
+def test_a_rules_file_offers_what_a_rules_file_must(name):
+    module = fwdonly.RULES[name]
+    assert isinstance(module, RuleModule) and not faults(module)
+    assert set(NEEDED) == set(RuleModule.__annotations__)
+    assert hasattr(module, "work")
+    whole = {each: getattr(module, each) for each in (*NEEDED, "work")}
+    for each in NEEDED:  # the controls: one function less, and one that is called otherwise
+        less = SimpleNamespace(**{other: f for other, f in whole.items() if other != each})
+        assert not isinstance(less, RuleModule) and faults(less) == [each]
+        assert faults(SimpleNamespace(**whole | {each: lambda first, second=None: None})) == [each]
+    assert faults(SimpleNamespace(**whole | {"work": lambda layers, *, batch: []})) == ["work"]
+
+
+def test_a_file_with_a_rule_alone_is_trained_compared_and_counted(batch):
+    """Forty lines of a user: no more than ``rule`` and what it binds."""
+
+    def rule(net, tx, *, num_classes):
+        own = bp.rule(net, tx, num_classes=num_classes)
+        return fwdonly.LearningRule(own.init, own.update, own.predict, grads=own.grads)
+
+    file = SimpleNamespace(rule=rule)
+    made = file.rule(nets.mlp([6]), optax.sgd(0.1), num_classes=CLASSES)
+    step = jax.jit(fwdonly.measure.with_alignment(made).update)
+    metrics = step(made.init(jax.random.key(0), batch.x), batch, jax.random.key(0))[1]
+    np.testing.assert_allclose(metrics["cosine"], np.ones(2), rtol=1e-5)
+    common = {"num_classes": CLASSES, "batch": 6}
+    counted = fwdonly.measure.work(file, nets.mlp([6]), batch.x.shape[1:], **common)
+    assert counted == ((0, "update", fwdonly.measure.macs(bp, nets.mlp([6]), batch.x.shape[1:], **common)),)
 
 
 # --- shapes and trees ------------------------------------------------------------------------------------------------

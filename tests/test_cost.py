@@ -2,6 +2,7 @@
 
 import doctest
 import time
+from types import SimpleNamespace
 
 import jax
 import jax.numpy as jnp
@@ -10,7 +11,7 @@ import optax
 import pytest
 
 import fwdonly
-from fwdonly import Batch, UsageError, measure, nets
+from fwdonly import RULES, Batch, UsageError, measure, nets
 
 SMALL, LARGE = ((784,), (1000, 1000), 10), ((3072,), (2000, 2000, 2000), 10)
 
@@ -36,34 +37,34 @@ SMALL, LARGE = ((784,), (1000, 1000), 10), ((3072,), (2000, 2000, 2000), 10)
 )
 def test_counts_are_the_published_ones(case, rule, options, expected):
     shape, widths, classes = case
-    assert measure.macs(rule, nets.mlp(widths), shape, num_classes=classes, batch=1, **options) == expected
+    assert measure.macs(RULES[rule], nets.mlp(widths), shape, num_classes=classes, batch=1, **options) == expected
 
 
 def test_ff_is_1_84_times_bp_on_three_layers_of_1000_and_1_73_on_four_of_2000():
     for widths, ratio in (((1000,) * 3, 1.84), ((2000,) * 4, 1.73)):
-        ff, bp = (measure.macs(rule, nets.mlp(widths), (784,), num_classes=10, batch=1) for rule in ("ff", "bp"))
+        ff, bp = (measure.macs(RULES[rule], nets.mlp(widths), (784,), num_classes=10, batch=1) for rule in ("ff", "bp"))
         assert abs(ff / bp - ratio) < 0.01
 
 
 def test_cafo_is_0_14_and_0_67_times_bp_on_the_published_network():
     net, shape = nets.cnn([32, 128, 512], pool="max"), (32, 32, 3)
-    bp = measure.macs("bp", net, shape, num_classes=10, batch=1)
-    heads = [measure.macs("cafo", net, shape, num_classes=10, batch=1, part=i) for i in (1, 2, 3)]
+    bp = measure.macs(RULES["bp"], net, shape, num_classes=10, batch=1)
+    heads = [measure.macs(RULES["cafo"], net, shape, num_classes=10, batch=1, part=i) for i in (1, 2, 3)]
     # methods/fairness.md 8.3; own arithmetic: the blocks take 884,736, 9,437,184 and 37,748,736, D_i is 8192
     assert heads == [884_736 + 163_840, 10_321_920 + 163_840, 48_070_656 + 163_840]
     assert abs(sum(heads) / 3 / bp - 0.14) < 0.005
-    assert abs(measure.macs("cafo", net, shape, num_classes=10, batch=1, part="blocks") / bp - 0.67) < 0.005
+    assert abs(measure.macs(RULES["cafo"], net, shape, num_classes=10, batch=1, part="blocks") / bp - 0.67) < 0.005
 
 
 def test_cafo_on_kept_features_is_its_heads_alone():
     net = nets.cnn([32, 128, 512], pool="max")
     common = {"num_classes": 10, "batch": 7, "kept": True}
-    assert measure.macs("cafo", net, (32, 32, 3), **common) == 7 * 3 * 2 * 10 * 8192
-    assert measure.macs("cafo", net, (32, 32, 3), part=3, **common) == 7 * 2 * 10 * 8192
+    assert measure.macs(RULES["cafo"], net, (32, 32, 3), **common) == 7 * 3 * 2 * 10 * 8192
+    assert measure.macs(RULES["cafo"], net, (32, 32, 3), part=3, **common) == 7 * 2 * 10 * 8192
 
 
 def test_the_closed_form_has_the_operations_of_a_cholesky_factorisation():
-    parts = measure.work("cafo", nets.mlp([500]), (20,), num_classes=10, batch=64, loss="mse")
+    parts = measure.work(RULES["cafo"], nets.mlp([500]), (20,), num_classes=10, batch=64, loss="mse")
     found = {part.what: part.macs for part in parts}
     assert round(2 * found["factorisation"] / 1e6) == 42  # measurement.md 10: a true 42 MFLOP
     assert found["normal equations"] == 64 * (500 * 500 + 500 * 10)
@@ -73,18 +74,20 @@ def test_the_closed_form_has_the_operations_of_a_cholesky_factorisation():
 def test_every_second_layer_of_cwc_counts_one_tenth_for_its_ten_groups():
     net = nets.cwc([20, 80, 240, 480], 10)  # of arXiv 2312.12668 for CIFAR-10
     found = [
-        part.macs for part in measure.work("cwc", net, (32, 32, 3), num_classes=10, batch=1) if part.what == "forward"
+        part.macs
+        for part in measure.work(RULES["cwc"], net, (32, 32, 3), num_classes=10, batch=1)
+        if part.what == "forward"
     ]
     windows = [3 * 3 * n for n in (3, 20 // 10, 80, 240 // 10)]
     positions = [32 * 32, 32 * 32, 16 * 16, 16 * 16]  # before pooling, after every second layer
     outputs = zip(windows, [20, 80, 240, 480], positions, strict=True)
     assert found == [window * channels * count for window, channels, count in outputs]
-    assert measure.macs("cwc", net, (32, 32, 3), num_classes=10, batch=1) == 2 * sum(found)
+    assert measure.macs(RULES["cwc"], net, (32, 32, 3), num_classes=10, batch=1) == 2 * sum(found)
 
 
 def test_every_rule_is_counted():
-    for rule in fwdonly.RULES:
-        found = measure.work(rule, nets.mlp([40, 20]), (30,), num_classes=10, batch=6)
+    for rule in RULES:
+        found = measure.work(RULES[rule], nets.mlp([40, 20]), (30,), num_classes=10, batch=6)
         forward = {part.layer: part.macs for part in found if part.what == "forward"}
         assert forward[1] >= 6 * 30 * 40 and forward[2] >= 6 * 40 * 20, rule
         assert sum(part.macs for part in found) > sum(forward.values()), rule
@@ -103,7 +106,7 @@ REFUSED = [
 def test_a_rule_or_a_word_that_does_not_exist_is_refused_in_one_line():
     for rule, options in REFUSED:
         with pytest.raises(UsageError) as refused:
-            measure.work(rule, MLP, (784,), num_classes=10, batch=1, **options)
+            measure.work(RULES.get(rule, rule), MLP, (784,), num_classes=10, batch=1, **options)
         assert "\n" not in str(refused.value)
         assert str(next(iter(options.values()), rule)) in str(refused.value)
 
@@ -154,10 +157,10 @@ def counts(rule, net, *, num_classes=10, batch=64, kept=False, **options):
     """The compiler's multiply-accumulates, and the parts that it should have seen."""
     own = options | ({"dropout": 0.0} if rule == "pepita" else {})
     own |= {"block_tx": optax.sgd(0.1)} if options.get("part") == "blocks" else {}
-    made = fwdonly.RULES[rule].rule(net, optax.sgd(0.1), num_classes=num_classes, **own)
+    made = RULES[rule].rule(net, optax.sgd(0.1), num_classes=num_classes, **own)
     step = measure.compile_step(made, SHAPE, batch, kept=kept)
     options |= {"kept": kept} if rule == "cafo" else {}
-    parts = measure.work(rule, net, SHAPE, num_classes=num_classes, batch=batch, **options)
+    parts = measure.work(RULES[rule], net, SHAPE, num_classes=num_classes, batch=batch, **options)
     return measure.flops(step.compiled).value / 2, [part.macs for part in parts if part.what not in LIBRARY]
 
 
@@ -191,6 +194,91 @@ def test_products_with_the_classes_alone_are_the_compilers(rule, options):
     assert abs((many - few) / sum(added) - 1) < 0.03
     for part in filter(None, added):  # the control: any one of them forgotten
         assert abs(many - few - (sum(added) - part)) > 0.03 * sum(added)
+
+
+def bare(rule):
+    """A rule's file that says nothing of its products."""
+    return SimpleNamespace(rule=RULES[rule].rule)
+
+
+@pytest.mark.parametrize(
+    ("rule", "net", "options"),
+    [
+        ("bp", MLP, {}),
+        ("bp", CNN, {}),
+        ("bp", GROUPED, {}),
+        ("bp", MLP, {"readouts": "deep"}),
+        ("bp", CNN, {"readouts": "sum"}),
+        ("mf", MLP, {}),
+        ("mf", PATCHES, {}),
+        ("mf", MLP, {"layer": 2}),
+        ("mf", CNN, {"gradient": "joint"}),
+        ("cwc", GROUPED, {}),
+        ("feedback", MLP, {"mode": "fa"}),
+        ("feedback", MLP, {"mode": "dfa"}),
+    ],
+)
+def test_the_products_of_an_update_that_says_nothing_are_counted_as_it_is_traced(rule, net, options):
+    common = {"num_classes": 10, "batch": 64} | options
+    assert measure.macs(bare(rule), net, SHAPE, **common) == measure.macs(RULES[rule], net, SHAPE, **common)
+
+    def twice(*args, **more):  # the control: a step that makes its products twice, and the formula does not know
+        own = RULES[rule].rule(*args, **more)
+        return own._replace(update=lambda state, *rest: own.update(own.update(state, *rest)[0], *rest))
+
+    doubled = measure.macs(SimpleNamespace(rule=twice), net, SHAPE, **common)
+    assert doubled == 2 * measure.macs(RULES[rule], net, SHAPE, **common)
+
+
+A, IMAGES, KERNEL = (jax.ShapeDtypeStruct(shape, jnp.float32) for shape in ((5, 5), (2, 8, 8, 3), (3, 3, 3, 7)))
+
+
+def convolved(x, kernel, stride=1):
+    return jax.lax.conv_general_dilated(x, kernel, (stride,) * 2, "VALID", dimension_numbers=("NHWC", "HWIO", "NHWC"))
+
+
+@pytest.mark.parametrize(
+    ("f", "args", "expected"),
+    [
+        (lambda a: a @ a, (A,), 125),
+        (lambda a: a + a, (A,), 0),
+        (lambda a: jax.lax.scan(lambda b, _: (b @ a, None), a, length=7)[0], (A,), 7 * 125),
+        (lambda a: jax.lax.map(lambda row: a @ row, a), (A,), 5 * 25),
+        (lambda a: jax.lax.fori_loop(0, 3, lambda _, b: b @ a, a), (A,), 3 * 125),
+        (lambda a: jax.lax.cond(a[0, 0] > 0, lambda: a @ a @ a, lambda: a @ a), (A,), 2 * 125),
+        (lambda a: jax.jit(lambda b: (b @ b, b @ b @ b))(a)[0], (A,), 125),  # nobody reads the other
+        (lambda a: (a @ a, a)[1], (A,), 0),
+        (jax.vmap(lambda row, a: row @ a, in_axes=(0, None)), (A, A), 125),
+        (jax.checkpoint(lambda a: a @ a), (A,), 125),
+        (jax.grad(lambda a: (a @ a).sum()), (A,), 2 * 125),  # what is summed is not read
+        (convolved, (IMAGES, KERNEL), 2 * 36 * 27 * 7),
+        (lambda x, k: convolved(x, k, 2), (IMAGES, KERNEL), 2 * 9 * 27 * 7),
+        (jax.grad(lambda k, x: convolved(x, k, 2).sum()), (KERNEL, IMAGES), 2 * 9 * 27 * 7),
+        (jax.grad(lambda x, k: convolved(x, k).sum()), (IMAGES, KERNEL), 2 * 36 * 27 * 7),
+        (jax.grad(lambda x, k: convolved(x, k, 2).sum()), (IMAGES, KERNEL), 2 * 9 * 27 * 7),
+    ],
+)
+def test_products_by_hand(f, args, expected):
+    assert measure.products(f, *args) == expected
+
+
+@pytest.mark.parametrize("net", [CNN, PATCHES, GROUPED], ids=["cnn", "patches", "grouped"])
+def test_a_count_is_the_same_where_convolutions_are_no_matrix_products(net, monkeypatch):
+    common = {"num_classes": 10, "batch": 64}
+    here = [measure.macs(bare(rule), net, SHAPE, **common) for rule in ("bp", "mf")]
+    monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
+    traced = str(jax.make_jaxpr(net[0].init)(jax.random.key(0), jnp.zeros((1, *SHAPE))))
+    assert "conv_general_dilated" in traced
+    assert [measure.macs(bare(rule), net, SHAPE, **common) for rule in ("bp", "mf")] == here
+
+
+def test_products_that_nobody_knows_the_number_of_are_refused():
+    def until_it_is_large(a):
+        return jax.lax.while_loop(lambda b: b.sum() < 9, lambda b: b @ a, a)
+
+    with pytest.raises(UsageError, match="while_loop"):
+        measure.products(until_it_is_large, A)
+    assert measure.products(lambda a: jax.lax.while_loop(lambda b: b.sum() < 9, lambda b: b + a, a), A) == 0
 
 
 @pytest.mark.parametrize(

@@ -30,13 +30,7 @@ MAY_IMPORT = {
 }
 """Rooms by the rooms that they may import; those that are still flat files are not in it."""
 
-ARROWS = {
-    "measure.arithmetic -> bp": "counts of every rule move into the rules",
-    "measure.arithmetic -> cafo": "as above",
-    "measure.arithmetic -> feedback": "as above",
-    "measure.arithmetic -> foton": "as above",
-    "measure.arithmetic -> mf": "as above",
-}
+ARROWS: dict[str, str] = {}
 """Arrows that no room may have, and what ends them."""
 
 CIRCLES: dict[tuple[str, str], str] = {}

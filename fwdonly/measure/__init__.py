@@ -6,7 +6,7 @@ operations and memory as the compiler has them (`compile_step`); angles between 
 
 from . import opinions, sensors
 from .angles import Alignment, alignment, with_alignment
-from .arithmetic import Work, macs, optimizer_bytes, work
+from .arithmetic import Work, macs, optimizer_bytes, products, work
 from .clock import Clock
 from .meter import Meter, Window, wait_for_devices
 from .opinions import CodeCarbon, Zeus
@@ -38,6 +38,7 @@ __all__ = [
     "memory",
     "opinions",
     "optimizer_bytes",
+    "products",
     "sensors",
     "total",
     "unavailable",

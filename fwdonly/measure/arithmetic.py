@@ -1,230 +1,130 @@
-"""Multiply-accumulates of one training step of every rule, by layer and purpose, and the optimizer's traffic."""
+"""Multiply-accumulates of one training step, by layer and purpose, and the optimizer's traffic."""
 
 import math
-from typing import Any, NamedTuple, get_args
+from collections.abc import Sequence
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import optax
+from jax.extend.core import ClosedJaxpr, Jaxpr, Literal
 
-from .. import bp, cafo, feedback, foton, mf, nets
-from ..base import Net
-from ..errors import UsageError, check_word
+from .. import nets
+from ..base import Batch, Net
+from ..errors import UsageError, one_line
 from .programs import _bytes
 
 
 class Work(NamedTuple):
-    """``macs`` multiply-accumulates of one step in ``layer`` (from 1; a readout: of its inputs) for ``what``."""
+    """``macs`` multiply-accumulates of one step in ``layer`` (from 1; a readout: of its inputs) for ``what``.
+
+    Layer 0 is the whole update, where no rule says more.
+    """
 
     layer: int
     what: str
     macs: float | int
 
 
-_Counted = list[tuple[int, str, float | int]]
-
-
-class _Layer(NamedTuple):
-    """Of one block: multiply-accumulates per sample, its matrix (rows, columns), outputs before and after pooling."""
-
-    macs: int
-    matrix: tuple[int, int]
-    h: int
-    n: int
-
-
 def work(
-    rule: str, net: Net, shape: tuple[int, ...], *, num_classes: int, batch: int, **options: Any
+    rule: Any, net: Net, shape: tuple[int, ...], *, num_classes: int, batch: int, **options: Any
 ) -> tuple[Work, ...]:
     """The products of one training step.
 
-    Per sample, with F_l for the product of layer l (n_{l-1} n_l where it is dense) and C classes:
-
-    * bp: F_l forward, F_l for the weights, F_l for the input but in layer 1; three products of the output layer.
-      ``readouts`` "deep" and "sum": three more with every M_l.
-    * mf: F_l forward, F_l for the weights, three products with M_l. ``layer=i``: layers below i forward only.
-      ``gradient="joint"``: F_l for the input but in layer 1 besides.
-    * ff: three passes forward and two for the weights; two products with U_l from layer ``first`` on.
-    * pepita, foton: two passes, of which the second takes C rows, once per batch, through layer 1; F_l for the weights.
-      FOTON adds, per step and not per sample, the retraction, the product of the weights and the probe of
-      orthogonality.
-    * feedback: as bp, or C n_l in the place of F_l on the way back (dfa, sdfa, drtp).
-    * cafo: F_l forward up to the last head that is trained, and two products with every V_l that is. The closed form
-      ("mse") takes n_l^2 + C n_l for the normal equations, and per step n_l^3 / 6 to factorise them and 2 C n_l^2 for
-      V_l and its loss. ``part="blocks"``: F_l forward, F_l for the weights, C n_l on the way back to the blocks below
-      the last one; three products of the auxiliary head.
-    * cwc: F_l forward and F_l for the weights.
+    A rule's module counts them itself, by a function ``work(layers, num_classes, batch, **options)`` from the sizes of
+    the layers; its docstring gives the formulas. Of a module without one the update is counted as it is traced
+    (`products`).
 
     Args:
-        rule: a name of `fwdonly.RULES`.
+        rule: the module of a rule, such as ``fwdonly.mf``; of `fwdonly.RULES` or any with a function ``rule``.
         net: the hidden layers.
         shape: of one input.
         num_classes: C.
         batch: samples per step.
-        **options: of the rule that change its products: ``readouts`` (bp), ``layer`` and ``gradient`` (mf), ``first``
-            (ff), ``presynaptic`` and ``output_error`` (pepita), ``presynaptic``, ``feedback_every``, ``retract_every``
-            and ``retract_iterations`` (foton; means over steps), ``mode`` (feedback), ``part`` and ``loss`` (cafo).
-            ``kept=True`` (cafo): the heads' features were kept by the loop (`fwdonly.base.Frozen`), and no block runs.
+        **options: of the module's ``work``, which are those of the rule that change its products; for a module without
+            one, any of ``rule``.
 
     Raises:
-        UsageError: a rule that does not exist, or a word that is none of its options'.
+        UsageError: what is no module of a rule, or a word that is none of its options'.
 
     Example:
         >>> import fwdonly
         >>> net = fwdonly.nets.mlp([1000, 1000])
-        >>> [fwdonly.measure.macs(rule, net, (784,), num_classes=10, batch=1) for rule in ("bp", "mf")]
+        >>> [fwdonly.measure.macs(rule, net, (784,), num_classes=10, batch=1) for rule in (fwdonly.bp, fwdonly.mf)]
         [4598000, 3628000]
     """
-    layers = _layers(net, shape)
-    counts = {"bp": _bp, "mf": _mf, "ff": _ff, "cafo": _cafo, "cwc": _cwc, "pepita": _pepita, "foton": _foton}
-    counts |= {"feedback": _feedback}
-    if rule not in counts:
-        raise UsageError(f"the products of {rule!r} are not counted; choose one of {', '.join(counts)}")
-    return tuple(Work(*each) for each in counts[rule](layers, math.prod(shape), num_classes, batch, **options))
+    if hasattr(rule, "work"):
+        return tuple(Work(*each) for each in rule.work(nets.layer_sizes(net, shape), num_classes, batch, **options))
+    if not hasattr(rule, "rule"):
+        raise UsageError(f"the products of {rule!r} are not counted; give the module of a rule, such as fwdonly.mf")
+    made = rule.rule(net, optax.sgd(0.1), num_classes=num_classes, **options)
+    x: Any = jax.ShapeDtypeStruct((batch, *shape), jnp.float32)
+    y: Any = jax.ShapeDtypeStruct((batch,), jnp.int32)
+    key = jax.eval_shape(lambda: jax.random.key(0))
+    with one_line():
+        return (Work(0, "update", products(made.update, jax.eval_shape(made.init, key, x), Batch(x, y), key)),)
 
 
-def macs(rule: str, net: Net, shape: tuple[int, ...], **options: Any) -> float | int:
+def macs(rule: Any, net: Net, shape: tuple[int, ...], **options: Any) -> float | int:
     """The sum of `work`."""
     return sum(each.macs for each in work(rule, net, shape, **options))
 
 
-def _bp(layers: list[_Layer], inputs: int, C: int, B: int, *, readouts: str = "output") -> _Counted:
-    check_word("readouts", readouts, get_args(bp.Readouts))
-    found: _Counted = []
-    for i, own in enumerate(layers, start=1):
-        found += [(i, "forward", B * own.macs), (i, "weight gradient", B * own.macs)]
-        found += [(i, "input gradient", B * own.macs)] if i > 1 else []
-        found += [(i, "readout", 3 * B * C * own.n)] if readouts != "output" else []
-    L, out = len(layers), B * C * layers[-1].n
-    return [*found, (L, "output layer", 3 * out)]
+def products(f: Any, *args: Any) -> int:
+    """Multiply-accumulates of the products and convolutions of ``f(*args)``, as it is traced; shapes will do.
+
+    The body of a scan counts as often as it runs, of a condition the dearer branch; what nothing reads does not count.
+    Neither do factorisations and all that happens element by element. A convolution counts every window in full, also
+    where it reaches over the edge.
+
+    Raises:
+        UsageError: products within a ``while_loop``, which runs nobody knows how often.
+    """
+    program = jax.make_jaxpr(f)(*args).jaxpr
+    return _of_program(program, [True] * len(program.outvars))
 
 
-def _mf(
-    layers: list[_Layer], inputs: int, C: int, B: int, *, layer: int | None = None, gradient: str = "local"
-) -> _Counted:
-    mf._check_gradient(gradient, 1.0, layer)
-    found: _Counted = []
-    for i, own in enumerate(layers[:layer], start=1):
-        found.append((i, "forward", B * own.macs))
-        if layer in (None, i):
-            found += [(i, "weight gradient", B * own.macs), (i, "readout", 3 * B * C * own.n)]
-        found += [(i, "input gradient", B * own.macs)] if gradient == "joint" and i > 1 else []
+def _of_program(program: Jaxpr, used: Sequence[bool]) -> int:
+    """Of the equations that the used outputs need, from the last one up."""
+    total = 0
+    needed = {var for var, use in zip(program.outvars, used, strict=True) if use and not isinstance(var, Literal)}
+    for equation in reversed(program.eqns):
+        used = [var in needed for var in equation.outvars]
+        if any(used) or equation.effects:
+            needed |= {var for var in equation.invars if not isinstance(var, Literal)}
+            total += _of_equation(equation, used)
+    return total
+
+
+def _of_equation(equation: Any, used: Sequence[bool]) -> int:
+    name, params = equation.primitive.name, equation.params
+    if name == "dot_general":
+        ((contracted, _), _), left = params["dimension_numbers"], equation.invars[0].aval
+        return equation.outvars[0].aval.size * math.prod(left.shape[axis] for axis in contracted)
+    if name == "conv_general_dilated":
+        return _of_convolution(
+            *(var.aval for var in (*equation.invars, *equation.outvars)), params["dimension_numbers"]
+        )
+    if name == "cond":
+        return max(_of_program(branch.jaxpr, used) for branch in params["branches"])
+    if name == "scan":
+        carried = [True] * params["num_carry"]
+        return params["length"] * _of_program(params["jaxpr"].jaxpr, [*carried, *used[len(carried) :]])
+    inner = [value for value in params.values() if isinstance(value, ClosedJaxpr | Jaxpr)]
+    programs = [value.jaxpr if isinstance(value, ClosedJaxpr) else value for value in inner]
+    alike = [used if len(own.outvars) == len(used) else [True] * len(own.outvars) for own in programs]
+    found = sum(_of_program(own, needed) for own, needed in zip(programs, alike, strict=True))
+    if found and name == "while":
+        raise UsageError("products within a while_loop cannot be counted; give the rule's module a function work")
     return found
 
 
-def _ff(layers: list[_Layer], inputs: int, C: int, B: int, *, first: int = 2) -> _Counted:
-    found: _Counted = []
-    for i, own in enumerate(layers, start=1):
-        found += [(i, "forward", 3 * B * own.macs), (i, "weight gradient", 2 * B * own.macs)]
-        found += [(i, "readout", 2 * B * C * own.n)] if i >= min(first, len(layers)) else []
-    return found
-
-
-def _pepita(
-    layers: list[_Layer],
-    inputs: int,
-    C: int,
-    B: int,
-    *,
-    presynaptic: str = "modulated",
-    output_error: str = "second",
-) -> _Counted:
-    found: _Counted = [(1, "second pass", C * layers[0].macs + B * C * layers[0].h)]  # F^T W_1, and e times it
-    found += [(1, "modulated input", B * C * inputs)] if presynaptic == "modulated" else []
-    for i, own in enumerate(layers, start=1):
-        found += [(i, "forward", B * own.macs), (i, "weight gradient", B * own.macs)]
-        found += [(i, "second pass", B * own.macs)] if i > 1 else []
-    out = B * C * layers[-1].n
-    return [*found, (len(layers), "output layer", (3 if output_error == "second" else 2) * out)]
-
-
-def _foton(
-    layers: list[_Layer],
-    inputs: int,
-    C: int,
-    B: int,
-    *,
-    presynaptic: str = "clean",
-    feedback_every: int = 1,
-    retract_every: int = 1,
-    retract_iterations: int | None = None,
-) -> _Counted:
-    found = _pepita(layers, inputs, C, B, presynaptic=presynaptic, output_error="first")
-    found += [(i, "feedback", C * own.macs / feedback_every) for i, own in enumerate(layers, start=1)]
-    iterations = foton.default_iterations(retract_iterations, retract_every)
-    matrices = [own.matrix for own in layers] + [(layers[-1].n, C)]
-    for i, sides in enumerate(matrices, start=1):
-        m, n = sorted(sides)
-        # In every iteration W^T W and W R, and for R E^2, E^3 and one product more; the power method has vectors.
-        square = iterations * (2 * n * m * m + 3 * m**3) + (foton.POWER_ITERATIONS + 1) * m * m
-        found += [(min(i, len(layers)), "retraction", square / retract_every)]
-        found += [(min(i, len(layers)), "orthogonality error", 2 * n * m)]
-    return found
-
-
-def _feedback(layers: list[_Layer], inputs: int, C: int, B: int, *, mode: str = "fa") -> _Counted:
-    direct = mode in feedback.DIRECT
-    found: _Counted = []
-    for i, own in enumerate(layers, start=1):
-        found += [(i, "forward", B * own.macs), (i, "weight gradient", B * own.macs)]
-        found += [(i, "direct feedback", B * C * own.h)] if direct else []
-        found += [(i, "input gradient", B * own.macs)] if i > 1 and not direct else []
-    out = B * C * layers[-1].n
-    return [*found, (len(layers), "output layer", (2 if direct else 3) * out)]
-
-
-def _cafo(
-    layers: list[_Layer],
-    inputs: int,
-    C: int,
-    B: int,
-    *,
-    part: Any = "heads",
-    loss: str = "ce",
-    kept: bool = False,
-) -> _Counted:
-    check_word("loss", loss, get_args(cafo.Loss))
-    found: _Counted
-    if part == "blocks":
-        found = _cwc(layers, inputs, C, B)
-        found += [(i, "direct feedback", B * C * own.n) for i, own in enumerate(layers[:-1], start=1)]
-        return [*found, (len(layers), "output layer", 3 * B * C * layers[-1].n)]
-    trained = cafo._numbers(part, tuple(layers))
-    found = [(i, "forward", B * own.macs) for i, own in enumerate(layers[: max(trained)], start=1) if not kept]
-    for i in trained:
-        n = layers[i - 1].n
-        if loss == "mse":  # a triangular factor has n^2 / 2 elements, and two of them are solved for V
-            found += [(i, "normal equations", B * (n * n + C * n)), (i, "factorisation", n**3 / 6)]
-            found += [(i, "solution", C * n * n), (i, "loss", C * n * n)]
-        else:
-            found += [(i, "scores", B * C * n), (i, "head gradient", B * C * n)]
-    return found
-
-
-def _cwc(layers: list[_Layer], inputs: int, C: int, B: int) -> _Counted:
-    found: _Counted = []
-    for i, own in enumerate(layers, start=1):
-        found += [(i, "forward", B * own.macs), (i, "weight gradient", B * own.macs)]
-    return found
-
-
-def _layers(net: Net, shape: tuple[int, ...]) -> list[_Layer]:
-    found, a = [], jax.ShapeDtypeStruct((1, *shape), jnp.float32)
-    nets.check_parts(net)
-    for block in net:
-        own = jax.eval_shape(block.init, jax.random.key(0), a)
-        kernel = _kernel(own)
-        h = jax.eval_shape(nets.linear(block).apply, own, a)
-        matrix = (math.prod(kernel.shape[:-1]), kernel.shape[-1])
-        positions = h.size // kernel.shape[-1]
-        after = jax.eval_shape(block.apply, own, a)
-        found.append(_Layer(matrix[0] * matrix[1] * positions, matrix, h.size, after.size))
-        a = after
-    return found
-
-
-def _kernel(own: Any) -> Any:
-    return next(leaf for leaf in jax.tree.leaves(own) if leaf.ndim > 1)
+def _of_convolution(x: Any, kernel: Any, out: Any, dimensions: Any) -> int:
+    """A window per position: of the outputs, or of the inputs where a transposed convolution has fewer of them."""
+    pairs = zip(dimensions.lhs_spec[2:], dimensions.out_spec[2:], strict=True)
+    positions = math.prod(min(x.shape[before], out.shape[after]) for before, after in pairs)
+    samples, channels = (out.shape[axis] for axis in dimensions.out_spec[:2])
+    return samples * positions * channels * (kernel.size // kernel.shape[dimensions.rhs_spec[0]])
 
 
 def optimizer_bytes(tx: optax.GradientTransformation, params: Any) -> int:

@@ -7,6 +7,7 @@ from . import output
 from .blocks import Conv, Dense, Identity, Pool, pooled
 from .builders import cnn, cwc, init, mlp
 from .parts import batch_norm, check_parts, linear, moments, send_back, unpooled, weight_gradient
+from .sizes import LayerSize, layer_sizes
 from .spec import Spec, parse
 from .starts import (
     ACTIVATIONS,
@@ -29,6 +30,7 @@ __all__ = [
     "Dense",
     "Identity",
     "Initializer",
+    "LayerSize",
     "Pool",
     "Spec",
     "batch_norm",
@@ -39,6 +41,7 @@ __all__ = [
     "he_uniform",
     "identity",
     "init",
+    "layer_sizes",
     "linear",
     "mlp",
     "moments",

@@ -1,0 +1,47 @@
+"""How large the hidden layers are, from shapes alone: what rules count their multiply-accumulates by."""
+
+import math
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from ..base import Net
+from .parts import check_parts, linear
+
+
+class LayerSize(NamedTuple):
+    """Of one block: multiply-accumulates per sample, its matrix (rows, columns), values per sample on the way.
+
+    ``inputs`` go in, ``h`` come out before pooling and ``n`` after it.
+    """
+
+    macs: int
+    matrix: tuple[int, int]
+    inputs: int
+    h: int
+    n: int
+
+
+def layer_sizes(net: Net, shape: tuple[int, ...]) -> tuple[LayerSize, ...]:
+    """Of every block, for one input of ``shape``.
+
+    Raises:
+        UsageError: no block, or one that is neither `Dense` nor `Conv`.
+    """
+    found, a = [], jax.ShapeDtypeStruct((1, *shape), jnp.float32)
+    check_parts(net)
+    for block in net:
+        own = jax.eval_shape(block.init, jax.random.key(0), a)
+        kernel = _kernel(own)
+        h = jax.eval_shape(linear(block).apply, own, a)
+        matrix = (math.prod(kernel.shape[:-1]), kernel.shape[-1])
+        positions = h.size // kernel.shape[-1]
+        after = jax.eval_shape(block.apply, own, a)
+        found.append(LayerSize(matrix[0] * matrix[1] * positions, matrix, a.size, h.size, after.size))
+        a = after
+    return tuple(found)
+
+
+def _kernel(own: Any) -> Any:
+    return next(leaf for leaf in jax.tree.leaves(own) if leaf.ndim > 1)
