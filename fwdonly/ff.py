@@ -473,8 +473,8 @@ def training(setting: Setting) -> tuple[Stage, ...]:
     else:
         head = setting.transformation(learning_rate=rate, weight_decay=decay)
         tx = separate(setting.tx, setting.transformation(weight_decay=0.0), head)
-    options = setting.of(Options) | {"num_classes": setting.num_classes, "prediction": prediction}
-    return (Stage(rule(setting.net, tx, **options)),)
+    options: dict[str, Any] = setting.of(Options) | {"prediction": prediction}
+    return (Stage(rule(setting.net, tx, num_classes=setting.num_classes, **options)),)
 
 
 CARD = Card(
