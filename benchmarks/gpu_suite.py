@@ -39,10 +39,10 @@ from _shared import (
 )
 
 from fwdonly import RULES, Plan, UsageError, data, measure, nets, report, results, sweep
-from fwdonly._programs import check_precision
 from fwdonly.base import DOT, Batch, LearningRule, Net, Precision
 from fwdonly.foton import ExpansionWarning
 from fwdonly.measure import Meter, unavailable
+from fwdonly.training import check_precision
 
 SHARES = {"ceiling": 0.07, "steps": 0.45, "seeds": 0.2, "train": 0.13, "energy": 0.15}
 """Sections and their shares of the time; what one leaves over goes to those after it."""

@@ -1,7 +1,7 @@
 """Throughput of training steps against seeds, devices, batch, width and depth; the cost of a step against its work.
 
 One axis is varied at a time around a base point: 784-1000-1000, batch 128, one seed, one device, Adam. What is timed
-are steps of `rule.update` in the library's own compiled program of runs (`fwdonly._programs`), as `fwdonly.sweep`
+are steps of `rule.update` in the library's own compiled program of runs (`fwdonly.training`), as `fwdonly.sweep`
 trains them: mapped or vmapped over seeds, sharded over devices. Random images lie ready as float32; a sweep adds the
 gather of a batch, its normalisation and the sums of the metrics. The rules of a cell take turns, round after round, and
 so does the ceiling, a matrix product; compilation and warm-up are not timed. What would not fit into the memory or the
@@ -31,10 +31,9 @@ from _shared import CLASSES, Budget, Contenders, Parser, built, take_turns, time
 
 import fwdonly
 from fwdonly import Batch, UsageError, measure, nets, report, results
-from fwdonly import _programs as programs
-from fwdonly._programs import Programs, Setup, check_precision, free_bytes, mesh_of, tree_bytes
 from fwdonly.base import DOT, LearningRule, Net, setting
 from fwdonly.foton import ExpansionWarning
+from fwdonly.training import Programs, Setup, check_precision, free_bytes, mesh_of, programs, tree_bytes
 
 SHAPE, BATCHES = (28, 28, 1), 4
 """Of one image; batches that every run goes through."""
@@ -139,7 +138,7 @@ class Pace:
 
 
 class Job(NamedTuple):
-    """What `fwdonly._programs` compiles a program for."""
+    """What `fwdonly.training.programs` compiles a program for."""
 
     rule: LearningRule
     setup: Setup

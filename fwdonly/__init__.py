@@ -24,8 +24,7 @@ from .base import Batch, LearningRule
 from .errors import UsageError
 from .measure import Meter, Quantity, alignment
 from .report import stats
-from .sweep import sweep
-from .train import Plan, Progress, Result, fit
+from .training import Plan, Progress, Result, fit, sweep
 
 RULES: dict[str, ModuleType] = {
     "bp": bp,

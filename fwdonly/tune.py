@@ -29,8 +29,7 @@ from . import data as datasets
 from .base import LearningRule
 from .card import Range, Space
 from .errors import UsageError, first_difference
-from .sweep import sweep
-from .train import Plan, Progress
+from .training import Plan, Progress, sweep
 
 Make = Callable[..., tuple[Callable[..., LearningRule | Sequence[LearningRule]], Plan | Sequence[Plan]]]
 """From choices, as keywords, to the arguments of `fwdonly.sweep`: a function of the numbers, and the plan."""

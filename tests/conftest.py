@@ -41,9 +41,9 @@ def quick_compilation():
 @pytest.fixture(scope="module")
 def quickest_compilation(quick_compilation):
     """For those that, besides, look at no last bits: jaxlib 0.10's emitters of fused loops take most of the time."""
-    from fwdonly import _programs
+    from fwdonly.training import programs
 
-    _programs.program.cache_clear()
+    programs.program.cache_clear()
     with pytest.MonkeyPatch.context() as patch:
         if metadata.version("jaxlib").startswith("0.10."):
             from jax._src import compiler
@@ -57,7 +57,7 @@ def quickest_compilation(quick_compilation):
 
             patch.setattr(compiler, "get_compile_options", without)
         yield
-    _programs.program.cache_clear()
+    programs.program.cache_clear()
 
 
 @pytest.fixture

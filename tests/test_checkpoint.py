@@ -7,7 +7,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from fwdonly import UsageError, checkpoint
+from fwdonly import UsageError
+from fwdonly.training import checkpoint
 
 
 class Pair(NamedTuple):

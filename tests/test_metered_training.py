@@ -168,7 +168,7 @@ def test_a_driver_that_hangs_holds_no_training_up(meter, tiny, monkeypatch):
 def test_more_programs_than_the_cache_remembers_are_compiled_before_the_window_too(meter, tiny, monkeypatch):
     import functools
 
-    from fwdonly import _programs as programs
+    from fwdonly.training import programs
 
     monkeypatch.setattr(programs, "program", functools.lru_cache(maxsize=2)(programs.program.__wrapped__))
     open_when_compiled, compile_program = [], jax.stages.Lowered.compile

@@ -15,14 +15,12 @@ import optax
 import pytest
 from comparing import template_images
 
-from fwdonly import Batch, Plan, UsageError, bp, cafo, fit, mf, nets, pepita, stream, sweep
-from fwdonly import _programs as programs
-from fwdonly import sweep as sweep_function
-from fwdonly import train as loop
+from fwdonly import Batch, Plan, UsageError, bp, cafo, fit, mf, nets, pepita, sweep
+from fwdonly.training import images, memory, prepare, programs, steps
+from fwdonly.training.host import Host
 
 pytestmark = pytest.mark.usefixtures("quick_compilation")
 
-SWEEP = sys.modules[sweep_function.__module__]
 MLP = nets.mlp([12, 8])
 MAKERS = {
     "mf": lambda learning_rate: mf.rule(MLP, optax.adam(learning_rate), num_classes=4),
@@ -97,7 +95,7 @@ def eight_devices(folder):
 
     facts["rows"] = len(trained("mf", images, devices=2, callback=end_all).history["epoch"])
     with pytest.MonkeyPatch.context() as patch:  # the control: nobody leaves out the sixth run, which fills up
-        patch.setattr(loop._Host, "see", lambda host, array: np.asarray(array))
+        patch.setattr(Host, "without_padding", lambda host, array: np.asarray(array))
         active = []
         result = trained("mf", images, devices=2, callback=lambda p: active.append(p.active.tolist()))
         facts["with padding"] = [len(result.test_accuracy), active[0]]
@@ -222,7 +220,7 @@ def test_the_memory_of_the_programs_decides_how_many_runs_train_together(tiny, m
         seen = []
         with monkeypatch.context() as patch, warnings.catch_warnings(record=True) as said:
             warnings.simplefilter("always")
-            patch.setattr(programs, "free_bytes", lambda: free)  # noqa: B023
+            patch.setattr(memory, "free_bytes", lambda: free)  # noqa: B023
             found = trained("mf", tiny, plan=RESIDENT, how="vmap", callback=lambda p: seen.append(p.runs))  # noqa: B023
         firsts.append(seen[0][1])
         words = "5 runs at once would not fit into the device's memory; training "
@@ -234,7 +232,7 @@ def test_the_memory_of_the_programs_decides_how_many_runs_train_together(tiny, m
 def test_what_is_asked_for_or_saved_is_tried_whatever_memory_is_said_to_be_there(tiny, monkeypatch, tmp_path):
     whole, seen, path, calls = trained("mf", tiny), [], tmp_path / "c.npz", iter(range(1000))
     trained("mf", tiny, checkpoint=path, callback=lambda _: next(calls) == 3)
-    monkeypatch.setattr(programs, "free_bytes", lambda: 1)
+    monkeypatch.setattr(memory, "free_bytes", lambda: 1)
     watch = {"plan": RESIDENT, "callback": lambda p: seen.append(p.runs)}
     assert not differing(numbers(trained("mf", tiny, at_once=4, **watch)), numbers(whole))
     assert set(seen) == {(0, 4, 5), (4, 5, 5)}
@@ -248,7 +246,7 @@ def test_a_group_that_runs_out_of_memory_is_halved_with_a_message(tiny, monkeypa
 
     def small_device(most):
         def call(self, f, job, *args, **kwargs):
-            if f is loop._chunk and len(args[3]) > most:
+            if f is steps.chunk and len(args[1].active) > most:
                 raise jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: Out of memory allocating 123 bytes.")
             return run(self, f, job, *args, **kwargs)
 
@@ -256,7 +254,7 @@ def test_a_group_that_runs_out_of_memory_is_halved_with_a_message(tiny, monkeypa
 
     with monkeypatch.context() as patch:
         patch.setattr(programs.Programs, "__call__", small_device(2))
-        with pytest.warns(SWEEP.MemoryWarning) as said:
+        with pytest.warns(memory.MemoryWarning) as said:
             halved = trained("mf", tiny, checkpoint=tmp_path / "c.npz", resume=True)
         assert [str(each.message) for each in said] == [
             "5 runs at once do not fit into the device's memory; going on with 3",
@@ -265,7 +263,7 @@ def test_a_group_that_runs_out_of_memory_is_halved_with_a_message(tiny, monkeypa
         assert not differing(numbers(halved), numbers(whole))
         patch.setattr(programs.Programs, "__call__", small_device(0))
         with warnings.catch_warnings(), pytest.raises(UsageError, match="a single run does not fit") as refused:
-            warnings.simplefilter("ignore", SWEEP.MemoryWarning)
+            warnings.simplefilter("ignore", memory.MemoryWarning)
             trained("mf", tiny)
         assert "\n" not in str(refused.value)
 
@@ -293,8 +291,8 @@ def test_streamed_images_give_the_same_numbers(name, changes, tiny, monkeypatch)
     resident, from_host = trained(name, tiny, plan=plan), trained(name, tiny, plan=replace(plan, stream=True))
     assert from_host.streamed and not resident.streamed
     assert not differing(numbers(from_host), numbers(resident))
-    gather = stream.Feeder.blocks  # the control: another order of the images is another training
-    monkeypatch.setattr(stream.Feeder, "blocks", lambda self, order, *rest: gather(self, order[..., ::-1], *rest))
+    gather = images.Feeder.blocks  # the control: another order of the images is another training
+    monkeypatch.setattr(images.Feeder, "blocks", lambda self, order, *rest: gather(self, order[..., ::-1], *rest))
     assert differing(numbers(trained(name, tiny, plan=replace(plan, stream=True))), numbers(resident))
 
 
@@ -311,23 +309,23 @@ def test_no_more_of_a_streamed_set_is_brought_to_the_device_than_it_needs(tiny, 
     share = programs.Setup.share
     monkeypatch.setattr(programs.Setup, "share", lambda self, t: sizes.append(len(t.x)) or share(self, t))
     split = np.arange(160, dtype=np.int32), np.arange(160, 200, dtype=np.int32)
-    monkeypatch.setattr(loop, "EXAMPLES", 10)
+    monkeypatch.setattr(prepare, "EXAMPLES", 10)
     for plan in (PLAN, STREAMED):
         trained("mf", tiny, plan=plan, split=split)
     assert sizes == [200, 40 + 10]
 
 
 def test_blocks_are_no_longer_than_their_bound(tiny, monkeypatch):
-    monkeypatch.setattr(stream, "BLOCK_BYTES", 5 * 20 * 36 * 2 + 1)  # runs x batch x bytes x two batches
-    feeder = stream.Feeder(tiny.x_train, tiny.y_train, np.zeros((5, 180), np.int32), 20, SETUP)
+    monkeypatch.setattr(images, "BLOCK_BYTES", 5 * 20 * 36 * 2 + 1)  # runs x batch x bytes x two batches
+    feeder = images.Feeder(tiny.x_train, tiny.y_train, np.zeros((5, 180), np.int32), 20, SETUP)
     assert feeder.longest() == 2
 
 
 def test_blocks_on_their_way_are_counted_where_runs_must_fit(tiny, monkeypatch):
-    seen, check = [], loop._Host.check_memory
+    seen, check = [], Host.check_memory
     with monkeypatch.context() as patch:
         patch.setattr(
-            loop._Host,
+            Host,
             "check_memory",
             lambda host, *sizes: seen.append((host.run.working_bytes(), sizes[2])) or check(host, *sizes),
         )
@@ -336,7 +334,7 @@ def test_blocks_on_their_way_are_counted_where_runs_must_fit(tiny, monkeypatch):
     batch = 20 * (tiny.x_train[0].nbytes + tiny.y_train[0].nbytes)
     assert blocks == 3 * 5 * 3 * batch  # three blocks, of five runs, of three of the nine steps
     for free, said in ((working + blocks // 2, True), (working + 2 * blocks, False)):
-        monkeypatch.setattr(programs, "free_bytes", lambda: free)  # noqa: B023
+        monkeypatch.setattr(memory, "free_bytes", lambda: free)  # noqa: B023
         with warnings.catch_warnings(record=True) as found:
             warnings.simplefilter("always")
             trained("mf", tiny, plan=STREAMED, how="vmap", callback=lambda _: True)
@@ -345,8 +343,8 @@ def test_blocks_on_their_way_are_counted_where_runs_must_fit(tiny, monkeypatch):
 
 def test_images_are_streamed_where_the_device_has_no_room_for_them(tiny, monkeypatch):
     assert not trained("mf", tiny).streamed
-    monkeypatch.setattr(programs, "free_bytes", lambda: int(1.9 * tiny.x_train.nbytes))
-    monkeypatch.setattr(loop._Host, "check_memory", lambda *_: None)
+    monkeypatch.setattr(memory, "free_bytes", lambda: int(1.9 * tiny.x_train.nbytes))
+    monkeypatch.setattr(Host, "check_memory", lambda *_: None)
     assert trained("mf", tiny).streamed
     assert not trained("mf", tiny, plan=RESIDENT).streamed
 

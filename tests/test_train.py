@@ -13,8 +13,8 @@ import optax
 import pytest
 
 from fwdonly import Batch, LearningRule, Plan, UsageError, bp, cafo, data, ff, fit, mf, nets, sweep
-from fwdonly import _programs as programs
-from fwdonly import train as loop
+from fwdonly.training import memory
+from fwdonly.training.host import Host
 
 pytestmark = pytest.mark.usefixtures("quick_compilation")
 
@@ -446,14 +446,14 @@ def test_validation_every_third_epoch_gives_a_row_each_and_counts_epochs(tiny):
 
 def watched(monkeypatch):
     """For every stage that begins, whether features were kept."""
-    made, keep = [], loop._Host.keep_features
+    made, keep = [], Host.keep_features
 
     def watching(*args):
         kept = keep(*args)
         made.append(kept is not None)
         return kept
 
-    monkeypatch.setattr(loop._Host, "keep_features", watching)
+    monkeypatch.setattr(Host, "keep_features", watching)
     return made
 
 
@@ -538,7 +538,7 @@ def test_a_resumed_run_with_kept_features_equals_an_uninterrupted_one(tiny, tmp_
         fit(HEADS, tiny, plan, callback=StopAfter(number), checkpoint=path)
         assert all(made)
         with monkeypatch.context() as patch:  # what was kept is kept again, however little memory there is now
-            patch.setattr(programs, "free_bytes", lambda: 0)
+            patch.setattr(memory, "free_bytes", lambda: 0)
             made.clear()
             assert same_result(fit(HEADS, tiny, plan, checkpoint=path, resume=True), whole)
             assert any(made) or number == len(calls) - 1  # which is the end, and needs none
@@ -565,13 +565,13 @@ def test_stages_that_measure_different_things_share_one_history(tiny):
 
 
 def test_one_stages_features_are_gone_when_the_next_ones_are_made(tiny, monkeypatch):
-    alive, keep = [], loop._Host.keep_features
+    alive, keep = [], Host.keep_features
 
     def watching(*args):
         alive.append({array.shape for array in jax.live_arrays()} & {(180, 101), (180, 97)})
         return keep(*args)
 
-    monkeypatch.setattr(loop._Host, "keep_features", watching)
+    monkeypatch.setattr(Host, "keep_features", watching)
     heads = cafo.stages(nets.mlp([101, 97]), optax.sgd(0.1), num_classes=4)
     fit(
         heads,

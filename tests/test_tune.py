@@ -9,7 +9,7 @@ import optax
 import pytest
 
 from fwdonly import Plan, UsageError, data, mf, nets, sweep, tune
-from fwdonly import _programs as programs
+from fwdonly.training import memory, programs
 
 optuna = pytest.importorskip("optuna")
 pytestmark = pytest.mark.usefixtures("quickest_compilation")
@@ -247,6 +247,6 @@ def test_no_study_without_a_complete_trial_has_a_best_one(tiny):
 
 
 def test_a_round_that_does_not_fit_into_memory_is_one_line(tiny, monkeypatch):
-    monkeypatch.setattr(programs, "free_bytes", lambda: 1)
+    monkeypatch.setattr(memory, "free_bytes", lambda: 1)
     with pytest.warns(UserWarning, match="would not fit"), pytest.raises(UsageError, match="fewer parallel trials"):
         search(tiny, trials=3)

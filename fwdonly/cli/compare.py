@@ -24,7 +24,7 @@ from ..study import (
     make_arm,
     run,
 )
-from ..train import Plan
+from ..training import Plan
 from . import options, tell
 from .options import Group
 

@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal, NamedTuple
 from ..card import Optimizer
 from ..errors import UsageError
 from ..study import NAMES, Data, Field, Machine, Measuring, Output, Rule, Runs, declared, design, optimizers
-from ..train import Plan
+from ..training import Plan
 
 
 class Group(NamedTuple):

@@ -22,7 +22,7 @@ from ..study import (
     published,
     run,
 )
-from ..train import Plan
+from ..training import Plan
 from . import options, tell
 from .options import Group
 

@@ -29,7 +29,7 @@ from ..study import (
     terminal,
 )
 from ..study import folder as folders
-from ..train import steps_per_epoch
+from ..training import steps_per_epoch
 from . import options, train
 from .compare import check_scores
 from .options import Group

@@ -10,7 +10,7 @@ from .. import measure, results
 from ..base import DOT, LearningRule
 from ..data import Dataset
 from ..measure import Quantity, total
-from ..train import Plan, Result
+from ..training import Plan, Result
 
 
 class StageCosts(NamedTuple):

@@ -14,7 +14,7 @@ from ..card import Optimizer, Setting, Stage
 from ..data import Dataset
 from ..errors import UsageError, one_line
 from ..nets import Spec, parse
-from ..train import Plan
+from ..training import Plan
 from .optimizers import transformation
 from .rules import Rule
 

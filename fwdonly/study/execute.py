@@ -8,13 +8,11 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from .. import _programs as programs
-from .. import data, measure, stream
+from .. import data, measure
 from ..base import setting
 from ..data import Dataset
 from ..measure import Intensity, Meter
-from ..sweep import sweep
-from ..train import Plan, Result, check_classes, steps_per_epoch
+from ..training import Plan, Result, check_classes, check_precision, grain, mesh_of, steps_per_epoch, sweep
 from . import folder as folders
 from . import processes as workers
 from .costs import StageCosts, add_costs, stage_costs
@@ -44,7 +42,7 @@ def run(study: Study, render: Render | None = None) -> Outcome:
         UsageError: a study that cannot be trained, or a folder that holds something else; nothing is lost.
     """
     if any(arm.plan.stream for arm in study.arms):
-        stream.grain()
+        grain()
     keep_programs(study.machine)
     dataset = data.load(study.data.dataset, study.data.data_dir)
     print(
@@ -228,8 +226,8 @@ def keep_programs(machine: Machine) -> None:
 def check_machine(study: Study, runs: int) -> None:
     """Refuse what this machine cannot do for so many runs together, before anything is written."""
     for arm in study.arms:
-        programs.check_precision(arm.plan.precision)
-    programs.mesh_of(min(runs, study.machine.at_once or runs), study.machine.devices)
+        check_precision(arm.plan.precision)
+    mesh_of(min(runs, study.machine.at_once or runs), study.machine.devices)
 
 
 def meter_of(study: Study) -> tuple[Meter | None, Intensity | None]:

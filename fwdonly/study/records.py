@@ -9,7 +9,7 @@ import numpy as np
 
 from ..measure import Intensity, Reading
 from ..results import METRIC_COLUMNS, Summary, machine
-from ..train import Result
+from ..training import Result
 
 
 def summarise(

@@ -10,7 +10,7 @@ import numpy as np
 import rich.progress
 from rich.console import Console
 
-from ..train import Progress
+from ..training import Progress
 
 
 @contextlib.contextmanager

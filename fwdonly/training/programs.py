@@ -3,17 +3,17 @@
 import functools
 import time
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 import jax
 import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from .base import DOT, Precision, setting
-from .errors import UsageError
+from ..base import DOT, Precision, setting
+from ..errors import UsageError
 
 Lift = Literal["single", "vmap", "map"]
+
 
 RUNS = PartitionSpec("runs")
 
@@ -143,20 +143,6 @@ class Programs:
         return max(n.temp_size_in_bytes + n.output_size_in_bytes - n.alias_size_in_bytes for n in needs)
 
 
-def tree_bytes(trees: Any) -> int:
-    """The size of all arrays (or shapes of arrays) in ``trees``."""
-    return sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(trees))
-
-
-def free_bytes() -> int | None:
-    """Memory that is free, of a GPU or of a CPU's machine; None where nothing says how much."""
-    found = jax.local_devices()[0].memory_stats() or {}
-    if "bytes_limit" in found:
-        return found["bytes_limit"] - found["bytes_in_use"]
-    if jax.default_backend() != "cpu":
-        return None
-    try:
-        lines = Path("/proc/meminfo").read_text().splitlines()
-        return next(int(line.split()[1]) for line in lines if line.startswith("MemAvailable")) * 1024
-    except (OSError, StopIteration):
-        return None
+def shapes_of(f: Callable[..., Any], job: Any, *args: Any) -> Any:
+    """What ``f(job, ...)`` gives for these runs."""
+    return jax.eval_shape(lift(functools.partial(f, job), job.setup._replace(mesh=None)), *args)

@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from .errors import UsageError
+from ..errors import UsageError
 
 _MEND = "delete it, or give another output folder"
 

@@ -8,12 +8,13 @@ import jax
 import numpy as np
 from jax.sharding import NamedSharding
 
-from ._programs import RUNS, Setup
-from .base import Batch
-from .errors import UsageError
+from ..base import Batch
+from ..errors import UsageError
+from .programs import RUNS, Setup
 
 BLOCK_BYTES = 2**28
 """Largest block of images that is brought to the device at a time."""
+
 
 BLOCKS = 3
 """On the device: two wait there while the third is being trained on."""

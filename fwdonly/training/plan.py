@@ -1,0 +1,104 @@
+"""How long to train, when to stop, and how images reach the network."""
+
+import dataclasses
+from collections.abc import Sequence
+from typing import Literal, get_args
+
+from ..base import Precision
+from ..errors import UsageError
+
+Normalise = Literal["pixel", "paper", "half", "none"]
+Monitor = Literal["loss", "accuracy"]
+Keep = Literal["best_loss", "best_accuracy", "last"]
+WORDS = {"monitor": Monitor, "keep": Keep, "normalise": Normalise, "precision": Precision}
+PLACES = ("cache_gb", "stream")
+"""Fields of a `Plan` that say where data lie, and change numbers by rounding at most."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Plan:
+    """How long to train, when to stop and how images reach the network. Equal plans share compiled programs."""
+
+    epochs: int = 20
+    """The cap, passes over the training split; of every stage, where a rule has stages."""
+    batch_size: int | None = 128
+    """Images per step; the incomplete last batch of an epoch is dropped. None: all of them, one step per epoch."""
+    patience: int | None = None
+    """Stop after this many epochs in a row without improvement; None trains to the cap."""
+    min_delta: float = 0.0
+    """An improvement is a decrease of the monitored loss (an increase of the accuracy) by more than this."""
+    monitor: Monitor = "loss"
+    """What ``patience`` watches: validation "loss" (mean cross-entropy of the prediction) or "accuracy"."""
+    target: float | None = None
+    """Validation accuracy (0..1) at which a run ends, in whatever stage: at the second of two validations in a row that
+    reach it. None: none."""
+    keep: Keep = "best_accuracy"
+    """The state that is kept and tested: of the epoch with the best validation loss ("best_loss") or accuracy
+    ("best_accuracy"; the first such epoch), or of the "last" one."""
+    normalise: Normalise = "pixel"
+    """Pixel constants, see `fwdonly.data.statistics`."""
+    augment: bool = False
+    """Random crop after reflect padding by 4, then random horizontal flip, in the compiled step."""
+    validate_every: int = 1
+    """Epochs from one validation to the next; the history has a row, and images are shuffled anew, once per
+    validation."""
+    cache_gb: float | None = None
+    """Memory for the features of frozen layers (see `fwdonly.base.Frozen`), in 10^9 bytes: if the features of all runs
+    fit they are computed once per stage, otherwise with every batch; the numbers are equal to rounding. None: half of
+    the memory that is free when the training begins (a resumed run does as it did before). 0: never. Augmented and
+    streamed images are never kept."""
+    precision: Precision = "float32"
+    """Of the factors in matrix products and convolutions: "float32", "tf32" (Ampere and newer) or "bfloat16"; on a CPU
+    "float32" alone. Sums, everything else and the state are float32 with all of them; but what comes out of a
+    convolution of bfloat16 factors is rounded to bfloat16, too."""
+    stream: bool | None = None
+    """The training images stay in host memory, and Grain (extra ``stream``) brings them to the device chunk by chunk,
+    ahead of the training. The numbers are those of images on the device; to rounding, where features of frozen layers
+    would be kept there. None: where they would take more than half of the memory that is free."""
+    chunk_steps: int = 128
+    """Steps (of every run of a sweep) per compiled call, after which the host reports and may stop."""
+
+    def __post_init__(self) -> None:
+        for name in ("epochs", "batch_size", "chunk_steps", "patience", "validate_every"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise UsageError(f"{name} must be at least 1; got {value}")
+        if not self.min_delta >= 0:
+            raise UsageError(f"min_delta must be 0 or more; got {self.min_delta}")
+        if self.target is not None and not 0 < self.target <= 1:
+            raise UsageError(f"target is an accuracy, above 0 and at most 1; got {self.target}")
+        if self.cache_gb is not None and not self.cache_gb >= 0:
+            raise UsageError(f"cache_gb must be 0 or more; got {self.cache_gb}")
+        if self.epochs % self.validate_every:
+            raise UsageError(f"validate_every must divide epochs; {self.validate_every} does not divide {self.epochs}")
+        if self.stream and self.batch_size is None:
+            raise UsageError("a full batch needs all images on the device; give a batch_size, or leave out stream")
+        for name, known in WORDS.items():
+            if getattr(self, name) not in get_args(known):
+                raise UsageError(f"{name} is one of {', '.join(get_args(known))}; got {getattr(self, name)!r}")
+
+
+def plans_of_stages(plan: Plan | Sequence[Plan] | None, stages: int) -> tuple[Plan, ...]:
+    """One plan per stage."""
+    plans = (plan or Plan(),) * stages if plan is None or isinstance(plan, Plan) else tuple(plan)
+    if len(plans) != stages:
+        raise UsageError(f"there are {len(plans)} plans for {stages} stages; give one plan, or one for each stage")
+    for name in ("batch_size", "normalise", "augment", "validate_every", "precision", "stream"):
+        found = {getattr(one, name) for one in plans}
+        if len(found) > 1:
+            raise UsageError(f"all stages need the same {name}; the plans have {sorted(map(str, found))}")
+    return plans
+
+
+def steps_per_epoch(plan: Plan, images: int) -> int:
+    """Steps in a pass over ``images`` training images.
+
+    Raises:
+        UsageError: a batch is larger than that.
+    """
+    if (plan.batch_size or 1) > images:
+        raise UsageError(
+            f"a batch of {plan.batch_size} images is larger than the training split of {images}; "
+            "use a smaller batch size"
+        )
+    return images // plan.batch_size if plan.batch_size else 1

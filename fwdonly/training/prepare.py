@@ -1,0 +1,202 @@
+"""From what a user gives to what the loop trains: checks, plans, and arrays on their devices."""
+
+import dataclasses
+import functools
+import hashlib
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple, cast
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from .. import data as datasets
+from ..errors import UsageError, one_line
+from . import memory, programs
+from .images import Feeder
+from .plan import PLACES, Plan, plans_of_stages, steps_per_epoch
+from .programs import Lift, Setup, shapes_of
+from .run import EXAMPLES, Arrays, Job, Run, Source, stages_of, start_scores
+
+
+class Runs(NamedTuple):
+    """The runs that train together, every array with their axis in front; none of a single run."""
+
+    seeds: np.ndarray
+    hyper: Mapping[str, np.ndarray]
+    split: tuple[np.ndarray, np.ndarray]
+    """Training and validation indices."""
+    group: tuple[int, int, int] = (0, 1, 1)
+    """First and last (not included) of these runs, and how many the sweep has in all."""
+
+
+class Placement(NamedTuple):
+    """Where runs are computed."""
+
+    how: Lift
+    devices: int | None = None
+    must_fit: bool = False
+    """Refuse runs whose programs ask for more memory than there is."""
+
+
+class Work(NamedTuple):
+    """A training that can be compiled."""
+
+    jobs: list[Job]
+    """One per stage."""
+    seeds: Any
+    run: Run
+    arrays: Arrays
+    setup: Setup
+    feeder: Feeder | None
+    """Brings images that stay in host memory."""
+    padding: int
+    """Copies of the last run, so that every device has as many runs."""
+    group: tuple[int, int, int]
+    fingerprint: dict[str, Any]
+    """By which a checkpoint knows its training."""
+    must_fit: bool
+    test: bool
+
+    @property
+    def plans(self) -> tuple[Plan, ...]:
+        """One per stage."""
+        return tuple(job.plan for job in self.jobs)
+
+    @property
+    def start(self) -> tuple[Any, Run, Arrays]:
+        """The arguments with which the training begins."""
+        return self.seeds, self.run, self.arrays
+
+    @property
+    def real(self) -> Any:
+        """Selects the runs without the padding."""
+        return slice(self.group[1] - self.group[0]) if self.padding else ...
+
+    @property
+    def rules(self) -> tuple[Any, ...]:
+        """The stages' rules, built with the hyperparameters of the first run."""
+        return stages_of(self.jobs[0].source, jax.tree.map(lambda a: jnp.asarray(a).ravel()[0], self.run.hyper))
+
+
+def prepare(
+    source: Source,
+    data: datasets.Dataset,
+    plan: Plan | Sequence[Plan] | None,
+    runs: Runs,
+    placement: Placement,
+    test: bool,
+) -> Work:
+    """Check everything that can be checked before a program is compiled, and bring the arrays to their devices.
+
+    Raises:
+        UsageError: data, split, plans or rules that do not fit together.
+    """
+    if not test:
+        data = dataclasses.replace(data, x_test=data.x_test[:0], y_test=data.y_test[:0])
+    check_data(data, runs.split, test)
+    count = len(stages_of(source, {name: jnp.asarray(value).ravel()[0] for name, value in runs.hyper.items()}))
+    if count == 0:
+        raise UsageError("there is nothing to train: the sequence of stages is empty")
+    check_split(runs.split, len(data.y_train))
+    plans = plans_of_stages(plan, count)
+    steps = plans[0].validate_every * steps_per_epoch(plans[0], runs.split[0].shape[-1])
+    mean, sd = datasets.statistics(data, plans[0].normalise)
+    programs.check_precision(plans[0].precision)
+    mesh = None if placement.how == "single" else programs.mesh_of(len(runs.seeds), placement.devices)
+    setup = Setup(placement.how, mesh, plans[0].precision)
+    jobs = [Job(source, each, setup, stage, steps, mean, sd) for stage, each in enumerate(plans)]
+    padding = 0 if placement.how == "single" else -len(runs.seeds) % setup.devices
+    pad = functools.partial(pad_runs, padding)
+    x, y, (train, val) = data.x_train, data.y_train, runs.split
+    example = train[..., :: max(1, train.shape[-1] // EXAMPLES)][..., :EXAMPLES]
+    feeder = None
+    if is_streamed(plans[0], x):
+        feeder = Feeder(x, y, pad(train), cast(int, plans[0].batch_size), setup)
+        rows = np.unique(np.concatenate([example, val], axis=None))
+        x, y = x[rows], y[rows]
+        val, example = (np.searchsorted(rows, part).astype(np.int32) for part in (val, example))
+    run = setup.place(jax.tree.map(pad, Run(*cast(Any, (train, val, example, dict(runs.hyper), None)))))
+    arrays = setup.share(Arrays(*cast(Any, (x, y, data.x_test, data.y_test))))
+    fingerprint = fingerprint_of(data, plans, runs, placement.how)
+    work = Work(
+        jobs, setup.place(pad(runs.seeds)), run, arrays, setup, feeder, padding, runs.group, fingerprint,
+        placement.must_fit, test,
+    )  # fmt: skip
+    with one_line():
+        classes = shapes_of(start_scores, jobs[-1], *work.start).shape[-1]
+    if classes != data.num_classes:
+        raise UsageError(f"the rule scores {classes} classes and {data.name} has {data.num_classes}; set num_classes")
+    return work
+
+
+def is_streamed(plan: Plan, x: np.ndarray) -> bool:
+    """Whether the training images stay in host memory: as the plan says, else where they take half of what is free."""
+    if plan.stream is not None:
+        return plan.stream
+    free = memory.free_bytes()
+    return plan.batch_size is not None and free is not None and x.nbytes > free / 2
+
+
+def fingerprint_of(data: datasets.Dataset, plans: Sequence[Plan], runs: Runs, how: Lift) -> dict[str, Any]:
+    """What a checkpoint must agree with."""
+    parts = b"".join(np.ascontiguousarray(part).tobytes() for part in runs.split)
+    return {
+        "how": how,
+        "split": hashlib.sha256(parts).hexdigest()[:16],
+        "plan": [dataclasses.asdict(plan) | dict.fromkeys(PLACES) for plan in plans],
+        "seeds": runs.seeds.tolist(),
+        "hyper": {name: value.tolist() for name, value in sorted(runs.hyper.items())},
+        "data": data.digest,
+        "stages": len(plans),
+    }
+
+
+def check_data(data: datasets.Dataset, split: tuple[np.ndarray, np.ndarray], test: bool) -> None:
+    """Refuse parts without images, labels outside the classes, and training images of one class.
+
+    Raises:
+        UsageError: one of these.
+    """
+    if 0 in (split[0].shape[-1], split[1].shape[-1], len(data.y_test) if test else 1):
+        raise UsageError(
+            f"{data.name} needs images to train on, to validate and to test; give a split and a data set that have some"
+        )
+    for name, y in (("training", data.y_train), ("test", data.y_test)):
+        if len(y) and (y.min() < 0 or y.max() >= data.num_classes):
+            raise UsageError(
+                f"{name} labels of {data.name} must lie in 0..{data.num_classes - 1}; found {y.min()}..{y.max()}; "
+                "correct the labels or num_classes"
+            )
+    check_classes(data, split[0])
+
+
+def check_classes(data: datasets.Dataset, train: np.ndarray) -> None:
+    """Refuse training images, by their indices (n,) or (runs, n), that are all of one class.
+
+    Raises:
+        UsageError: they are.
+    """
+    for indices in np.atleast_2d(train):
+        y = data.y_train[indices[(indices >= 0) & (indices < len(data.y_train))]]
+        if len(y) and (y == y[0]).all():
+            raise UsageError(
+                f"every training image of {data.name} has label {y[0]}; training needs images of at least two classes"
+            )
+
+
+def check_split(split: tuple[np.ndarray, np.ndarray], images: int) -> None:
+    """Refuse indices outside the training images, and images that are used twice."""
+    for train, val in zip(*map(np.atleast_2d, split), strict=True):
+        both = np.concatenate([train, val])
+        if both.min() < 0 or both.max() >= images:
+            raise UsageError(
+                f"a split index lies outside the training images 0..{images - 1}: {both.min()}..{both.max()}"
+            )
+        if len(np.unique(both)) != len(both):
+            raise UsageError("the split uses an image twice; training and validation indices must all differ")
+
+
+def pad_runs(padding: int, a: np.ndarray) -> np.ndarray:
+    """Append copies of the last run, so that every device has as many runs; the loop ends the copies at once."""
+    return np.concatenate([a, np.repeat(a[-1:], padding, axis=0)]) if padding else a

@@ -1,0 +1,184 @@
+"""What a training tells on its way, and what it gives in the end."""
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+
+from ..base import Precision, State
+from ..measure import Reading
+
+
+class Progress(NamedTuple):
+    """What a callback sees between two compiled chunks; arrays have one entry per run in a sweep."""
+
+    stage: int
+    """Index of the stage, from 0."""
+    epochs: tuple[int, ...]
+    """The cap on the epochs of every stage."""
+    epoch: int
+    """Epochs finished in this stage."""
+    step: int
+    """Steps finished in the epoch under way."""
+    steps: int
+    """Steps per epoch."""
+    seconds: float
+    """Training time so far, compilation and checkpoint writing not counted."""
+    loss: np.ndarray
+    """The rule's own loss, mean since the last validation; NaN where a run has stopped."""
+    active: np.ndarray
+    """False where a run has stopped."""
+    record: dict[str, np.ndarray] | None
+    """After a validation its row of the history, otherwise None."""
+    runs: tuple[int, int, int] = (0, 1, 1)
+    """First and last (not included) of the runs that these arrays are of, and how many the sweep has in all."""
+
+
+Callback = Callable[[Progress], bool | np.ndarray | None]
+"""Sees a training between two compiled chunks, and may end it, or single runs of a sweep."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Result:
+    """What training gave; arrays have a leading axis over runs in a sweep and none in a `fit`.
+
+    Attributes:
+        state: the kept state (see `Plan.keep`).
+        history: per validated epoch (first axis): ``stage``, ``epoch`` (within the stage, from 1), ``train_loss``,
+            ``layer_loss`` (a list of arrays, one per epoch, where the rule has local losses), ``val_loss``,
+            ``val_accuracy`` and ``trained``; False and NaN in the rows of a run that has already stopped. A rule with
+            further readouts adds ``val_accuracy_<name>``. ``seconds`` is the clock of ``train_seconds`` at that
+            validation, of all runs together.
+        epochs: epochs trained, all stages together.
+        kept_epoch: the epoch whose state was kept, from 1, of the last stage that the run trained; 0 is the start
+            state.
+        target_epoch: epochs trained, all stages together, at the first of the two validations in a row that reached
+            `Plan.target`; 0 where none did.
+        val_loss, val_accuracy: of the kept state's prediction (that of the stage under way, where the training was
+            stopped); NaN for a diverged run. Equal to its row of the history unless the rule steers by other scores.
+        test_loss, test_accuracy: of the kept state; NaN for a diverged run, and where the training was stopped or the
+            test was not asked for.
+        readouts: ``val_accuracy`` and ``test_accuracy`` by name of further readouts, where the rule has any.
+        diverged: the loss became NaN or infinite; the run was frozen, the others went on.
+        finished: False where the callback stopped the training.
+        compile_seconds, train_seconds: wall clock, apart; of all runs together. ``train_seconds`` includes the
+            validation after each epoch and excludes the test and the writing of checkpoints.
+        features_kept: for every stage, whether features of frozen layers were kept for it (see `Plan.cache_gb`).
+        energy: what the meter read, of all runs together, where there was one: training, validation, the callback, the
+            writing of checkpoints and the first execution of each program, but no compilation and no test. Of a
+            resumed training the total is unavailable, since a part was not in this window.
+        run_bytes: device memory that a run takes, of the largest program of the training, by the compiler's account,
+            with its kept features; None where it gives none.
+        streamed: the training images stayed in host memory (see `Plan.stream`).
+        precision: of the factors in matrix products and convolutions (see `Plan.precision`).
+    """
+
+    state: State
+    history: dict[str, Any]
+    epochs: np.ndarray
+    kept_epoch: np.ndarray
+    target_epoch: np.ndarray
+    val_loss: np.ndarray
+    val_accuracy: np.ndarray
+    test_loss: np.ndarray
+    test_accuracy: np.ndarray
+    readouts: dict[str, dict[str, np.ndarray]]
+    diverged: np.ndarray
+    finished: bool
+    compile_seconds: float
+    train_seconds: float
+    features_kept: tuple[bool, ...] = ()
+    energy: Reading | None = None
+    run_bytes: int | None = None
+    streamed: bool = False
+    precision: Precision = "float32"
+
+
+def history_of(rows: list[dict[str, np.ndarray]]) -> dict[str, Any]:
+    """Columns from rows, NaN where a stage does not have them; values per layer stay a list, since stages differ."""
+    columns: dict[str, Any] = {}
+    for name in dict.fromkeys(name for row in rows for name in row):
+        per_layer = any(row[name].ndim > row["train_loss"].ndim for row in rows if name in row)
+        values = [
+            row.get(name, np.full(row["train_loss"].shape + (0,) * per_layer, np.nan, np.float32)) for row in rows
+        ]
+        columns[name] = values if per_layer else np.stack(values)
+    return columns
+
+
+def join_groups(groups: list[Result], runs: int) -> Result:
+    """One result from those of groups; runs that had not begun when the training was stopped have NaN, 0 and False."""
+    missing = runs - sum(len(group.epochs) for group in groups)
+
+    def join(*parts: Any) -> np.ndarray:
+        found = np.concatenate([np.asarray(part) for part in parts])
+        blank = np.full((missing, *found.shape[1:]), np.nan if np.issubdtype(found.dtype, np.floating) else 0)
+        return np.concatenate([found, blank.astype(found.dtype)])
+
+    def total(name: str) -> float:
+        return sum(getattr(group, name) for group in groups)
+
+    joined = {
+        name: join(*(getattr(group, name) for group in groups))
+        for name in (
+            *("epochs", "kept_epoch", "target_epoch", "val_loss", "val_accuracy", "test_loss", "test_accuracy"),
+            "diverged",
+        )
+    }
+    energy = groups[0].energy
+    if energy is not None:
+        energy = energy.without("the runs were trained in groups, each with a window of its own")
+    return Result(
+        state=jax.tree.map(join, *(group.state for group in groups)),
+        history=joined_history(groups, missing),
+        readouts=jax.tree.map(join, *(group.readouts for group in groups)),
+        finished=all(group.finished for group in groups) and not missing,
+        compile_seconds=total("compile_seconds"),
+        train_seconds=total("train_seconds"),
+        features_kept=groups[0].features_kept,
+        energy=energy,
+        run_bytes=groups[-1].run_bytes,
+        streamed=groups[0].streamed,
+        precision=groups[0].precision,
+        **joined,
+    )
+
+
+def joined_history(groups: list[Result], missing: int) -> dict[str, Any]:
+    """A row for every validation that any group had; ``seconds`` is the sum of the groups' clocks there."""
+    rows = [rows_of(group) for group in groups]
+    keys = sorted({key for own in rows for key in own})
+
+    def row(name: str, key: tuple[int, int]) -> np.ndarray:
+        found = [group.history[name][own[key]] if key in own else None for group, own in zip(groups, rows, strict=True)]
+        like = np.asarray(next(value for value in found if value is not None))
+
+        def blank(count: int) -> np.ndarray:
+            return np.full((count, *like.shape[1:]), False if like.dtype == bool else np.nan, like.dtype)
+
+        parts = [blank(len(g.epochs)) if value is None else value for g, value in zip(groups, found, strict=True)]
+        return np.concatenate([*parts, blank(missing)])
+
+    def clock(group: Result, own: dict[tuple[int, int], int], key: tuple[int, int]) -> float:
+        return max((float(group.history["seconds"][at]) for k, at in own.items() if k <= key), default=0.0)
+
+    if not keys:
+        return {}
+    joined: dict[str, Any] = {
+        "stage": np.array([stage for stage, _ in keys]),
+        "epoch": np.array([epoch for _, epoch in keys]),
+        "seconds": np.array([sum(clock(*both, key) for both in zip(groups, rows, strict=True)) for key in keys]),
+    }
+    for name, first in groups[0].history.items():
+        if name not in joined:
+            column = [row(name, key) for key in keys]
+            joined[name] = column if isinstance(first, list) else np.stack(column)
+    return joined
+
+
+def rows_of(group: Result) -> dict[tuple[int, int], int]:
+    """Where the history has the validation after (stage, epoch)."""
+    position = (group.history.get(name, ()) for name in ("stage", "epoch"))
+    return {(int(stage), int(epoch)): at for at, (stage, epoch) in enumerate(zip(*position, strict=True))}

@@ -1,0 +1,65 @@
+"""Train one run."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from .. import data as datasets
+from ..base import LearningRule
+from ..errors import UsageError
+from ..measure import Meter
+from .host import Hooks
+from .loop import train
+from .plan import Plan
+from .prepare import Placement, Runs, prepare
+from .result import Callback, Result
+
+
+def fit(
+    rule: LearningRule | Sequence[LearningRule],
+    data: datasets.Dataset,
+    plan: Plan | Sequence[Plan] | None = None,
+    *,
+    seed: int = 0,
+    split: tuple[np.ndarray, np.ndarray] | None = None,
+    callback: Callback | None = None,
+    checkpoint: str | Path | None = None,
+    resume: bool = False,
+    meter: Meter | None = None,
+    test: bool = True,
+) -> Result:
+    """Train one run: a rule, or stages one after another over the same state.
+
+    Everything random follows from ``seed`` and the number of the step, so equal seeds give two rules equal data order
+    and, where shapes agree, equal start values.
+
+    Args:
+        rule: one `LearningRule`, or several as stages (``fwdonly.mf.stages``).
+        data: images and labels, from `fwdonly.data.load`.
+        plan: lengths, stopping and preprocessing; default `Plan()`. One for every stage, where lengths or stopping
+            differ between stages.
+        seed: of start values, data order and the rule's own randomness.
+        split: (training indices, validation indices) into ``data.x_train``; default `fwdonly.data.split`.
+        callback: called after every compiled chunk and epoch; a true return value stops the training there. In a sweep
+            it may return one truth value per run: those runs end there, and the training goes on.
+        checkpoint: file to write about once a minute and on a stop; a resumed run equals an uninterrupted one bit
+            for bit, unless it is given another ``cache_gb`` or ``stream``. It knows plan, data, split and seed, and the
+            shapes of the state, but not the rule's own options.
+        resume: continue from ``checkpoint`` if that file exists.
+        meter: reads the energy of the training; everything is compiled before its window begins, and the test lies
+            after it. Epochs are its marks. A meter that fails costs the reading, never the training.
+        test: False leaves the test set alone: a search for settings must not see it. It is not even copied to the
+            device then.
+
+    Raises:
+        UsageError: labels outside the classes, a batch larger than the training split, images the network cannot
+            take, or a checkpoint that belongs to something else.
+    """
+    if not 0 <= seed < 2**32:
+        raise UsageError(f"a seed lies in 0..2**32-1; got {seed}")
+    source = rule if isinstance(rule, LearningRule) else tuple(rule)
+    train_indices, val_indices = datasets.split(data) if split is None else split
+    both = np.asarray(train_indices, np.int32), np.asarray(val_indices, np.int32)
+    work = prepare(source, data, plan, Runs(np.asarray(seed, np.uint32), {}, both), Placement("single"), test)
+    return train(work, Hooks(callback, checkpoint, resume, meter))
