@@ -1,52 +1,57 @@
-"""fwdonly: backpropagation-free learning rules for JAX, and the experiments that measure them."""
+"""fwdonly: backpropagation-free learning rules for JAX, and the experiments that measure them.
+
+Names are loaded when they are first used, so that ``import fwdonly.report`` loads no JAX.
+"""
 
 import importlib
-from types import ModuleType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from . import (
-    bp,
-    cafo,
-    cwc,
-    data,
-    feedback,
-    ff,
-    foton,
-    measure,
-    mf,
-    nets,
-    pepita,
-    report,
-    results,
-    tune,
-)
-from .base import Batch, LearningRule
-from .errors import UsageError
-from .measure import Meter, Quantity, alignment
-from .report import stats
-from .training import Plan, Progress, Result, fit, sweep
+if TYPE_CHECKING:
+    from . import (
+        bp,
+        cafo,
+        cwc,
+        data,
+        feedback,
+        ff,
+        foton,
+        measure,
+        mf,
+        nets,
+        pepita,
+        report,
+        results,
+        study,
+        training,
+        tune,
+    )
+    from .base import Batch, LearningRule, RuleModule
+    from .errors import UsageError
+    from .measure import Meter, Quantity, alignment
+    from .report import stats
+    from .training import Plan, Progress, Result, fit, sweep
 
-RULES: dict[str, ModuleType] = {
-    "bp": bp,
-    "mf": mf,
-    "ff": ff,
-    "cafo": cafo,
-    "cwc": cwc,
-    "pepita": pepita,
-    "foton": foton,
-    "feedback": feedback,
-}
-"""Every learning rule by the name that scripts and result files use."""
+    RULES: dict[str, RuleModule]
 
 __version__ = "0.1.0"
 
-
-def __getattr__(name: str) -> Any:
-    """Load `fwdonly.study` when it is asked for: it needs the extra ``experiments``."""
-    if name == "study":
-        return importlib.import_module(".study", __name__)
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-
+_RULES = ("bp", "mf", "ff", "cafo", "cwc", "pepita", "foton", "feedback")
+_ROOMS = (*_RULES, "data", "measure", "nets", "report", "results", "study", "training", "tune")
+_NAMES = {
+    "Batch": "base",
+    "LearningRule": "base",
+    "Meter": "measure",
+    "Plan": "training",
+    "Progress": "training",
+    "Quantity": "measure",
+    "Result": "training",
+    "UsageError": "errors",
+    "alignment": "measure",
+    "fit": "training",
+    "stats": "report",
+    "sweep": "training",
+}
+"""Names with the module that has each."""
 
 __all__ = [
     "RULES",
@@ -76,5 +81,24 @@ __all__ = [
     "stats",
     "study",
     "sweep",
+    "training",
     "tune",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    """Load a name, and keep it."""
+    if name == "RULES":
+        value: Any = {rule: importlib.import_module(f".{rule}", __name__) for rule in _RULES}
+    elif name in _ROOMS:
+        value = importlib.import_module(f".{name}", __name__)
+    elif name in _NAMES:
+        value = getattr(importlib.import_module(f".{_NAMES[name]}", __name__), name)
+    else:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -13,6 +13,10 @@ import jaxtyping
 
 with jaxtyping.install_import_hook("fwdonly", "beartype.beartype"):
     import fwdonly
+    from fwdonly.cli import compare, list, report, reproduce, serve, submit, train, tune  # noqa: F401
+
+    for name in fwdonly.__all__:  # all of it under the hook, for modules load when they are first used
+        getattr(fwdonly, name)
 
 import jax
 import jax.numpy as jnp

@@ -5,6 +5,8 @@ and the lists may only shrink.
 """
 
 import ast
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -144,6 +146,12 @@ def test_reports_are_made_without_jax():
                 modules = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
                 modules += [node.module] if isinstance(node, ast.ImportFrom) and not node.level else []
                 assert not {"jax", "flax", "optax"} & {module.split(".")[0] for module in modules}, file
+
+
+def test_importing_a_report_loads_no_jax():
+    code = "import sys, fwdonly.report, fwdonly.results; print(sorted({'jax', 'flax', 'optax'} & set(sys.modules)))"
+    out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+    assert out.strip() == "[]"
 
 
 def test_rooms_are_left_by_their_door_alone():
