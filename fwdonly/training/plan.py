@@ -20,41 +20,43 @@ class Plan:
     """How long to train, when to stop and how images reach the network. Equal plans share compiled programs."""
 
     epochs: int = 20
-    """The cap, passes over the training split; of every stage, where a rule has stages."""
+    """Cap on the epochs, passes over the training images; of every stage, where a rule trains in stages."""
     batch_size: int | None = 128
     """Images per step; the incomplete last batch of an epoch is dropped. None: all of them, one step per epoch."""
     patience: int | None = None
-    """Stop after this many epochs in a row without improvement; None trains to the cap."""
+    """Stop after this many epochs in a row without improvement. None: train to the cap."""
     min_delta: float = 0.0
-    """An improvement is a decrease of the monitored loss (an increase of the accuracy) by more than this."""
+    """Smallest improvement: a decrease of the loss, or an increase of the accuracy (0..1), by more than this."""
     monitor: Monitor = "loss"
-    """What ``patience`` watches: validation "loss" (mean cross-entropy of the prediction) or "accuracy"."""
+    """What ``patience`` watches on the validation images: "loss" (mean cross-entropy of the prediction) or
+    "accuracy"."""
     target: float | None = None
-    """Validation accuracy (0..1) at which a run ends, in whatever stage: at the second of two validations in a row that
-    reach it. None: none."""
+    """Validation accuracy (0..1) at which a run ends, in any stage: at the second of two validations in a row that
+    reach it. None: no target."""
     keep: Keep = "best_accuracy"
-    """The state that is kept and tested: of the epoch with the best validation loss ("best_loss") or accuracy
-    ("best_accuracy"; the first such epoch), or of the "last" one."""
+    """The state that is kept and tested: that of the epoch with the best validation loss ("best_loss") or accuracy
+    ("best_accuracy"; of equally good epochs the first), or of the "last" epoch."""
     normalise: Normalise = "pixel"
-    """Pixel constants, see `fwdonly.data.statistics`."""
+    """Pixel constants: of the training set (pixel), of the papers' code (paper), half (pixels in [-1, 1]) or none
+    (pixels in [0, 1]); see `fwdonly.data.statistics`."""
     augment: bool = False
     """Random crop after reflect padding by 4, then random horizontal flip, in the compiled step."""
     validate_every: int = 1
-    """Epochs from one validation to the next; the history has a row, and images are shuffled anew, once per
-    validation."""
+    """Epochs from one validation to the next. The history has one row per validation, and images are shuffled anew
+    after each."""
     cache_gb: float | None = None
-    """Memory for the features of frozen layers (see `fwdonly.base.Frozen`), in 10^9 bytes: if the features of all runs
-    fit they are computed once per stage, otherwise with every batch; the numbers are equal to rounding. None: half of
-    the memory that is free when the training begins (a resumed run does as it did before). 0: never. Augmented and
-    streamed images are never kept."""
+    """Memory for the features of frozen layers (see `fwdonly.base.Frozen`), in GB (10^9 bytes). Features of all runs
+    that fit are computed once per stage, others with every batch; the numbers are equal to rounding. None: half of the
+    memory that is free when the training begins (a resumed run does as it did before). 0: never keep them. Features of
+    augmented and streamed images are never kept."""
     precision: Precision = "float32"
-    """Of the factors in matrix products and convolutions: "float32", "tf32" (Ampere and newer) or "bfloat16"; on a CPU
-    "float32" alone. Sums, everything else and the state are float32 with all of them; but what comes out of a
-    convolution of bfloat16 factors is rounded to bfloat16, too."""
+    """Precision of the factors in matrix products and convolutions: "float32", "tf32" (Ampere and newer) or "bfloat16";
+    a CPU has "float32" alone. Sums, the state and everything else stay float32, but a convolution of bfloat16 factors
+    rounds its result to bfloat16, too."""
     stream: bool | None = None
-    """The training images stay in host memory, and Grain (extra ``stream``) brings them to the device chunk by chunk,
-    ahead of the training. The numbers are those of images on the device; to rounding, where features of frozen layers
-    would be kept there. None: where they would take more than half of the memory that is free."""
+    """Keep the training images in host memory; Grain (extra ``stream``) brings them to the device ahead of the
+    training. The numbers are those of images on the device, to rounding where features of frozen layers would be kept
+    there. None: where the images would take more than half of the free memory."""
     chunk_steps: int = 128
     """Steps (of every run of a sweep) per compiled call, after which the host reports and may stop."""
 
