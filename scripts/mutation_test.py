@@ -698,9 +698,11 @@ MUTANTS = [
         (TRAIN,),
         "a run that ended early is tested with a layer it never trained",
     ),
-    Mutant("tune.py", "        test=False,\n", "        test=True,\n", ("test_tune",), "a search reads the test set"),
     Mutant(
-        "tune.py",
+        "tune/search.py", "        test=False,\n", "        test=True,\n", ("test_tune",), "a search reads the test set"
+    ),
+    Mutant(
+        "tune/search.py",
         "nan_to_num(accuracies, nan=0.0)",
         "nan_to_num(accuracies, nan=1.0)",
         ("test_tune",),
@@ -766,14 +768,14 @@ MUTANTS = [
         "training/many.py", "return -(-size // 2)", "return 1", (SHARDING,), "one at a time as soon as memory runs out"
     ),
     Mutant(
-        "tune.py",
-        "dead = host == platform.node() and not _alive(process, *thread)",
-        "dead = not _alive(process, *thread)",
+        "tune/workers.py",
+        "dead = host == platform.node() and not is_alive(process, *thread)",
+        "dead = not is_alive(process, *thread)",
         ("test_tune_workers",),
         "a process of another machine is looked for on this one",
     ),
     Mutant(
-        "tune.py",
+        "tune/workers.py",
         "# the storage's word, or that of the study before\n        return False",
         "\n        return True",
         ("test_tune_workers",),

@@ -376,7 +376,9 @@ def directed(name, options, tx, batch):
     return rule, state, of_module
 
 
-@pytest.mark.parametrize(("name", "options"), DIRECTIONS, ids=str)
+@pytest.mark.parametrize(
+    ("name", "options"), DIRECTIONS, ids=[f"{name}-{at}" for at, (name, _) in enumerate(DIRECTIONS)]
+)
 def test_a_rules_gradients_are_its_modules_and_what_its_update_descends(name, options, batch, key):
     rule, state, of_module = directed(name, options, spy(), batch)
     found, metrics = jax.jit(rule.grads)(state, batch, key)

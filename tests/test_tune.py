@@ -66,7 +66,7 @@ def test_the_test_set_decides_nothing_and_a_leaking_objective_is_caught(tiny, mo
         result = sweep(*args, **more | {"test": True})
         return dataclasses.replace(result, val_accuracy=result.test_accuracy)
 
-    monkeypatch.setattr(tune, "sweep", leaks)
+    monkeypatch.setattr(tune.search, "sweep", leaks)
     assert table(search(tiny)) != table(search(poisoned))
 
 
@@ -78,7 +78,7 @@ def test_several_trials_and_seeds_are_one_sweep_of_at_most_three_programs(tiny, 
         sizes.append(len(more["seeds"]))
         return sweep(*args, **more)
 
-    monkeypatch.setattr(tune, "sweep", counts)
+    monkeypatch.setattr(tune.search, "sweep", counts)
     search(tiny, name="programs")  # 8 trials: the last round is one short
     assert sizes == [3 * 2] * 3 and 0 < programs.program.cache_info().currsize <= 3
 
@@ -129,7 +129,7 @@ def test_a_seed_that_stopped_early_keeps_its_accuracy_where_trials_are_judged(ti
 
 def test_a_trial_that_fails_is_not_tried_for_ever(tiny, tmp_path, monkeypatch):
     storage = str(tmp_path / "study.journal")
-    monkeypatch.setattr(tune, "sweep", lambda *_, **__: 1 / 0)
+    monkeypatch.setattr(tune.search, "sweep", lambda *_, **__: 1 / 0)
     for _ in range(2):
         with pytest.raises(ZeroDivisionError):
             search(tiny, storage=storage)
@@ -183,7 +183,7 @@ def test_trials_of_a_living_worker_are_left_alone(tiny, tmp_path):
     theirs = study.ask(
         {name: optuna.distributions.FloatDistribution(*own[:2], log=True) for name, own in SPACE.items()}
     )
-    with tune._Pulse(optuna, [theirs], 0.05):
+    with tune.workers.Pulse(optuna, [theirs], 0.05):
         theirs.set_user_attr("worker", [platform.node(), os.getppid()])
         found = search(tiny, storage=storage, heartbeat=0.05, grace=0.5)
     assert found.trials[theirs.number].state.name == "RUNNING" and len(table(found)) == 7  # and theirs is the eighth

@@ -266,13 +266,13 @@ def test_of_many_that_notice_a_death_one_asks_for_the_repetition(postgres, monke
     def noticed():
         with opened(postgres.database()) as storage:
             study = optuna.create_study(study_name="s", storage=storage)
-            left = tune._ask(optuna, study, "s", tune_worker.SPACE, 3)
+            left = tune.search.ask(optuna, study, "s", tune_worker.SPACE, 3)
             gate = threading.Barrier(4)
 
             def retires():
                 own = optuna.load_study(study_name="s", storage=storage)
                 gate.wait()
-                tune._Others(optuna, own, set(tune_worker.SPACE), 0.0).retire()
+                tune.workers.Others(optuna, own, set(tune_worker.SPACE), 0.0).retire()
 
             threads = [threading.Thread(target=retires) for _ in range(4)]
             for thread in threads:
@@ -284,8 +284,8 @@ def test_of_many_that_notice_a_death_one_asks_for_the_repetition(postgres, monke
             return len(found) - 3
 
     assert noticed() == 3
-    usual = tune._tell
-    monkeypatch.setattr(tune, "_tell", lambda *all, **more: [usual(*all, **more)] != [])
+    usual = tune.workers.tell
+    monkeypatch.setattr(tune.workers, "tell", lambda *all, **more: [usual(*all, **more)] != [])
     assert noticed() > 3  # control: each that tried takes it to be its own
 
 
@@ -293,7 +293,7 @@ def test_workers_that_ask_at_the_same_moment_are_proposed_different_settings(tmp
     storage = tune.open_storage(tmp_path / "study.journal")
     studies = [optuna.create_study(study_name="s", storage=storage, load_if_exists=True) for _ in range(2)]
     rates = [
-        [trial.params["learning_rate"] for trial in tune._ask(optuna, study, "s", tune_worker.SPACE, 3)]
+        [trial.params["learning_rate"] for trial in tune.search.ask(optuna, study, "s", tune_worker.SPACE, 3)]
         for study in studies
     ]
     assert len({*rates[0], *rates[1]}) == 6
@@ -309,19 +309,20 @@ def test_trials_of_another_thread_of_this_process_are_alive():
     ended = threading.Event()
     thread = threading.Thread(target=ended.wait)
     thread.start()
-    assert tune._alive(os.getpid(), thread.ident)
+    assert tune.workers.is_alive(os.getpid(), thread.ident)
     ended.set()
     thread.join()
-    assert not tune._alive(os.getpid(), thread.ident) and not tune._alive(os.getpid(), threading.get_ident())
-    assert not tune._alive(os.getpid()) and tune._alive(os.getppid())
+    is_alive, this = tune.workers.is_alive, os.getpid()
+    assert not is_alive(this, thread.ident) and not is_alive(this, threading.get_ident())
+    assert not is_alive(this) and is_alive(os.getppid())
 
 
 @pytest.mark.parametrize("kind", ["postgresql", "grpc"])
 @pytest.mark.parametrize("answer", ["none", "refused"])
 def test_what_cannot_be_reached_is_an_error_within_the_stated_time(monkeypatch, kind, answer):
     pytest.importorskip({"postgresql": "psycopg", "grpc": "grpc"}[kind])
-    assert tune.CONNECT == 10
-    monkeypatch.setattr(tune, "CONNECT", 2)
+    assert tune.storage.CONNECT == 10
+    monkeypatch.setattr(tune.storage, "CONNECT", 2)
     with socket.create_server(("127.0.0.1", 0)) as silent:  # takes connections, and never says a word
         port = silent.getsockname()[1] if answer == "none" else free_port()
         url = f"{kind}://joe:{SECRET}@127.0.0.1:{port}" + ("/name" if kind == "postgresql" else "")

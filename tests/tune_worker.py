@@ -36,10 +36,10 @@ def search(storage, *, trials, name="s", **more):
 def main(storage, log, trials, heartbeat, grace, stop=None, go=None, host=None):
     """Search, and print the trials whose results were refused."""
     jax.config.update("jax_disable_most_optimizations", True)
-    plain = tune.sweep
+    plain = tune.search.sweep
     refused = []
     if host is not None:
-        tune.platform.node = lambda: host
+        tune.workers.platform.node = lambda: host
 
     def write(what, hyper):
         with open(log, "a") as file:
@@ -58,7 +58,7 @@ def main(storage, log, trials, heartbeat, grace, stop=None, go=None, host=None):
             while not os.path.exists(go):
                 time.sleep(0.05)
 
-    tune.sweep = logged
+    tune.search.sweep = logged
     first = {"learning_rate": 0.01, "weight_decay": 1e-4}
     search(
         storage,

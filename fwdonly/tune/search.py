@@ -1,0 +1,408 @@
+"""The search for settings: Optuna proposes several trials at a time, and they train together as one compiled sweep.
+
+Needs the extra ``tune``. Every rule is to be searched alike: the same number of trials, seeds and epochs, the same
+sampler, and a space of the same size (``CARD.space`` of each rule). The test set is never read, not even copied to
+the device."""
+
+import hashlib
+import json
+import math
+import time
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Literal, NamedTuple
+
+import numpy as np
+
+from .. import data as datasets
+from ..base import LearningRule
+from ..card import Range, Space
+from ..errors import UsageError, first_difference
+from ..training import Plan, Progress, sweep
+from .storage import load_optuna, losses, open_storage, reachable
+from .workers import AGAIN, GRACE, HEARTBEAT, Others, Pulse, tell
+
+Make = Callable[..., tuple[Callable[..., LearningRule | Sequence[LearningRule]], Plan | Sequence[Plan]]]
+"""From choices, as keywords, to the arguments of `fwdonly.sweep`: a function of the numbers, and the plan."""
+PRUNE_AFTER = 5
+"""Finished trials before any is pruned."""
+
+
+class Round(NamedTuple):
+    """What a callback sees when trials have been told."""
+
+    done: int
+    """Trials finished or pruned, of all workers."""
+    trials: int
+    """The budget."""
+    pruned: int
+    best: float | None
+    """The highest mean validation accuracy, 0..1."""
+    best_trial: int | None
+    seconds: float
+    """Since this call began."""
+    left: float | None
+    """Seconds to go, if the next trials take as long as those of this call."""
+    elsewhere: int = 0
+    """Trials under way in other workers."""
+    refused: tuple[int, ...] = ()
+    """Trials of this round that another worker took over while this one gave no sign of life; their results are not
+    counted."""
+
+
+class Setup(NamedTuple):
+    """How the trials of a round train."""
+
+    space: Space
+    data: datasets.Dataset
+    seeds: Sequence[int]
+    size: int
+    """Trials of a sweep; a group that has fewer is filled up."""
+    split: tuple[np.ndarray, np.ndarray] | None
+    how: Literal["auto", "vmap", "map"]
+    devices: int | None
+    watch: Callable[[Progress], bool | None] | None
+
+    def tiled(self) -> tuple[np.ndarray, np.ndarray] | None:
+        """The split of every run."""
+        if self.split is None or self.split[0].ndim == 1:
+            return self.split
+        train, val = (np.tile(part, (self.size, 1)) for part in self.split)
+        return train, val
+
+
+def tune(
+    make: Make,
+    space: Space,
+    data: datasets.Dataset,
+    *,
+    trials: int = 50,
+    seeds: Sequence[int] = (1000, 1001, 1002),
+    name: str = "study",
+    storage: Any = None,
+    parallel: int = 5,
+    prune: bool = True,
+    first: Mapping[str, Any] | None = None,
+    about: Mapping[str, Any] | None = None,
+    split: tuple[np.ndarray, np.ndarray] | None = None,
+    how: Literal["auto", "vmap", "map"] = "auto",
+    devices: int | None = None,
+    callback: Callable[[Round], bool | None] | None = None,
+    watch: Callable[[Progress], bool | None] | None = None,
+    heartbeat: float = HEARTBEAT,
+    grace: float = GRACE,
+) -> Any:
+    """Search ``space`` for the highest validation accuracy of the kept state, mean over ``seeds``.
+
+    Trials are asked for in rounds of ``parallel``; those of a round that share their choices are one sweep of trials x
+    seeds. A round that has fewer is filled up with runs that end at once, so that the number of runs, and with it the
+    program, stays the same. Within a round a trial is pruned after a validation at which its mean accuracy lies below
+    the median of the earlier trials there (Optuna's ``MedianPruner``, from a quarter of the epochs on).
+
+    A diverged seed counts as accuracy 0. Use other seeds for the final numbers.
+
+    A killed search is continued by the same call: finished trials are kept, those that a dead worker left are tried
+    again, and the proposals are those that an uninterrupted search would have made (where one worker searches: with
+    several they depend on timing). Workers on several machines share a storage by URL; each further one may exceed the
+    budget by a round.
+
+    A worker signs its trials every ``heartbeat`` seconds. Whoever sees none for ``grace`` seconds (by its own clock:
+    clocks need not agree), or a process of its own machine gone, takes the trial: it fails, and its settings are tried
+    again, once for each such death. That is looked for before every round and before the end, which waits until every
+    trial under way elsewhere was either signed or taken. A worker that was only asleep has its result refused, and goes
+    on.
+
+    Args:
+        make: see `Make`; called once for each combination of choices.
+        space: what is searched.
+        data: images and labels.
+        trials: of all calls and workers together.
+        seeds: of every trial.
+        name: of the study in the storage; the sampler's seed follows from it.
+        storage: as for `open_storage`.
+        parallel: trials per round. It decides what the sampler knows when it proposes: keep it the same for all rules.
+        prune: end hopeless trials early.
+        first: the settings of the first trial, such as published ones; moved to the border where they lie outside.
+        about: what else decides the numbers; kept with the study, and compared when it is continued.
+        split: as for `fwdonly.fit`.
+        how: as for `fwdonly.sweep`.
+        devices: as for `fwdonly.sweep`. A round trains as one group: where it does not fit, give fewer ``parallel``.
+        callback: called after every round, and while trials elsewhere are waited for; a true return value ends the
+            search there.
+        watch: called within a round as the callback of `fwdonly.sweep`; a true return value ends the search at once.
+            The trials under way are tried again when it is continued.
+        heartbeat: seconds between two signs of life; the same for all workers.
+        grace: seconds without one after which a trial is taken; several heartbeats.
+
+    Returns:
+        The Optuna study. Every finished trial has the user attributes ``per_seed`` (accuracies, 0..1; None diverged),
+        ``epochs`` and ``train_seconds`` (its share of its sweep).
+
+    Raises:
+        UsageError: an empty space or budget, numbers out of order, a storage that cannot be opened or is lost in
+            mid-search, or a study that was begun with other settings.
+    """
+    optuna = load_optuna()
+    check(space, trials, seeds, parallel)
+    started = time.perf_counter()
+    facts = {
+        "space": json.loads(json.dumps(space)),
+        "seeds": [int(seed) for seed in seeds],
+        "data": data.digest,
+        "parallel": parallel,
+        "prune": prune,
+        "about": json.loads(json.dumps(dict(about or {}))),
+    }
+    with reachable(storage):
+        study = open_study(optuna, name, storage, prune, facts, None if first is None else within(space, first))
+        others = Others(optuna, study, set(space), grace)
+        made: dict[str, Any] = {}
+        setup = Setup(space, data, seeds, parallel, split, how, devices, watch)
+        mine, waiting_since = 0, None
+        running = optuna.trial.TrialState.RUNNING
+        while True:
+            others.retire()
+            found = study.get_trials(deepcopy=False)
+            count = min(parallel, trials - sum(trial.state in (*told_states(optuna), running) for trial in found))
+            if count <= 0:
+                waiting_since = waiting_since or time.monotonic()
+                seconds = time.perf_counter() - started
+                if others.all_signed(waiting_since) or (
+                    callback is not None and callback(round_of(optuna, study, trials, mine, seconds))
+                ):
+                    return study
+                time.sleep(heartbeat / 4)
+                continue
+            waiting_since = None
+            batch = ask(optuna, study, name, space, count)
+            refused: list[int] = []
+            with Pulse(optuna, batch, heartbeat):
+                groups: dict[str, list[Any]] = {}
+                for trial in batch:
+                    choices = {key: trial.params[key] for key, own in space.items() if not isinstance(own, Range)}
+                    groups.setdefault(json.dumps(choices), []).append(trial)
+                for key, group in groups.items():
+                    if key not in made:
+                        made[key] = make(**{name: unpacked(value) for name, value in json.loads(key).items()})
+                    try:
+                        whole = train_group(optuna, study, setup, group, made[key], refused)
+                    except losses(optuna):
+                        raise
+                    except Exception:
+                        for trial in batch:  # or they would be tried again first, and fail again
+                            tell(optuna, study, trial.number, state=optuna.trial.TrialState.FAIL)
+                        raise
+                    if not whole:
+                        return study
+            mine += count
+            seconds = time.perf_counter() - started
+            if callback is not None and callback(round_of(optuna, study, trials, mine, seconds, refused)):
+                return study
+
+
+def train_group(optuna: Any, study: Any, setup: Setup, group: list[Any], made: Any, refused: list[int]) -> bool:
+    """Train the trials of a group over all seeds as one sweep of ``setup.size`` trials, and tell what they reached.
+
+    Trials that others have taken in the meantime are added to ``refused``. False if ``watch`` asked to stop.
+    """
+    make_rule, plan = made
+    size, seeds = setup.size, setup.seeds
+    filled = [*group, *[group[-1]] * (size - len(group))]
+    hyper = {
+        name: np.repeat([trial.params[name] for trial in filled], len(seeds))
+        for name, own in setup.space.items()
+        if isinstance(own, Range)
+    }
+    judge = Judge(optuna, setup, group)
+    result = sweep(
+        make_rule,
+        setup.data,
+        plan,
+        seeds=[*seeds] * size,
+        hyper=hyper,
+        split=setup.tiled(),
+        how=setup.how,
+        devices=setup.devices,
+        callback=judge,
+        test=False,
+    )
+    if not result.finished:
+        return False
+    per_seed = result.val_accuracy.reshape(size, -1)
+    epochs = result.epochs.reshape(size, -1)
+    for i, trial in enumerate(group):
+        share = result.train_seconds * float(epochs[i].sum() / max(epochs.sum(), 1))
+        reached = {
+            "per_seed": [float(a) if math.isfinite(a) else None for a in per_seed[i]],
+            "epochs": epochs[i].tolist(),
+            "train_seconds": share,
+        }
+        outcome: dict[str, Any] = {"values": float(means(per_seed[i], len(seeds))[0])}
+        if judge.pruned[i]:
+            outcome = {"state": optuna.trial.TrialState.PRUNED}
+        if not tell(optuna, study, trial, reached, **outcome):
+            refused.append(trial.number)
+    return True
+
+
+class Judge:
+    """The callback of a round: reports accuracies, and ends trials that are pruned or taken by others."""
+
+    def __init__(self, optuna: Any, setup: Setup, group: Sequence[Any]) -> None:
+        self.taken = optuna.exceptions.UpdateFinishedTrialError
+        self.setup, self.group = setup, group
+        self.unused = np.repeat(np.arange(setup.size) >= len(group), len(setup.seeds))
+        self.pruned = np.zeros(setup.size, bool)
+        self.latest = np.zeros(setup.size * len(setup.seeds))
+
+    def __call__(self, progress: Progress) -> np.ndarray | bool:
+        """Runs to end, or true to stop the round."""
+        size, seeds = self.setup.size, len(self.setup.seeds)
+        if progress.runs[1] - progress.runs[0] < len(self.latest):
+            raise UsageError(
+                f"a round of {size} trials x {seeds} seeds does not fit into the device's memory; search with fewer "
+                "parallel trials"
+            )
+        if self.setup.watch is not None and self.setup.watch(progress):
+            return True
+        if progress.record is not None:
+            # A seed that has stopped keeps its last accuracy; of one that diverged it is 0.
+            trained = np.asarray(progress.record["trained"])
+            self.latest[trained] = np.nan_to_num(progress.record["val_accuracy"][trained], nan=0.0)
+            accuracies = means(self.latest, seeds)
+            training = np.asarray(progress.active.reshape(size, -1).any(axis=1))
+            for i, trial in enumerate(self.group):
+                if training[i] and not self.pruned[i]:
+                    self.pruned[i] = self.ends(trial, float(accuracies[i]), progress)
+        return self.unused | np.repeat(self.pruned, seeds)
+
+    def ends(self, trial: Any, accuracy: float, progress: Progress) -> bool:
+        """Whether a trial is over, after its accuracy is reported."""
+        step = sum(progress.epochs[: progress.stage]) + progress.epoch
+        try:
+            trial.report(accuracy, step)
+        except self.taken:  # somebody took it: no need to train it on
+            return True
+        return bool(step > sum(progress.epochs) // 4 and trial.should_prune())
+
+
+def means(accuracies: np.ndarray, seeds: int) -> np.ndarray:
+    """The mean of every trial; a diverged seed counts as 0."""
+    return np.nan_to_num(accuracies, nan=0.0).reshape(-1, seeds).mean(axis=1).astype(float)
+
+
+def round_of(optuna: Any, study: Any, trials: int, mine: int, seconds: float, refused: Sequence[int] = ()) -> Round:
+    everything = study.get_trials(deepcopy=False)
+    found = [trial for trial in everything if trial.state in told_states(optuna)]
+    complete = [trial for trial in found if trial.state == optuna.trial.TrialState.COMPLETE]
+    best = max(complete, key=lambda trial: trial.value, default=None)
+    left = seconds / mine * (trials - len(found)) if mine else None
+    value, number = (None, None) if best is None else (best.value, best.number)
+    elsewhere = sum(trial.state == optuna.trial.TrialState.RUNNING for trial in everything)
+    pruned = len(found) - len(complete)
+    return Round(len(found), trials, pruned, value, number, seconds, left, elsewhere, tuple(refused))
+
+
+def best(study: Any) -> Any:
+    """The complete trial with the highest value; the earlier one where several share it.
+
+    Raises:
+        UsageError: there is none.
+    """
+    optuna = load_optuna()
+    complete = [trial for trial in study.get_trials(deepcopy=False) if trial.state == optuna.trial.TrialState.COMPLETE]
+    if not complete:
+        raise UsageError(f"the study {study.study_name} has no complete trial yet; continue it")
+    return max(complete, key=lambda trial: (trial.value, -trial.number))
+
+
+def check(space: Space, trials: int, seeds: Sequence[int], parallel: int) -> None:
+    """Refuse what no search can use."""
+    if not space:
+        raise UsageError("there is nothing to search: the space is empty")
+    for name, own in space.items():
+        if isinstance(own, Range) and not (own.low < own.high and (own.low > 0 or not own.log)):
+            raise UsageError(f"the range of {name} needs low < high, and low > 0 if it is logarithmic; got {own}")
+        if not isinstance(own, Range) and not own:
+            raise UsageError(f"{name} has no choices")
+    for what, number in (("trials", trials), ("seeds", len(seeds)), ("parallel", parallel)):
+        if number < 1:
+            raise UsageError(f"{what} must be at least 1; got {number}")
+    if len(set(seeds)) != len(seeds):
+        raise UsageError(f"the seeds of a trial must differ; got {list(seeds)}")
+
+
+def told_states(optuna: Any) -> tuple[Any, Any]:
+    """States of trials that are over and count."""
+    return optuna.trial.TrialState.COMPLETE, optuna.trial.TrialState.PRUNED
+
+
+def ask(optuna: Any, study: Any, name: str, space: Space, count: int) -> list[Any]:
+    """The trials of a round.
+
+    The sampler is seeded anew by the study's name and the place of the round's first new trial, that is its number less
+    the trials before it that only repeat taken ones. So a continued search equals a whole one, and two workers that ask
+    at the same moment are not proposed the same.
+    """
+    batch, seeded = [], False
+    for _ in range(count):
+        trial = study.ask()  # nothing is drawn yet
+        if not seeded and AGAIN not in trial.user_attrs:
+            before = study.get_trials(deepcopy=False)[: trial.number]
+            place = trial.number - sum(AGAIN in other.user_attrs for other in before)
+            seed = int.from_bytes(hashlib.sha256(f"{name} {place}".encode()).digest()[:4], "big")
+            study.sampler, seeded = optuna.samplers.TPESampler(seed=seed), True
+        for key, own in space.items():
+            if isinstance(own, Range):
+                trial.suggest_float(key, own.low, own.high, log=own.log)
+            else:  # Optuna keeps numbers and text; anything else travels as JSON
+                trial.suggest_categorical(key, [packed(choice) for choice in own])
+        batch.append(trial)
+    return batch
+
+
+def open_study(
+    optuna: Any, name: str, storage: Any, prune: bool, facts: dict[str, Any], first: Mapping[str, Any] | None
+) -> Any:
+    pruner = optuna.pruners.MedianPruner(n_startup_trials=PRUNE_AFTER) if prune else optuna.pruners.NopPruner()
+    opened = open_storage(storage)
+    how = {"study_name": name, "storage": opened, "pruner": pruner}
+    try:
+        study, ours = optuna.create_study(**how, direction="maximize"), True
+    except optuna.exceptions.DuplicatedStudyError:
+        study, ours = optuna.load_study(**how), False
+    for _ in range(0 if ours else 20):  # whoever made it writes its facts next, unless it died there
+        if "facts" in study.user_attrs:
+            break
+        time.sleep(0.1)
+    known = study.user_attrs.get("facts")
+    difference = first_difference(known, facts) if known else ""
+    if difference:
+        raise UsageError(f"the study {name} is another one: {difference}; repeat its settings, or give another name")
+    if known is None:
+        if first is not None and not study.get_trials(deepcopy=False):
+            study.enqueue_trial(first)
+        study.set_user_attr("sampler", f"TPESampler of Optuna {optuna.__version__}, seeded per round by the name")
+        study.set_user_attr("facts", facts)  # last: with it other workers begin
+    return study
+
+
+def packed(choice: Any) -> Any:
+    return choice if isinstance(choice, str | int | float | bool | None) else "json:" + json.dumps(choice)
+
+
+def unpacked(choice: Any) -> Any:
+    if not (isinstance(choice, str) and choice.startswith("json:")):
+        return choice
+    found = json.loads(choice.removeprefix("json:"))
+    return tuple(found) if isinstance(found, list) else found
+
+
+def within(space: Space, values: Mapping[str, Any]) -> dict[str, Any]:
+    """The settings that belong to the space, moved to its border where they lie outside."""
+    inside = {}
+    for name, own in space.items():
+        if name in values and isinstance(own, Range):
+            inside[name] = min(max(float(values[name]), own.low), own.high)
+        elif name in values and not isinstance(own, Range) and values[name] in own:
+            inside[name] = packed(values[name])
+    return inside

@@ -1,0 +1,116 @@
+"""Several workers on one study: signs of life, trials of dead workers, and outcomes told once."""
+
+import contextlib
+import math
+import os
+import platform
+import threading
+import time
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from .storage import CONNECT
+
+HEARTBEAT = 20.0
+"""Seconds between two signs of life of a trial under way. Optuna's own heartbeats exist for `RDBStorage` alone and are
+driven by `study.optimize`; these are a user attribute, which every storage has."""
+GRACE = 120.0
+"""Seconds without a sign of life after which a trial is taken from its worker."""
+
+SIGN, AGAIN = "heartbeat", "again"
+"""User attributes of a trial: its latest sign of life, and the number of the trial whose settings it tries again."""
+
+
+class Pulse:
+    """Within it a thread signs the trials of a round, until they are told."""
+
+    def __init__(self, optuna: Any, trials: Sequence[Any], interval: float) -> None:
+        self.refusal = optuna.exceptions.UpdateFinishedTrialError
+        self.trials, self.interval, self.beats = list(trials), interval, 0
+        self.ended = threading.Event()
+        self.thread = threading.Thread(target=self._run, name="heartbeat", daemon=True)
+
+    def __enter__(self) -> None:
+        for trial in self.trials:
+            trial.set_user_attr("worker", [platform.node(), os.getpid(), threading.get_ident()])
+        self._sign()  # here, so that the thread adds no key to what this thread may be copying
+        self.thread.start()
+
+    def __exit__(self, *_: object) -> None:
+        self.ended.set()
+        self.thread.join(timeout=CONNECT)
+
+    def _run(self) -> None:
+        while not self.ended.wait(self.interval):
+            # A storage that is gone shows in the search itself, and one that comes back is to be signed again.
+            with contextlib.suppress(Exception):
+                self._sign()
+
+    def _sign(self) -> None:
+        self.beats += 1
+        for trial in list(self.trials):
+            try:
+                trial.set_user_attr(SIGN, self.beats)
+            except self.refusal:
+                self.trials.remove(trial)
+
+
+class Others:
+    """The trials under way elsewhere, and when this worker saw them signed, by its own clock."""
+
+    def __init__(self, optuna: Any, study: Any, names: set[str], grace: float) -> None:
+        self.optuna, self.study, self.names, self.grace = optuna, study, names, grace
+        self.seen: dict[int, tuple[Any, float]] = {}
+        """The latest sign of each, and when it was first seen."""
+        self.signed: dict[int, float] = {}
+        """When one was seen to follow another."""
+
+    def retire(self) -> None:
+        """Fail the trials of dead workers, and have their settings tried again.
+
+        Of several workers that notice, the storage lets one tell the failure, and that one asks for the repetition.
+        """
+        for trial in self._running():
+            now, sign = time.monotonic(), trial.user_attrs.get(SIGN)
+            if trial.number not in self.seen:
+                self.seen[trial.number] = sign, now
+            elif self.seen[trial.number][0] != sign:
+                self.seen[trial.number], self.signed[trial.number] = (sign, now), now
+            host, process, *thread = trial.user_attrs.get("worker", (None, None))
+            dead = host == platform.node() and not is_alive(process, *thread)
+            silent = now - self.seen[trial.number][1] >= self.grace
+            fail = self.optuna.trial.TrialState.FAIL
+            taken = (dead or silent) and tell(self.optuna, self.study, trial.number, state=fail)
+            if taken and set(trial.params) == self.names:  # else its worker died before all were proposed
+                self.study.enqueue_trial(trial.params, user_attrs={AGAIN: trial.number})
+
+    def all_signed(self, since: float) -> bool:
+        """Whether every trial under way elsewhere was signed since then."""
+        return all(self.signed.get(trial.number, -math.inf) > since for trial in self._running())
+
+    def _running(self) -> list[Any]:
+        return self.study.get_trials(deepcopy=False, states=(self.optuna.trial.TrialState.RUNNING,))
+
+
+def tell(optuna: Any, study: Any, trial: Any, attributes: Mapping[str, Any] | None = None, **outcome: Any) -> bool:
+    """Tell a trial's outcome; false if it has been told by somebody else in the meantime."""
+    try:
+        for name, value in (attributes or {}).items():
+            trial.set_user_attr(name, value)
+        study.tell(trial, **outcome)
+    except (optuna.exceptions.UpdateFinishedTrialError, ValueError):  # the storage's word, or that of the study before
+        return False
+    return True
+
+
+def is_alive(process: int, thread: int | None = None) -> bool:
+    """Whether a process of this machine, or another thread of this one, is there."""
+    if process == os.getpid():
+        return thread != threading.get_ident() and thread in [other.ident for other in threading.enumerate()]
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True
