@@ -1,12 +1,17 @@
 """What commands print and draw of a study: tables, figures, verdicts, and how to go on."""
 
 import shlex
+import shutil
 import sys
+import textwrap
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from .. import report, results
 from ..study import Contents, Outcome, processes
+
+SPARE = ("compile s", "CO2e g", "mean W", "val %", "net J", "train s")
+"""Columns that a narrow terminal does without, the first one first."""
 
 
 def render(contents: Contents) -> None:
@@ -30,8 +35,9 @@ def conclude(outcome: Outcome, command: Sequence[str], finish: Callable[[Path], 
     ``finish`` is called with the folder when all is trained.
     """
     contents, folder = outcome.contents, outcome.folder
-    report.print_table(contents.heading, *report.table_rows(contents.summaries))
-    print("\n".join(report.footnotes(contents.summaries)))
+    report.print_table(contents.heading, *report.table_rows(contents.summaries), spare=SPARE)
+    width = max(60, shutil.get_terminal_size().columns)
+    print("\n".join(textwrap.fill(line, width) for line in report.footnotes(contents.summaries)))
     for rule, seeds in outcome.diverged:
         which = f"{rule.upper()} with seed {', '.join(map(str, seeds))}"
         mend = "try a lower learning rate (in a closed form, a larger ridge)"

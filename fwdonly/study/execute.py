@@ -20,7 +20,7 @@ from .design import Arm, Data, Machine, Study
 from .folder import Contents, Render, Wanted
 from .records import metric_rows, power_rows, summarise
 from .sharing import Outcome, Work
-from .terminal import Reporter, interruptible
+from .terminal import Display, interruptible
 
 Split = tuple[np.ndarray, np.ndarray]
 
@@ -92,14 +92,15 @@ class _Training:
 
     def train(self, todo: Sequence[tuple[int, list[int]]], render: Render | None) -> bool:
         """All turns; whether they were stopped before the last one."""
-        alone = self.study.runs.alone
-        with interruptible() as interrupted:
+        alone, quiet = self.study.runs.alone, self.study.output.quiet
+        weights = [len(numbers) * sum(plan.epochs for plan in self.ready[at].plans) for at, numbers in todo]
+        with interruptible() as interrupted, Display(weights, quiet=quiet, stop=interrupted) as display:
             if self.meter is not None:
                 self.meter.hurry = interrupted
             for number, (at, numbers) in enumerate(todo, start=1):
-                name = self.name(at, numbers, f" (run {number} of {len(todo)})" if alone else "")
+                display.begin(self.name(at, numbers))
                 first = self.warm_up(at, numbers) if alone and at not in self.costs else 0.0
-                result, checkpoint = self.turn(at, numbers, name, interrupted)
+                result, checkpoint = self.turn(at, numbers, display)
                 last = number == len(todo) or not result.finished
                 if result.finished or not alone:
                     self.record(at, numbers, result, first)
@@ -112,12 +113,12 @@ class _Training:
                     path.unlink()
         return False
 
-    def name(self, at: int, numbers: Sequence[int], turn: str) -> str:
+    def name(self, at: int, numbers: Sequence[int]) -> str:
         """Of a turn, for the terminal."""
         name = self.ready[at].arm.name.upper()
         if self.work.processes > 1:
             name = f"[{self.work.process + 1}/{self.work.processes}] {name}"
-        return f"{name} seed {self.study.runs.numbers[numbers[0]]}{turn}" if turn else name
+        return f"{name} seed {self.study.runs.numbers[numbers[0]]}" if self.study.runs.alone else name
 
     def sweep(self, at: int, numbers: Sequence[int], **more: Any) -> Result:
         """Train these seeds of an arm."""
@@ -143,15 +144,14 @@ class _Training:
         self.costs[at] = stage_costs(stages, ready.plans, self.dataset, first)
         return first.compile_seconds
 
-    def turn(self, at: int, numbers: Sequence[int], name: str, interrupted: Callable[[], bool]) -> tuple[Result, Path]:
+    def turn(self, at: int, numbers: Sequence[int], display: Display) -> tuple[Result, Path]:
         """Train with progress, checkpoint and meter."""
         seeds = [self.study.runs.numbers[i] for i in numbers]
         checkpoint = self.work.checkpoint(self.ready[at].arm.name, seeds)
         # A training in two parts has no energy as a whole: where that is asked for, it begins anew.
         whole = self.study.runs.alone and self.study.measuring.energy
-        with Reporter(name, quiet=self.study.output.quiet, stop=interrupted) as reporter:
-            more: dict[str, Any] = {"checkpoint": checkpoint, "resume": not whole, "meter": self.meter}
-            return self.sweep(at, numbers, callback=reporter, **more), checkpoint
+        more: dict[str, Any] = {"checkpoint": checkpoint, "resume": not whole, "meter": self.meter}
+        return self.sweep(at, numbers, callback=display, **more), checkpoint
 
     def record(self, at: int, numbers: Sequence[int], result: Result, first_compile_seconds: float) -> None:
         """Take the result into the folder's contents."""

@@ -3,7 +3,7 @@
 import contextlib
 import signal
 import sys
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Sequence
 from typing import Any
 
 import numpy as np
@@ -32,59 +32,81 @@ def interruptible() -> Generator[Callable[[], bool], None, None]:
             signal.signal(number, handler)
 
 
-class Reporter:
-    """The callback of the scripts: a progress bar on a terminal, elsewhere a line per epoch; asks for a stop.
+class Display:
+    """The callback of a study: a bar for all of it and a line for the run under way; elsewhere a line per epoch.
 
     The time left is what the epoch caps allow; early stopping may end sooner.
     """
 
-    def __init__(self, name: str, *, quiet: bool, stop: Callable[[], bool]) -> None:
-        self.name, self.stop, self.console = name, stop, Console()
+    def __init__(self, weights: Sequence[float], *, quiet: bool, stop: Callable[[], bool]) -> None:
+        """``weights`` are the passes over the images that each turn may take."""
+        self.weights, self.stop, self.console = list(weights), stop, Console()
         self.quiet, self.lines = quiet, not self.console.is_terminal
         self.bar = rich.progress.Progress(
             rich.progress.TextColumn("{task.description}"),
-            rich.progress.BarColumn(bar_width=20),
+            rich.progress.BarColumn(bar_width=12),
             rich.progress.TextColumn("{task.fields[numbers]}"),
-            rich.progress.TimeElapsedColumn(),
-            rich.progress.TextColumn("left"),
             rich.progress.TimeRemainingColumn(),
+            rich.progress.TextColumn("left"),
             console=self.console,
             disable=quiet or self.lines,
         )
-        self.task = self.bar.add_task(self.name, total=None, numbers="compiling")
-        self.accuracy = float("nan")
+        self.all = self.bar.add_task("all", total=sum(self.weights), numbers="")
+        self.task = self.bar.add_task("", total=None, numbers="compiling")
+        self.name, self.turns, self.turn, self.accuracy = "", "", -1, float("nan")
 
-    def __enter__(self) -> "Reporter":
+    def __enter__(self) -> "Display":
         self.bar.start()
         return self
 
     def __exit__(self, *_: object) -> None:
         self.bar.stop()
 
+    def begin(self, name: str) -> None:
+        """The next turn."""
+        self.name, self.turn, self.accuracy = name, self.turn + 1, float("nan")
+        turns = f"{self.turn + 1} of {len(self.weights)}" if len(self.weights) > 1 else ""
+        self.bar.update(self.all, completed=sum(self.weights[: self.turn]), numbers=turns)
+        self.turns = f" (run {turns})" if turns else ""
+        self.bar.reset(self.task, total=None, description=name, numbers="compiling")
+
     def __call__(self, progress: Progress) -> bool:
-        caps, stages = progress.epochs, len(progress.epochs)
-        total = sum(caps) * progress.steps
-        done = (sum(caps[: progress.stage]) + progress.epoch) * progress.steps + progress.step
+        """Show where the training stands; true if it is to stop."""
+        done, total, where = position(progress)
         ended = progress.record is not None
-        if not progress.active.any():
-            done = sum(caps[: progress.stage + 1]) * progress.steps
         if progress.record is not None:
             self.accuracy = 100 * _mean(progress.record["val_accuracy"])
-        stage = f" stage {progress.stage + 1}/{stages}" if stages > 1 else ""
-        first, last, runs = progress.runs
-        if last - first < runs:  # of this group; the others take as long
-            stage = f" seeds {first + 1}-{last} of {runs}{stage}"
-            done, total = done * (last - first) + total * first, total * runs
-        numbers = f"epoch {progress.epoch + (not ended)}/{caps[progress.stage]}  loss {_mean(progress.loss):.4f}"
+        numbers = f"epoch {progress.epoch + (not ended)}/{progress.epochs[progress.stage]}"
+        numbers += f"  loss {_mean(progress.loss):.4f}"
         numbers += f"  val {self.accuracy:.2f} %" if np.isfinite(self.accuracy) else ""
         training = int(progress.active.sum())
         numbers += f"  {training}/{progress.active.size} seeds" if 0 < training < progress.active.size else ""
-        self.bar.update(self.task, total=total, completed=done, description=self.name + stage, numbers=numbers)
+        self.bar.update(self.task, total=total, completed=done, description=self.name + where, numbers=numbers)
+        before = sum(self.weights[: self.turn])
+        self.bar.update(self.all, completed=before + self.weights[self.turn] * done / total)
         if self.lines and ended and not self.quiet:
             begun = done - total * progress.runs[0] // progress.runs[2]  # by this group, whose seconds these are
             left = progress.seconds / begun * (total - done)
-            print(f"{self.name}{stage}  {numbers}  {clock(progress.seconds)} gone, {clock(left)} left", flush=True)
+            print(
+                f"{self.name}{self.turns}{where}  {numbers}  {clock(progress.seconds)} gone, {clock(left)} left",
+                flush=True,
+            )
         return self.stop()
+
+
+def position(progress: Progress) -> tuple[int, int, str]:
+    """Steps done and in all, of all groups and stages; and which of them this is, in words."""
+    caps, stages = progress.epochs, len(progress.epochs)
+    total = sum(caps) * progress.steps
+    done = (sum(caps[: progress.stage]) + progress.epoch) * progress.steps + progress.step
+    if not progress.active.any():
+        done = sum(caps[: progress.stage + 1]) * progress.steps
+    where = f" stage {progress.stage + 1}/{stages}" if stages > 1 else ""
+    first, last, runs = progress.runs
+    if last - first < runs:  # of this group; the others take as long
+        where = f" seeds {first + 1}-{last} of {runs}{where}"
+        done, total = done * (last - first) + total * first, total * runs
+    return done, total, where
 
 
 def _mean(values: np.ndarray) -> float:
