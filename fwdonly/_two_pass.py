@@ -171,7 +171,7 @@ def _run(
 
 
 def _masks(params: Params, x: Array, key: Array, net: Net, dropout: float) -> list[Array | float]:
-    """m_l of every hidden layer, drawn once for both passes: of all operations that are no products the dearest."""
+    """m_l of every hidden layer, drawn once for both passes. Only the matrix products take more time."""
 
     def pass_without() -> list[Array]:
         return _run(params, x, nets.linear(net[0]).apply(params.blocks[0], x), [1.0] * len(net), net)[0]

@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import math
+import re
 
 import numpy as np
 import pytest
@@ -233,3 +234,18 @@ def test_the_environment_names_software_and_hardware():
     found = results.environment()
     assert found["packages"]["jax"] and found["cores"] >= 1 and found["backend"] == "cpu"
     json.dumps(found, allow_nan=False)
+
+
+def test_a_narrow_terminal_leaves_columns_out_and_breaks_no_row(capsys, monkeypatch):
+    header = ["rule", "seed", *[f"column {at}" for at in range(6)]]
+    rows = [["MF", "0", *["123.45 ± 6.78"] * 6], ["MF", "mean of 1", *["123.45 ± 6.78"] * 6]]
+    monkeypatch.setenv("NO_COLOR", "1")
+    for width, terminal, gone in ((80, "1", 3), (60, "1", 4), (200, "1", 0), (80, "", 0)):
+        monkeypatch.setenv("COLUMNS", str(width))
+        monkeypatch.setenv("TTY_COMPATIBLE", terminal or "0")
+        report.print_table("title", header, rows, spare=[f"column {at}" for at in (5, 4, 3, 2)])
+        out = re.sub(r"\x1b\[[0-9;]*m", "", capsys.readouterr().out)
+        shown = [name for name in header if f" {name} " in out.replace("\n", " \n")]
+        assert len(header) - len(shown) == gone, (width, out)
+        assert ("left out" in out) == bool(gone) and out.count("123.45 ± 6.78") == 2 * (6 - gone)
+        assert not terminal or all(len(line.rstrip()) <= width for line in out.splitlines() if "left out" not in line)

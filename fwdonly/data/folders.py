@@ -15,7 +15,7 @@ def key_of(text: str) -> str:
 
 
 def shown(path: Path) -> str:
-    """`path` for people, and without the user's name, for result files get published."""
+    """The path without the user's name, for messages and result files, which get published."""
     path = path.absolute()
     return f"~/{path.relative_to(Path.home())}" if path.is_relative_to(Path.home()) else str(path)
 

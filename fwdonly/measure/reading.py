@@ -34,7 +34,7 @@ class Sample(NamedTuple):
 
 
 class Intensity(NamedTuple):
-    """Carbon intensity of electricity: g of CO2 equivalents per kWh, whose word that is, and of which year."""
+    """Carbon intensity of electricity: g of CO2 equivalents per kWh, with its source and year."""
 
     g_per_kwh: float | int
     citation: str

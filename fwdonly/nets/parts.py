@@ -84,4 +84,4 @@ def batch_norm(
 
 def check_not_empty(net: Net) -> None:
     if not net:
-        raise UsageError("the network has no hidden layer; give it at least one, as by fwdonly.nets.mlp([1000])")
+        raise UsageError("the network has no hidden layer; give it at least one, such as fwdonly.nets.mlp([1000])")

@@ -134,7 +134,7 @@ def flop_unit(values: Sequence[float | int]) -> tuple[float, str]:
 
 
 def seed_table(folder: Folder) -> Table:
-    """A row per rule and seed, also of those that there are not."""
+    """One row per rule and planned seed; dashes where the run is missing."""
     runs = [run for summary in folder.rules for run in summary["runs"]]
     others = list(dict.fromkeys(name for run in runs for name in run.get("readouts", {})))
     percent = lambda value: "-" if value is None else f"{100 * value:.2f}"

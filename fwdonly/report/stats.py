@@ -61,7 +61,7 @@ class Paired:
 
 @dataclasses.dataclass(frozen=True)
 class Difference(Paired):
-    """A difference in points, or a relative change in %, 100 (exp(mean log ratio) - 1). None is what cannot be had.
+    """A difference in points, or a relative change in %, 100 (exp(mean log ratio) - 1). None means: not available.
 
     Attributes:
         relative: from log ratios; ``sd`` is then theirs.

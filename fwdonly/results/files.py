@@ -84,7 +84,7 @@ def read_metrics(path: Path) -> list[dict[str, Any]]:
 
 
 def read_power(path: Path) -> list[dict[str, Any]]:
-    """The rows of a ``power.csv``; missing numbers as None, and seeds where the file is of before it had them."""
+    """The rows of a ``power.csv``; missing numbers are None, and so are seeds in older files."""
     with open(path, newline="", encoding="utf-8") as file:
         return [
             row

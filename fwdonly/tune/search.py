@@ -316,7 +316,7 @@ def best(study: Any) -> Any:
 
 
 def check(space: Space, trials: int, seeds: Sequence[int], parallel: int) -> None:
-    """Refuse what no search can use."""
+    """Reject a space, budget or seeds with which nothing can be searched."""
     if not space:
         raise UsageError("there is nothing to search: the space is empty")
     for name, own in space.items():
