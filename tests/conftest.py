@@ -1,5 +1,6 @@
 """The test session: on CPU, with annotations checked at run time and no silent rank promotion."""
 
+import importlib
 import os
 import runpy
 import sys
@@ -13,10 +14,12 @@ import jaxtyping
 
 with jaxtyping.install_import_hook("fwdonly", "beartype.beartype"):
     import fwdonly
-    from fwdonly.cli import compare, list, report, reproduce, serve, submit, train, tune  # noqa: F401
+    from fwdonly.cli.main import COMMANDS
 
     for name in fwdonly.__all__:  # all of it under the hook, for modules load when they are first used
         getattr(fwdonly, name)
+    for name in COMMANDS:
+        importlib.import_module(f"fwdonly.cli.{name}")
 
 import jax
 import jax.numpy as jnp
@@ -25,6 +28,19 @@ import pytest
 
 jax.config.update("jax_numpy_rank_promotion", "raise")
 pytest.register_assert_rewrite("comparing")  # or its assertions fail without values
+
+
+DEEP = [line for line in (Path(__file__).parent / "deep.txt").read_text().splitlines() if not line.startswith("#")]
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items):
+    """Mark the tests of ``deep.txt``: the README's command leaves them out, ``.ci/run`` runs them after it."""
+    known = set(DEEP)
+    for item in items:
+        name = item.nodeid.rpartition("/")[2]
+        if name in known or name.partition("[")[0] in known:
+            item.add_marker(pytest.mark.deep)
 
 
 @pytest.fixture

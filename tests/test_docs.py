@@ -106,3 +106,11 @@ def test_every_mutant_still_finds_its_text():
     for mutant in mutation_test.MUTANTS:
         assert mutant.old in (ROOT / "fwdonly" / mutant.file).read_text(), f"{mutant.file}: {mutant.defect}"
         assert all((ROOT / "tests" / f"{name}.py").exists() for name in mutant.tests)
+
+
+def test_the_deep_tests_are_named_once_and_exist():
+    lines = [line for line in (ROOT / "tests/deep.txt").read_text().splitlines() if not line.startswith("#")]
+    assert len(set(lines)) == len(lines)
+    for line in lines:
+        file, name = line.split("::")
+        assert f"def {name.partition('[')[0]}(" in (ROOT / "tests" / file).read_text(), line

@@ -10,11 +10,11 @@ import subprocess
 import sys
 import time
 from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
 
 from fwdonly import UsageError
+from fwdonly.study import Machine
 from fwdonly.study.folder import Contents, Wanted, look_into
 from fwdonly.study.processes import stated
 from fwdonly.study.sharing import Work
@@ -244,7 +244,7 @@ def test_energy_wants_the_machine_for_one_process(script, tmp_path):
 
 
 def test_a_launcher_says_which_process_this_is(monkeypatch):
-    nothing = SimpleNamespace(coordinator=None, num_processes=None, process_id=None)
+    nothing = Machine()
     assert stated(nothing) == (0, 1)
     monkeypatch.setenv("SLURM_STEP_NUM_TASKS", "4")
     assert stated(nothing) == (0, 1)  # within an allocation, but not started by srun
@@ -252,10 +252,10 @@ def test_a_launcher_says_which_process_this_is(monkeypatch):
     assert stated(nothing) == (3, 4)
     monkeypatch.setenv("SLURM_PROCID", "all")
     assert stated(nothing) == (0, 1)
-    own = SimpleNamespace(coordinator="h:1", num_processes=2, process_id=1)
+    own = Machine(coordinator="h:1", num_processes=2, process_id=1)
     assert stated(own) == (1, 2)  # what is said goes before
     with pytest.raises(UsageError, match="belong together"):
-        stated(SimpleNamespace(coordinator=None, num_processes=None, process_id=0))
+        stated(Machine(process_id=0))
 
 
 COUNTING = """
