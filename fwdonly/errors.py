@@ -29,8 +29,12 @@ def check_word(name: str, value: Any, words: Sequence[Any]) -> None:
 
 
 def first_difference(found: Any, wanted: Any, where: str = "") -> str:
-    """Where two configurations part, in words, names of nested ones joined by dots; empty if they do not."""
-    if isinstance(found, dict) and isinstance(wanted, dict):
+    """Where two configurations part, in words, names of nested ones joined by dots; empty if they do not.
+
+    What one of them lacks altogether is taken for empty.
+    """
+    if isinstance(wanted, dict) and (found is None or isinstance(found, dict)):
+        found = found or {}
         for name in dict.fromkeys([*wanted, *found]):
             words = first_difference(found.get(name), wanted.get(name), f"{where}.{name}" if where else name)
             if words:

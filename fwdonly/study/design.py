@@ -14,6 +14,7 @@ from ..card import Optimizer, Setting, Stage
 from ..data import Dataset
 from ..errors import UsageError, one_line
 from ..nets import Spec, parse
+from ..surroundings import numerics
 from ..training import Plan
 from .optimizers import transformation
 from .rules import Rule
@@ -285,7 +286,7 @@ class Study:
         return {arm.name: arm.settings() | shared for arm in self.arms}
 
     def configuration(self, dataset: Dataset, split: Sequence[Any]) -> dict[str, Any]:
-        """Everything that decides the numbers, as plain JSON."""
+        """Everything that decides the numbers, as plain JSON; JAX's switches and the packages' versions, too."""
         described = {
             "name": dataset.name,
             "digest": dataset.digest,
@@ -293,7 +294,7 @@ class Study:
             "validation": split[1].shape[-1],
             "test": len(dataset.y_test),
         }
-        content = {"command": self.name, "rules": self.settings(), "data": described}
+        content = {"command": self.name, "rules": self.settings(), "data": described, "numerics": numerics()}
         content |= {"protocol": dict(self.protocol)} if self.protocol else {}
         return json.loads(json.dumps(content))
 

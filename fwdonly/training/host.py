@@ -11,7 +11,7 @@ import numpy as np
 from jaxtyping import Array
 
 from ..base import Batch
-from ..errors import UsageError
+from ..errors import UsageError, first_difference
 from ..measure import Meter, Window
 from . import checkpoint as checkpoints
 from . import memory, programs
@@ -283,10 +283,14 @@ class Host:
 
 
 def check_fingerprint(path: str | Path, found: dict[str, Any], expected: dict[str, Any]) -> None:
-    differing = [name for name in expected if found.get(name) != expected[name]]
-    if differing:
-        name = differing[0]
+    """Refuse a checkpoint of another training, or of one under other switches or versions.
+
+    Raises:
+        UsageError: it is.
+    """
+    difference = first_difference({name: found.get(name) for name in expected}, expected)
+    if difference:
         raise UsageError(
-            f"the checkpoint {path} belongs to another training: its {name} is {found.get(name)}, here it is "
-            f"{expected[name]}; repeat the earlier settings, or give another output folder"
+            f"the checkpoint {path} belongs to another training ({difference}); repeat the earlier settings, or give "
+            "another output folder"
         )

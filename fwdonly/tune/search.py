@@ -17,6 +17,7 @@ from .. import data as datasets
 from ..base import LearningRule
 from ..card import Range, Space
 from ..errors import UsageError, first_difference
+from ..surroundings import numerics
 from ..training import Plan, Progress, sweep
 from .storage import load_optuna, losses, open_storage, reachable
 from .workers import AGAIN, GRACE, HEARTBEAT, Others, Pulse, tell
@@ -150,6 +151,7 @@ def tune(
         "data": data.digest,
         "parallel": parallel,
         "prune": prune,
+        "numerics": numerics(),
         "about": json.loads(json.dumps(dict(about or {}))),
     }
     with reachable(storage):
