@@ -1,6 +1,7 @@
 """Errors of the user, in one line that names the fault and the mend."""
 
 import contextlib
+import operator
 from collections.abc import Generator, Sequence
 from typing import Any
 
@@ -26,6 +27,48 @@ def check_word(name: str, value: Any, words: Sequence[Any]) -> None:
     """
     if value not in words:
         raise UsageError(f"{name} is one of {', '.join(map(repr, words))}; got {value!r}")
+
+
+def check_whole(value: Any, what: str) -> int:
+    """An integer of Python, NumPy or JAX as Python's.
+
+    Raises:
+        UsageError: anything else, such as a float or a truth value; nothing is rounded.
+    """
+    try:
+        if isinstance(value, bool) or str(getattr(value, "dtype", "")) == "bool":
+            raise TypeError
+        return operator.index(value)
+    except TypeError:
+        found = " ".join(str(value).split())[:60]
+        raise UsageError(f"{what} is an integer; got {found} ({type(value).__name__})") from None
+
+
+def check_seed(seed: Any) -> int:
+    """A seed as Python's integer.
+
+    Raises:
+        UsageError: no integer, or one that does not lie in 0..2**32-1.
+    """
+    number = check_whole(seed, "a seed")
+    if not 0 <= number < 2**32:
+        raise UsageError(f"a seed lies in 0..2**32-1; got {number}")
+    return number
+
+
+def check_seeds(seeds: Any) -> list[int]:
+    """Seeds as Python's integers.
+
+    Raises:
+        UsageError: no sequence, no seed in it, or one that `check_seed` refuses.
+    """
+    try:
+        found = [*seeds]
+    except TypeError:
+        raise UsageError(f"seeds are a list of integers; got {seeds}") from None
+    if not found:
+        raise UsageError("there are no seeds; give at least one")
+    return [check_seed(seed) for seed in found]
 
 
 def first_difference(found: Any, wanted: Any, where: str = "") -> str:

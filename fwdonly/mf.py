@@ -6,7 +6,7 @@ equations 2.7-2.11, and arXiv 2511.01061 (greedy layer-by-layer schedule). `rule
 """
 
 from functools import partial
-from typing import Any, Literal, NamedTuple, get_args
+from typing import Any, Literal, NamedTuple, cast, get_args
 
 import jax
 import jax.numpy as jnp
@@ -181,7 +181,7 @@ def grads(
     """
     _check_gradient(gradient, auxiliary_weight, layer)
     del key
-    doubt = check_labels(batch, params[-1].M.shape[0])
+    doubt = check_labels(batch, cast(Layer, params[-1]).M.shape[0])
     if gradient == "joint":
         joint = jax.value_and_grad(_joint_loss, has_aux=True)
         (total, each), everything = joint(params, batch, net, auxiliary_weight)

@@ -108,7 +108,7 @@ def _groups(controller: str) -> Generator[_Group, None, None]:
             number = 2 if kind[0] == "cgroup2" else 1
             mounts.append((Path(_unescaped(fields[4])), _unescaped(fields[3]), number, kind[2]))
     for line in _lines(PROC / "self" / "cgroup"):
-        _, controllers, path = (line.split(":", 2) + ["", ""])[:3]
+        _, controllers, path = [*line.split(":", 2), "", ""][:3]
         for top, root, number, options in mounts:
             mine = not controllers if number == 2 else controller in controllers.split(",")
             if not mine or (number == 1 and controller not in options.split(",")):

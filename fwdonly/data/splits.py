@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from ..errors import UsageError
+from ..errors import UsageError, check_seed
 from .dataset import Dataset
 
 
@@ -66,9 +66,7 @@ def paper_split(data: Dataset, *, seed: int) -> tuple[np.ndarray, np.ndarray]:
 
 def random_state(seed: int) -> np.random.RandomState:
     """NumPy's legacy generator, the only one whose stream is promised never to change."""
-    if not 0 <= seed < 2**32:
-        raise UsageError(f"seed is {seed}: choose 0 to {2**32 - 1}")
-    return np.random.RandomState(seed)
+    return np.random.RandomState(check_seed(seed))
 
 
 def hold_out(y: np.ndarray, held: int, seed: int) -> tuple[np.ndarray, np.ndarray]:

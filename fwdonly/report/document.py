@@ -1,6 +1,7 @@
 """A report as blocks: what is decided first, then everything it rests on."""
 
 from collections.abc import Sequence
+from typing import Any
 
 from .blocks import Block, Facts, Heading, Items, Text
 from .comparisons import answers

@@ -12,7 +12,7 @@ import jax.numpy as jnp
 
 from ..card import Optimizer, Setting, Stage
 from ..data import Dataset
-from ..errors import UsageError, one_line
+from ..errors import UsageError, check_whole, one_line
 from ..nets import Spec, parse
 from ..surroundings import numerics
 from ..training import Plan
@@ -54,6 +54,8 @@ class Runs:
     the seeds of a rule train together as one compiled program."""
 
     def __post_init__(self) -> None:
+        for name in ("seeds", "first_seed"):
+            object.__setattr__(self, name, check_whole(getattr(self, name), f"--{name.replace('_', '-')}"))
         _at_least(self, seeds=1, first_seed=0)
         if self.first_seed + self.seeds > 2**32:
             raise UsageError(f"seeds lie below 2**32; --first-seed {self.first_seed} with --seeds {self.seeds} do not")
