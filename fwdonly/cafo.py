@@ -239,14 +239,14 @@ def grads(
     state = State(params, ((), None), known, ())
     numbers = _numbers(part, net)
     extract = partial(features, state, net=net, heads=numbers, eps=settings.eps)
-    return _head_grads(params, batch.x, batch.y, numbers, extract, settings)
+    return _head_grads(params, batch, numbers, extract, settings)
 
 
 def _head_grads(
-    params: Params, x: Any, y: Array, numbers: tuple[int, ...], extract: Any, options: Options
+    params: Params, batch: Batch, numbers: tuple[int, ...], extract: Any, options: Options
 ) -> tuple[Params, Metrics]:
-    """As `grads`; ``extract`` makes the features of the numbered heads from a part of ``x``."""
-    heads, doubt = [params.heads[i - 1] for i in numbers], check_labels(Batch(x, y), _classes(params))
+    """As `grads`; ``extract`` makes the features of the numbered heads from a part of ``batch.x``."""
+    heads, doubt = [params.heads[i - 1] for i in numbers], check_labels(batch, _classes(params))
 
     def sums(x: Any, y: Array) -> list[tuple[Array, Array, Array]]:
         out = []
@@ -256,7 +256,7 @@ def _head_grads(
             out.append((E.T @ F, E.sum(0), _losses(Z, y, options.loss).sum()))
         return out
 
-    found = [tuple(a / len(y) for a in of_head) for of_head in _streamed(sums, x, y)]
+    found = [tuple(a / len(batch.y) for a in of_head) for of_head in _streamed(sums, *batch)]
     gradients = dict(zip(numbers, found, strict=True))
     layer_loss = jnp.stack([loss for _, _, loss in found])
     trained = tuple(
@@ -383,7 +383,7 @@ def _update_heads(
         for i, (V, _) in zip(numbers, solved, strict=True):
             heads[i - 1] = Head(V, None)
     else:
-        gradients, metrics = _head_grads(state.params, batch.x, batch.y, numbers, extract, options)
+        gradients, metrics = _head_grads(state.params, batch, numbers, extract, options)
         for i in numbers:
             heads[i - 1], opt_states[i - 1] = descend(tx, gradients.heads[i - 1], opt_states[i - 1], heads[i - 1])
     params = state.params._replace(heads=tuple(heads))

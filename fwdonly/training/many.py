@@ -81,9 +81,9 @@ def sweep(
         A `Result` whose arrays have a leading axis over runs.
 
     Raises:
-        UsageError: no seeds, seeds out of range, equal runs, hyperparameters that fit neither all runs nor each, more devices than
-            there are or devices of different kinds, a single run too large for the memory, and whatever `fwdonly.fit`
-            raises.
+        UsageError: no seeds, seeds out of range, equal runs, hyperparameters that fit neither all runs nor each, more
+            devices than there are or devices of different kinds, a single run too large for the memory, and whatever
+            `fwdonly.fit` raises.
 
     Example:
         >>> import fwdonly, optax

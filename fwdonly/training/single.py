@@ -39,7 +39,8 @@ def fit(
         data: images and labels, from `fwdonly.data.load`.
         plan: lengths, stopping and preprocessing; default `Plan()`. One for every stage, where lengths or stopping
             differ between stages.
-        seed: an integer, 0 <= seed < 2**32, of Python, NumPy or JAX; of start values, data order and the rule's own randomness.
+        seed: of start values, data order and the rule's own randomness; an integer of Python, NumPy or JAX,
+            0 <= seed < 2**32.
         split: (training indices, validation indices) into ``data.x_train``; default `fwdonly.data.split`.
         callback: called after every compiled chunk and epoch; a true return value stops the training there. In a sweep
             it may return one truth value per run: those runs end there, and the training goes on.
