@@ -57,9 +57,11 @@ def switches() -> dict[str, Any]:
     """JAX's settings that numbers depend on, as they are here and now, and XLA's flags."""
     import jax
 
-    found = {name: getattr(jax.config, f"jax_{name}", None) for name in SWITCHES}
+    listed = getattr(jax.config, "values", {})  # a few have no attribute
+    found = {name: getattr(jax.config, f"jax_{name}", listed.get(f"jax_{name}")) for name in SWITCHES}
     plain = (str, int, float, type(None))
     found = {name: value if isinstance(value, plain) else str(value) for name, value in found.items()}
+    found["disable_most_optimizations"] = bool(found["disable_most_optimizations"])  # None where nobody has set it
     flags = [flag for flag in os.environ.get("XLA_FLAGS", "").split() if not HARMLESS.match(flag)]
     return found | {"xla_flags": " ".join(flags) or None} | {name: os.environ.get(name) for name in VARIABLES}
 

@@ -3,7 +3,7 @@
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, SupportsIndex
 
 import jax
 import numpy as np
@@ -27,7 +27,7 @@ def sweep(
     data: datasets.Dataset,
     plan: Plan | Sequence[Plan] | None = None,
     *,
-    seeds: Sequence[int],
+    seeds: Sequence[SupportsIndex] | np.ndarray | Array,
     hyper: Mapping[str, float | Sequence[float] | np.ndarray | Array] | None = None,
     split: tuple[np.ndarray, np.ndarray] | None = None,
     how: Literal["auto", "vmap", "map"] = "auto",
@@ -93,8 +93,8 @@ def sweep(
         >>> fwdonly.sweep(make, digits, plan, seeds=[0, 1], hyper={"learning_rate": [1e-3, 3e-3]}).test_accuracy.shape
         (2,)
     """
-    seeds = check_seeds(seeds)
-    count = len(seeds)
+    numbers = check_seeds(seeds)
+    count = len(numbers)
     if how not in ("auto", "vmap", "map"):
         raise UsageError(f"how is 'auto', 'vmap' or 'map'; got {how!r}")
     if at_once is not None and at_once < 1:
@@ -104,7 +104,7 @@ def sweep(
         for part in (datasets.split(data) if split is None else split)
     )
     both = train_indices, val_indices
-    runs = Runs(np.asarray(seeds, np.uint32), values_of(hyper or {}, count), both)
+    runs = Runs(np.asarray(numbers, np.uint32), values_of(hyper or {}, count), both)
     if not repeats:
         check_runs(runs)
     lifted = how if how != "auto" else ("map" if jax.default_backend() == "cpu" else "vmap")

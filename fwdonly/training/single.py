@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import SupportsIndex
 
 import numpy as np
 
@@ -21,7 +22,7 @@ def fit(
     data: datasets.Dataset,
     plan: Plan | Sequence[Plan] | None = None,
     *,
-    seed: int = 0,
+    seed: SupportsIndex = 0,
     split: tuple[np.ndarray, np.ndarray] | None = None,
     callback: Callback | None = None,
     checkpoint: str | Path | None = None,

@@ -9,7 +9,7 @@ import json
 import math
 import time
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, SupportsIndex
 
 import numpy as np
 
@@ -78,7 +78,7 @@ def tune(
     data: datasets.Dataset,
     *,
     trials: int = 50,
-    seeds: Sequence[int] = (1000, 1001, 1002),
+    seeds: Sequence[SupportsIndex] | np.ndarray = (1000, 1001, 1002),
     name: str = "study",
     storage: Any = None,
     parallel: int = 5,
@@ -118,7 +118,7 @@ def tune(
         space: what is searched.
         data: images and labels.
         trials: of all calls and workers together.
-        seeds: of every trial.
+        seeds: of every trial; distinct integers, as for `fwdonly.fit`.
         name: of the study in the storage; the sampler's seed follows from it.
         storage: as for `open_storage`.
         parallel: trials per round. It decides what the sampler knows when it proposes: keep it the same for all rules.
@@ -144,12 +144,12 @@ def tune(
             mid-search, or a study that was begun with other settings.
     """
     optuna = load_optuna()
-    seeds = check_seeds(seeds)
-    check(space, trials, seeds, parallel)
+    numbers = check_seeds(seeds)
+    check(space, trials, numbers, parallel)
     started = time.perf_counter()
     facts = {
         "space": json.loads(json.dumps(space)),
-        "seeds": seeds,
+        "seeds": numbers,
         "data": data.digest,
         "parallel": parallel,
         "prune": prune,
@@ -162,7 +162,7 @@ def tune(
         study = open_study(optuna, name, storage, space, facts, None if first is None else within(space, first))
         others = Others(optuna, study, set(space), grace)
         made: dict[str, Any] = {}
-        setup = Setup(space, data, seeds, parallel, split, how, devices, watch)
+        setup = Setup(space, data, numbers, parallel, split, how, devices, watch)
         mine, waiting_since = 0, None
         running = optuna.trial.TrialState.RUNNING
         while True:
