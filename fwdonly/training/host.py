@@ -291,6 +291,6 @@ def check_fingerprint(path: str | Path, found: dict[str, Any], expected: dict[st
     difference = first_difference({name: found.get(name) for name in expected}, expected)
     if difference:
         raise UsageError(
-            f"the checkpoint {path} belongs to another training: its {difference}; repeat the earlier settings, or give "
-            "another output folder"
+            f"the checkpoint {path} belongs to another training: its {difference}; repeat the earlier settings, or "
+            "give another output folder"
         )
