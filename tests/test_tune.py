@@ -227,7 +227,7 @@ FLOAT, WORDS = optuna.distributions.FloatDistribution, optuna.distributions.Cate
     [
         (["minimize"], None, "its direction is minimize"),
         (["maximize", "maximize"], None, "its direction is maximize and maximize"),
-        (["maximize"], {"learning_rate": FLOAT(1e-4, 1.0, log=True)}, r"has trials \(1\) and does not say of what"),
+        (["maximize"], {"learning_rate": FLOAT(1e-4, 1.0, log=True)}, r"it has trials \(1\) and does not say of what"),
         (["maximize"], None, None),
     ],
     ids=["of optuna create-study", "two objectives", "trials of somebody", "empty, as if its maker had died"],
