@@ -148,7 +148,8 @@ class Finite:
 
     The loop means some of its infinities and NaNs: best scores of the start, losses of stopped runs. So the switches
     are off in the program, and what is ``watched`` of its output is looked at afterwards. Where that is not finite,
-    everything is computed once more, operation by operation and with the switches on, which names the place.
+    everything is computed once more, operation by operation and with the switches on, which names the place. That of
+    an infinity may be an earlier one that is meant, such as the one with which JAX begins a maximum.
     """
 
     def __init__(self, made: Any, f: Callable[..., Any], watched: Callable[[Any], Any]) -> None:
@@ -193,7 +194,9 @@ class Programs:
         if own not in self.made:
             self.made[own] = self._made(f, job, args, static, donate, key)
             if debugging:
-                lifted = lift(functools.partial(f, job, *static), job.setup._replace(mesh=None))
+                setup = job.setup._replace(mesh=None)
+                setup = setup._replace(how="map") if setup.how == "vmap" else setup  # vmap would trace the steps
+                lifted = lift(functools.partial(f, job, *static), setup)
                 self.made[own] = Finite(self.made[own], lifted, self.watched)
         return self.made[own]
 
