@@ -29,6 +29,7 @@ from _shared import CLASSES, Parser, Swept, built, jax_steps, take_turns, torch_
 from fwdonly import RULES, Batch, Meter, Plan, UsageError, bp, data, fit, measure, mf, nets, report, results
 from fwdonly.base import DOT
 from fwdonly.foton import ExpansionWarning
+from fwdonly.surroundings import cores
 
 ROOT = Path(__file__).parents[1]
 JSON = dict[str, Any]
@@ -89,7 +90,7 @@ def at_once(jobs: dict[Any, Callable[[], Any]]) -> dict[Any, Any]:
         except Exception as error:
             return error
 
-    with concurrent.futures.ThreadPoolExecutor(max(1, min(16, os.cpu_count() or 1))) as pool:
+    with concurrent.futures.ThreadPoolExecutor(max(1, min(16, cores() or 1))) as pool:
         return dict(zip(jobs, pool.map(work, jobs.values()), strict=True))
 
 

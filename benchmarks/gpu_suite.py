@@ -42,6 +42,7 @@ from fwdonly import RULES, Plan, UsageError, data, measure, nets, report, result
 from fwdonly.base import DOT, Batch, LearningRule, Net, Precision
 from fwdonly.foton import ExpansionWarning
 from fwdonly.measure import Meter, unavailable
+from fwdonly.surroundings import cores
 from fwdonly.training import check_precision
 
 SHARES = {"ceiling": 0.07, "steps": 0.45, "seeds": 0.2, "train": 0.13, "energy": 0.15}
@@ -195,7 +196,7 @@ class Suite:
             except Exception as error:
                 return error
 
-        with concurrent.futures.ThreadPoolExecutor(max(1, min(16, os.cpu_count() or 1))) as pool:
+        with concurrent.futures.ThreadPoolExecutor(max(1, min(16, cores() or 1))) as pool:
             return dict(zip(jobs, pool.map(work, jobs.values()), strict=True))
 
 

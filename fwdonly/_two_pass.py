@@ -78,14 +78,14 @@ def pseudo_gradients(
     ``F`` has one input-shaped row per class, F^T in the papers. The second pass enters the first layer through
     (x + s e F^T) W_1 = x W_1 + s e (F^T W_1): the same number from ``classes`` rows instead of a whole batch.
     """
-    check_labels(batch, params.W.shape[1])
+    doubt = check_labels(batch, params.W.shape[1])
     t = jax.nn.one_hot(batch.y, params.W.shape[1], dtype=batch.x.dtype)
 
     masks = _masks(params, batch.x, key, net, switches.dropout)
     z_1 = nets.linear(net[0]).apply(params.blocks[0], batch.x)
     h, a, s = _run(params, batch.x, z_1, masks, net)
     y, e = _error(s, t, switches)
-    metrics = {"loss": _loss(s, t, batch.y, switches)}
+    metrics = {"loss": _loss(s, t, batch.y, switches) + doubt}
 
     m = _modulation(e, switches)
     z_mod = z_1 + jnp.tensordot(m, nets.linear(net[0], bias=False).apply(params.blocks[0], F), 1)
@@ -110,7 +110,7 @@ def time_local(
     switches: Switches,
 ) -> tuple[tuple[Callable[[Params], Params], ...], Metrics]:
     """The halves of the Hebbian direction, each at the parameters it is given, by the error of ``params``."""
-    check_labels(batch, params.W.shape[1])
+    doubt = check_labels(batch, params.W.shape[1])
     t = jax.nn.one_hot(batch.y, params.W.shape[1], dtype=batch.x.dtype)
 
     masks = _masks(params, batch.x, key, net, switches.dropout)
@@ -129,7 +129,7 @@ def time_local(
         h_mod, a_mod, _ = one_pass(params, x_mod)
         return as_params(jax.tree.map(jnp.negative, _products(params, h_mod, a_mod, t, net, switches)), params)
 
-    return (first, second), {"loss": _loss(s, t, batch.y, switches)}
+    return (first, second), {"loss": _loss(s, t, batch.y, switches) + doubt}
 
 
 def work(

@@ -1,6 +1,7 @@
 """The contract every learning rule keeps: a batch, a record of three pure functions, and one optimizer step."""
 
 from collections.abc import Callable
+from contextvars import ContextVar
 from typing import Any, Literal, NamedTuple, Protocol, TypeVar, get_args, get_origin, runtime_checkable
 
 import jax
@@ -16,7 +17,10 @@ State = Any
 """A NamedTuple of arrays whose first two fields are ``params`` and ``opt_state``; each rule module defines its own."""
 
 Metrics = dict[str, Array]
-"""At least the scalar ``loss``; for rules with local losses also ``layer_loss`` of shape (layers,)."""
+"""At least the scalar ``loss``; for rules with local losses also ``layer_loss`` of shape (layers,).
+
+The loss is NaN where compiled code is given a label that is no class (see `check_labels`).
+"""
 
 
 Precision = Literal["float32", "tf32", "bfloat16"]
@@ -153,8 +157,19 @@ def check_classes(num_classes: int) -> None:
         raise UsageError(f"classification needs at least 2 classes; got num_classes={num_classes}")
 
 
-def check_labels(batch: Batch, num_classes: int) -> None:
-    """Refuse labels a supervised rule cannot use. Their values are seen outside compiled code only.
+LABELS_SEEN: ContextVar[bool] = ContextVar("labels_seen", default=False)
+"""Set by a loop that has looked at all labels, and runs without compilation: its batches are not looked at again."""
+
+
+def check_labels(batch: Batch, num_classes: int) -> Float[Array, ""] | float:
+    """Refuse labels a supervised rule cannot use; every rule asks this first and adds the answer to its ``loss``.
+
+    JAX takes a label of -1 for the last class, and one that is too high for none. Values are seen outside compiled code
+    only; within it the answer makes the loss NaN. A step whose loss is NaN is to be thrown away: its parameters may be
+    finite all the same. `fwdonly.fit` ends such a run as diverged.
+
+    Returns:
+        0; within compiled code NaN where a label is no class.
 
     Raises:
         UsageError: labels that are missing, not one integer per sample, outside 0..num_classes-1, or all alike in a
@@ -165,7 +180,10 @@ def check_labels(batch: Batch, num_classes: int) -> None:
         found = "none" if y is None else f"{getattr(y, 'dtype', type(y).__name__)}{list(getattr(y, 'shape', ()))}"
         raise UsageError(f"a batch needs integer labels of shape ({len(x)},), one per sample; got {found}")
     if isinstance(y, Tracer):
-        return
+        highest = min(num_classes - 1, jnp.iinfo(y.dtype).max)  # uint8 holds no 256
+        return jnp.where(((y >= 0) & (y <= highest)).all(), 0.0, jnp.nan)  # a weak type: the loss keeps its own
+    if LABELS_SEEN.get():
+        return 0.0
     values = np.asarray(y)  # not jnp: labels that a compiled function closes over are known, results on them are not
     low, high = int(values.min(initial=0)), int(values.max(initial=0))
     if low < 0 or high >= num_classes:
@@ -174,6 +192,7 @@ def check_labels(batch: Batch, num_classes: int) -> None:
         raise UsageError(
             f"every label of the batch is {values[0]}; shuffle the data, so that a batch has several classes"
         )
+    return 0.0
 
 
 def at_state(grads: Callable[..., tuple[PyTree, Metrics]], *fields: str, **options: Any) -> Any:

@@ -15,7 +15,19 @@ import optax
 from jaxtyping import Array, Float
 
 from . import nets
-from .base import Batch, LearningRule, Metrics, Net, Products, at_state, check_classes, cross_entropy, descend, flat
+from .base import (
+    Batch,
+    LearningRule,
+    Metrics,
+    Net,
+    Products,
+    at_state,
+    check_classes,
+    check_labels,
+    cross_entropy,
+    descend,
+    flat,
+)
 from .card import Card, Setting, Stage, Variant
 from .errors import UsageError, check_word
 
@@ -124,7 +136,8 @@ def grads(
         weighted, that of the output layer last; in nats, taken before any update.
 
     Raises:
-        UsageError: unknown readouts, some that ``params`` have not, or a weight for others than "deep".
+        UsageError: labels that are missing, out of range or all alike (values are seen outside compiled code only),
+            unknown readouts, some that ``params`` have not, or a weight for others than "deep".
 
     Example:
         >>> import jax, optax, fwdonly
@@ -145,6 +158,7 @@ def grads(
     """
     _check(readouts, auxiliary_weight)
     del key
+    doubt = check_labels(batch, params.W.shape[1])
 
     def objective(params: Params) -> tuple[Array, Metrics]:
         s, G = outputs(params, batch.x, net, readouts)
@@ -155,7 +169,7 @@ def grads(
         return loss + auxiliary_weight * sum(local), {"layer_loss": jnp.stack([*local, loss])}
 
     (loss, more), gradients = jax.value_and_grad(objective, has_aux=True)(params)
-    return gradients, {"loss": loss} | more
+    return gradients, {"loss": loss + doubt} | more
 
 
 def outputs(

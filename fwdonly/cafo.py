@@ -235,19 +235,18 @@ def grads(
     """
     del key
     settings = _checked(options)
-    check_labels(batch, _classes(params))
     known = tuple(_batch_statistics(params.blocks, batch.x, net, settings)) if statistics is None else statistics
     state = State(params, ((), None), known, ())
     numbers = _numbers(part, net)
     extract = partial(features, state, net=net, heads=numbers, eps=settings.eps)
-    return _head_grads(params, batch.x, batch.y, numbers, extract, settings)
+    return _head_grads(params, batch, numbers, extract, settings)
 
 
 def _head_grads(
-    params: Params, x: Any, y: Array, numbers: tuple[int, ...], extract: Any, options: Options
+    params: Params, batch: Batch, numbers: tuple[int, ...], extract: Any, options: Options
 ) -> tuple[Params, Metrics]:
-    """As `grads`; ``extract`` makes the features of the numbered heads from a part of ``x``."""
-    heads = [params.heads[i - 1] for i in numbers]
+    """As `grads`; ``extract`` makes the features of the numbered heads from a part of ``batch.x``."""
+    heads, doubt = [params.heads[i - 1] for i in numbers], check_labels(batch, _classes(params))
 
     def sums(x: Any, y: Array) -> list[tuple[Array, Array, Array]]:
         out = []
@@ -257,14 +256,14 @@ def _head_grads(
             out.append((E.T @ F, E.sum(0), _losses(Z, y, options.loss).sum()))
         return out
 
-    found = [tuple(a / len(y) for a in of_head) for of_head in _streamed(sums, x, y)]
+    found = [tuple(a / len(batch.y) for a in of_head) for of_head in _streamed(sums, *batch)]
     gradients = dict(zip(numbers, found, strict=True))
     layer_loss = jnp.stack([loss for _, _, loss in found])
     trained = tuple(
         Head(gradients[i][0].T, None if head.b is None else gradients[i][1]) if i in gradients else None
         for i, head in enumerate(params.heads, start=1)
     )
-    return Params(trained, None, None), {"loss": layer_loss.sum(), "layer_loss": layer_loss}
+    return Params(trained, None, None), {"loss": layer_loss.sum() + doubt, "layer_loss": layer_loss}
 
 
 def closed_form(
@@ -318,7 +317,7 @@ def dfa(
         * Running statistics start from the example inputs of `init`, not from 0 and 1, and average the biased variance.
         * Whether arXiv 2303.09728's own DFA uses this auxiliary head and this error is not known.
     """
-    check_labels(batch, _classes(params))
+    doubt = check_labels(batch, _classes(params))
     h, pulls, moments = batch.x, [], []
     for block, own in zip(net, params.blocks, strict=True):
 
@@ -336,7 +335,7 @@ def dfa(
     errors = [*(e @ R_i for R_i in R), E @ params.A.V.T]
     blocks = tuple(pull(u.reshape(shape))[0] for (pull, shape), u in zip(pulls, errors, strict=True))
     A = Head(flat(h).T @ E, E.sum(0))
-    return (blocks, A), {"loss": cross_entropy(scores, batch.y)}, moments
+    return (blocks, A), {"loss": cross_entropy(scores, batch.y) + doubt}, moments
 
 
 def update(
@@ -375,16 +374,16 @@ def _update_heads(
     """As `update` of heads; ``extract`` makes the features of the trained heads from a part of ``batch.x``."""
     del key
     numbers, num_classes = _numbers(part, net), _classes(state.params)
-    check_labels(batch, num_classes)
     heads, opt_states = list(state.params.heads), list(state.opt_state[0])
     if options.loss == "mse":
+        doubt = check_labels(batch, num_classes)
         solved = _closed_forms(batch.x, batch.y, num_classes, extract, options.ridge)
         layer_loss = jnp.stack([loss for _, loss in solved])
-        metrics = {"loss": layer_loss.sum(), "layer_loss": layer_loss}
+        metrics = {"loss": layer_loss.sum() + doubt, "layer_loss": layer_loss}
         for i, (V, _) in zip(numbers, solved, strict=True):
             heads[i - 1] = Head(V, None)
     else:
-        gradients, metrics = _head_grads(state.params, batch.x, batch.y, numbers, extract, options)
+        gradients, metrics = _head_grads(state.params, batch, numbers, extract, options)
         for i in numbers:
             heads[i - 1], opt_states[i - 1] = descend(tx, gradients.heads[i - 1], opt_states[i - 1], heads[i - 1])
     params = state.params._replace(heads=tuple(heads))

@@ -122,7 +122,7 @@ def grads(params: Params, batch: Batch, key: Array, *, net: Net, num_classes: in
 
 def _pass(params: Params, batch: Batch, net: Net, num_classes: int) -> tuple[Params, Metrics, list[Any]]:
     """Gradients, metrics and every layer's (mean, variance)."""
-    check_labels(batch, num_classes)
+    doubt = check_labels(batch, num_classes)
     y, gradients, losses, moments = batch.x, [], [], []
     for block, own in zip(net, params, strict=True):
         local = jax.value_and_grad(_local_loss, has_aux=True)
@@ -132,7 +132,7 @@ def _pass(params: Params, batch: Batch, net: Net, num_classes: int) -> tuple[Par
         losses.append(loss)
         moments.append(statistics)
     layer_loss = jnp.stack(losses)
-    return tuple(gradients), {"loss": layer_loss.sum(), "layer_loss": layer_loss}, moments
+    return tuple(gradients), {"loss": layer_loss.sum() + doubt, "layer_loss": layer_loss}, moments
 
 
 def _local_loss(own: Any, block: Any, y: Array, labels: Array, num_classes: int) -> tuple[Array, tuple[Array, Any]]:

@@ -176,7 +176,7 @@ def grads(
         * Akrout's code divides the bias' gradient by the batch size twice; here once.
     """
     settings = _checked(options, net)
-    check_labels(batch, params.W.shape[1])
+    doubt = check_labels(batch, params.W.shape[1])
     count, t = len(batch.y), jax.nn.one_hot(batch.y, params.W.shape[1], dtype=batch.x.dtype)
     below, a, h = _forward(params, batch.x, net)
     s = nets.output.read(params, below[-1])
@@ -197,7 +197,7 @@ def grads(
         gradients.append(nets.weight_gradient(block, own, below_l, delta))
     top = below[-1].reshape(count, -1)
     total = Params(tuple(gradients), top.T @ e, None if params.b is None else e.sum(0))
-    return as_params(jax.tree.map(lambda g: g / count, total), params), {"loss": _loss(s, t, batch.y, settings)}
+    return as_params(jax.tree.map(lambda g: g / count, total), params), {"loss": _loss(s, t, batch.y, settings) + doubt}
 
 
 def _forward(params: Params, x: Array, net: Net) -> tuple[list[Array], list[Array], list[Array]]:

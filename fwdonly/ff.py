@@ -207,7 +207,7 @@ def _passes(
 ) -> tuple[Params, Metrics, tuple[Array, ...]]:
     """The neutral pass, then the positive and the negative one side by side: gradients, metrics and the new m."""
     num_classes = next(own.U.shape[1] for own in params if own.U is not None)
-    check_labels(batch, num_classes)
+    doubt = check_labels(batch, num_classes)
     if m is not None:
         _check_peer(net, options)
     count = len(batch.y)
@@ -227,7 +227,7 @@ def _passes(
         wrong_pairs.append(wrong)
         n = after(rms(s), g)
     metrics = {"layer_loss": jnp.stack(losses), "pair_error": jnp.stack(wrong_pairs)}
-    metrics |= {"loss": metrics["layer_loss"].sum(), "head_loss": cross_entropy(q_in, batch.y)}
+    metrics |= {"loss": metrics["layer_loss"].sum() + doubt, "head_loss": cross_entropy(q_in, batch.y)}
     return tuple(gradients), metrics, tuple(new_m)
 
 

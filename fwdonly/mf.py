@@ -6,7 +6,7 @@ equations 2.7-2.11, and arXiv 2511.01061 (greedy layer-by-layer schedule). `rule
 """
 
 from functools import partial
-from typing import Any, Literal, NamedTuple, get_args
+from typing import Any, Literal, NamedTuple, cast, get_args
 
 import jax
 import jax.numpy as jnp
@@ -23,6 +23,7 @@ from .base import (
     after,
     at_state,
     check_classes,
+    check_labels,
     cross_entropy,
     descend,
     flat,
@@ -151,7 +152,8 @@ def grads(
         and ``layer_loss`` (trained layers,), never weighted, both in nats and taken before any update.
 
     Raises:
-        UsageError: an unknown gradient, a single layer for "joint", or a weight for "local".
+        UsageError: labels that are missing, out of range or all alike (values are seen outside compiled code only), an
+            unknown gradient, a single layer for "joint", or a weight for "local".
 
     Example:
         >>> import jax, optax, fwdonly
@@ -179,10 +181,11 @@ def grads(
     """
     _check_gradient(gradient, auxiliary_weight, layer)
     del key
+    doubt = check_labels(batch, cast(Layer, params[-1]).M.shape[0])
     if gradient == "joint":
         joint = jax.value_and_grad(_joint_loss, has_aux=True)
         (total, each), everything = joint(params, batch, net, auxiliary_weight)
-        return everything, {"loss": total, "layer_loss": each}
+        return everything, {"loss": total + doubt, "layer_loss": each}
     a, gradients, losses = batch.x, [], []
     for i, block, own in _layers(net, params):
         if layer is None or i == layer:
@@ -195,7 +198,7 @@ def grads(
             g = None
         gradients.append(g)
     layer_loss = jnp.stack(losses)
-    return tuple(gradients), {"loss": layer_loss.sum(), "layer_loss": layer_loss}
+    return tuple(gradients), {"loss": layer_loss.sum() + doubt, "layer_loss": layer_loss}
 
 
 def _local_loss(own: Layer, block: Any, a: Array, y: Array) -> tuple[Array, Array]:

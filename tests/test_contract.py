@@ -16,7 +16,7 @@ import optax
 import pytest
 
 import fwdonly
-from fwdonly import Batch, UsageError, bp, cafo, cwc, feedback, ff, foton, mf, nets, pepita
+from fwdonly import Batch, UsageError, base, bp, cafo, cwc, feedback, ff, foton, mf, nets, pepita
 from fwdonly.base import RuleModule
 
 pytestmark = [
@@ -567,7 +567,30 @@ def test_options_of_the_ladder_that_do_not_fit_are_refused_in_one_line(batch, ke
     bp.predict(deep, batch.x, net=options["net"], readouts="sum")
 
 
-@pytest.mark.parametrize("name", ["ff", "cafo", "cwc"])
+LABELLED = [(name, {}) for name in fwdonly.RULES] + [
+    ("mf", {"gradient": "joint"}),
+    ("mf", {"layer": 2}),
+    ("bp", {"readouts": "deep"}),
+    ("bp", {"readouts": "sum"}),
+    ("cafo", {"loss": "mse"}),
+    ("cafo", {"loss": "sl"}),
+    ("cafo", {"part": 1}),
+    ("cafo", {"part": "blocks", "block_tx": TX}),
+    ("pepita", {"form": "hebbian"}),
+    ("pepita", {"form": "time_local"}),
+    ("feedback", {"mode": "drtp", "output": "sigmoid"}),
+]
+"""Rules and those of their forms that have a loss of their own."""
+
+
+@pytest.fixture(params=LABELLED, ids=lambda own: "_".join([own[0], *(str(v) for v in own[1].values() if v != TX)]))
+def labelled(request, batch, key):
+    """A rule and a state of it."""
+    name, options = request.param
+    rule = fwdonly.RULES[name].rule(nets.mlp([6, 3]), TX, num_classes=CLASSES, **options)
+    return rule, jax.tree.map(lambda a: jnp.ones(a.shape, a.dtype), jax.eval_shape(rule.init, key, batch.x))
+
+
 @pytest.mark.parametrize(
     "y",
     [
@@ -580,12 +603,37 @@ def test_options_of_the_ladder_that_do_not_fit_are_refused_in_one_line(batch, ke
     ],
     ids=["none", "floats", "too_few", "too_high", "negative", "one_class"],
 )
-def test_batches_without_usable_labels_are_refused_in_one_line(name, y, batch, key):
-    rule = fwdonly.RULES[name].rule(nets.mlp([6, 3]), TX, num_classes=CLASSES)
-    state = jax.tree.map(lambda a: jnp.ones(a.shape, a.dtype), jax.eval_shape(rule.init, key, batch.x))
+def test_batches_without_usable_labels_are_refused_in_one_line(labelled, y, batch, key):
+    rule, state = labelled
     assert_refused(lambda: rule.update(state, Batch(batch.x, y), key))
+    assert_refused(lambda: rule.grads(state, Batch(batch.x, y), key))
     rule.update(state, batch, key)  # the control: these labels will do
     jax.jit(lambda state: rule.update(state, batch, key)).trace(state)  # known, but within a traced function
+
+
+def test_labels_that_no_compiled_function_sees_make_the_loss_nan(labelled, batch, key):
+    """-1 is JAX's last class, and 3 of 3 is none: an update that is compiled must show either of them."""
+    rule, state = labelled
+    compiled = [jax.jit(f) for f in (rule.update, rule.grads)]
+    for bad in (-1, CLASSES, 2**31 - 1):
+        for f in compiled:
+            assert np.isnan(f(state, Batch(batch.x, batch.y.at[4].set(bad)), key)[1]["loss"])
+    if rule.frozen is not None:
+        features = rule.frozen.features(state, batch.x)
+        frozen = jax.jit(rule.frozen.update)
+        assert np.isnan(frozen(state, Batch(features, batch.y.at[4].set(-1)), key)[1]["loss"])
+    sound, seen = jax.jit(rule.update)(state, batch, key)[1], rule.update(state, batch, key)[1]
+    assert np.isfinite(sound["loss"])
+    assert signature(sound) == signature(seen)
+
+
+@pytest.mark.parametrize(("dtype", "classes"), [("uint8", 256), ("int8", 300), ("uint8", 255), ("int64", 3)])
+def test_every_width_of_labels_is_read_under_jit(dtype, classes):
+    with jax.enable_x64(dtype == "int64"):
+        y = jnp.asarray([0, min(classes - 1, jnp.iinfo(dtype).max), 1], dtype)
+        check = jax.jit(lambda y: base.check_labels(Batch(jnp.ones((3, 2)), y), classes))
+        assert check(y) == 0
+        assert classes > jnp.iinfo(dtype).max or np.isnan(check(y.at[1].add(1)))
 
 
 POOLED = nets.cnn([3], pool="max")

@@ -16,17 +16,18 @@ RULES = {"bp", "mf", "ff", "cwc", "cafo", "pepita", "foton", "feedback", "_two_p
 ROOMS = {"nets", "data", "measure", "results", "report", "study", "training", "tune"}
 MAY_IMPORT = {
     "errors": set(),
+    "surroundings": set(),
     "base": {"errors"},
     "nets": {"base", "errors"},
     "card": {"base"},
     "rules": {"base", "card", "errors", "nets"},
     "data": {"errors"},
     "measure": {"base", "errors", "nets"},
-    "results": {"errors"},
+    "results": {"errors", "surroundings"},
     "report": {"results", "errors"},
-    "training": {"base", "data", "errors", "measure"},
-    "tune": {"base", "card", "data", "errors", "training"},
-    "study": {"base", "card", "data", "errors", "measure", "nets", "results", "rules", "training"},
+    "training": {"base", "data", "errors", "measure", "surroundings"},
+    "tune": {"base", "card", "data", "errors", "surroundings", "training"},
+    "study": {"base", "card", "data", "errors", "measure", "nets", "results", "rules", "surroundings", "training"},
     "cli": {"card", "data", "errors", "nets", "report", "results", "study", "training", "tune"},
 }
 """Rooms by the rooms that they may import."""

@@ -237,6 +237,26 @@ def test_bad_input_is_one_line(arguments, message, script, tmp_path, monkeypatch
     assert code == 2 and message in err and len(err.splitlines()) == 1
 
 
+@pytest.mark.parametrize(
+    ("flags", "options", "words"),
+    [
+        ({"JAX_DEFAULT_PRNG_IMPL": "rbg"}, (), "numerics.default_prng_impl is"),
+        ({}, ("--learning-rate", 0.1), "rules.mf.learning_rate is"),
+    ],
+    ids=["switch", "option"],
+)
+def test_a_process_that_trains_otherwise_is_refused(tmp_path, flags, options, words):
+    """Of two that differ the later one sees the earlier; which of them is later, the machine decides."""
+    where = ["--coordinator", f"127.0.0.1:{free_port()}", "--num-processes", 2, "--epochs", 1]
+    where += ["--output-dir", tmp_path / "r"]
+    started = begin(*SMALL, *where, "--process-id", 0), begin(*SMALL, *where, "--process-id", 1, *options, **flags)
+    found = [ended(process) for process in started]
+    refused = [err for code, _, err in found if code == 2]
+    assert refused, found
+    for err in refused:
+        assert words in err and err.count("\n") == 1 and "start all of them alike" in err
+
+
 def test_energy_wants_the_machine_for_one_process(script, tmp_path):
     where = ["--coordinator", "h:1", "--num-processes", 2, "--process-id", 0, "--output-dir", tmp_path / "r"]
     code, _, err = script("mf_mlp", *SMALL, *where, "--energy")

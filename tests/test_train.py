@@ -12,7 +12,23 @@ import numpy as np
 import optax
 import pytest
 
-from fwdonly import Batch, LearningRule, Plan, UsageError, bp, cafo, data, ff, fit, mf, nets, sweep
+from fwdonly import (
+    Batch,
+    LearningRule,
+    Plan,
+    UsageError,
+    bp,
+    cafo,
+    data,
+    ff,
+    fit,
+    mf,
+    nets,
+    study,
+    surroundings,
+    sweep,
+    tune,
+)
 from fwdonly.training import memory
 from fwdonly.training.host import Host
 
@@ -604,6 +620,9 @@ def test_one_stages_features_are_gone_when_the_next_ones_are_made(tiny, monkeypa
         lambda d: sweep(mf_rule, d, seeds=[0, 1], how="pmap"),
         lambda d: sweep(mf_rule, d, seeds=[0, 1], hyper={"learning_rate": [1e-3, 1e-3, 1e-3]}),
         lambda d: fit(MF, d, Plan(batch_size=20), seed=-1),
+        lambda d: sweep(mf_rule, d, seeds=7),
+        lambda d: sweep(mf_rule, d, seeds=[3, 4, 3]),
+        lambda d: sweep(mf_rule, d, seeds=[3, 3], hyper={"learning_rate": [0.1, 0.1 + 1e-12]}),
         lambda d: fit(MF, d, Plan(batch_size=20), split=(np.arange(100), np.arange(0))),
         lambda d: fit((), d, Plan(batch_size=20)),
         lambda d: Plan(cache_gb=-1.0),
@@ -621,3 +640,62 @@ def test_bad_input_is_one_clear_line(tiny, make, monkeypatch):
     monkeypatch.setattr(jaxtyping.config, "jaxtyping_disable", True)  # or it would speak first
     with pytest.raises(UsageError, match=r"^[^\n]{20,400}$"):
         make(tiny)
+
+
+WAYS = {
+    "fit": lambda d, seed: fit(MF, d, Plan(epochs=1, batch_size=90), seed=seed, test=False).val_loss,
+    "sweep": lambda d, seed: sweep(mf_rule, d, Plan(epochs=1, batch_size=90), seeds=[seed], hyper=RATE).val_loss,
+    "split": lambda d, seed: data.split(d, seed=seed)[0],
+    "paper split": lambda d, seed: data.paper_split(d, seed=seed)[0],
+    "study": lambda d, seed: study.Runs(seeds=3, first_seed=seed).numbers,
+    "tune": lambda d, seed: tune.search.check_seeds([seed]),
+}
+RATE = {"learning_rate": 0.01}
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_a_seed_is_an_integer_of_python_numpy_or_jax_and_nothing_is_rounded(tiny, way, monkeypatch):
+    monkeypatch.setattr(jaxtyping.config, "jaxtyping_disable", True)  # or it would speak first
+    call = WAYS[way]
+    for good in (np.int64(5), np.uint32(5), jnp.int32(5), jnp.uint32(5), np.asarray(5)):
+        np.testing.assert_array_equal(call(tiny, good), call(tiny, 5))
+    bad = 0.2, 5.0, np.float32(5), jnp.float32(5), "5", None, True, np.True_, jnp.bool_(True), np.zeros(2, int), -1
+    for seed in (*bad, 2**32, np.int64(-1)):
+        with pytest.raises(UsageError, match=r"^[^\n]{20,200}$"):
+            call(tiny, seed)
+
+
+def test_equal_runs_are_trained_only_where_that_is_said(tiny):
+    plan = Plan(epochs=1, batch_size=90)
+    found = sweep(mf_rule, tiny, plan, seeds=jnp.asarray([3, 3]), hyper=RATE, repeats=True)
+    assert found.val_loss[0] == found.val_loss[1]
+    rows = tuple(np.stack([part, part[::-1]]) for part in data.split(tiny))
+    sweep(mf_rule, tiny, plan, seeds=[3, 3], hyper=RATE, split=rows)  # of another split
+    sweep(mf_rule, tiny, plan, seeds=[3, 3], hyper={"learning_rate": [0.01, 0.02]})  # a grid
+
+
+SWITCHED = {
+    "default_prng_impl": lambda: jax.default_prng_impl("rbg"),
+    "threefry_partitionable": lambda: jax.threefry_partitionable(False),
+    "enable_x64": lambda: jax.enable_x64(True),
+    "default_matmul_precision": lambda: jax.default_matmul_precision("bfloat16"),
+}
+
+
+@pytest.mark.parametrize("name", SWITCHED)
+def test_a_checkpoint_is_not_continued_under_another_switch(tiny, tmp_path, name):
+    plan, path = Plan(epochs=2, batch_size=90), tmp_path / "c.npz"
+    fit(MF, tiny, plan, checkpoint=path, callback=StopAfter(1))
+    with SWITCHED[name](), pytest.raises(UsageError, match=rf"^[^\n]*another training: its numerics.{name} is [^\n]*$"):
+        fit(MF, tiny, plan, checkpoint=path, resume=True)
+    assert fit(MF, tiny, plan, checkpoint=path, resume=True).finished
+
+
+@pytest.mark.parametrize("package", ["jax", "jaxlib", "flax", "optax", "fwdonly"])
+def test_a_checkpoint_is_not_continued_under_another_version(tiny, tmp_path, package, monkeypatch):
+    plan, path = Plan(epochs=2, batch_size=90), tmp_path / "c.npz"
+    fit(MF, tiny, plan, checkpoint=path, callback=StopAfter(1))
+    real = surroundings.version
+    monkeypatch.setattr(surroundings, "version", lambda name: "0.0.1" if name == package else real(name))
+    with pytest.raises(UsageError, match=rf"numerics.{package} is [^\n]* there and 0.0.1 here"):
+        fit(MF, tiny, plan, checkpoint=path, resume=True)

@@ -4,6 +4,7 @@ import dataclasses
 import os
 import platform
 
+import jax
 import numpy as np
 import optax
 import pytest
@@ -174,6 +175,11 @@ def test_a_search_that_was_stopped_equals_one_that_was_not(tiny, tmp_path, kind)
     assert len(search(tiny, storage=storage).trials) == before  # finished: nothing is trained
     with pytest.raises(UsageError, match=r"is another one: seeds is \[5, 6\] there and \[7, 8\] here"):
         search(tiny, storage=storage, seeds=[7, 8])
+    with (
+        jax.default_matmul_precision("bfloat16"),
+        pytest.raises(UsageError, match=r"numerics.default_matmul_precision"),
+    ):
+        search(tiny, storage=storage)
 
 
 def test_trials_of_a_living_worker_are_left_alone(tiny, tmp_path):
@@ -199,7 +205,7 @@ def test_the_callback_may_end_the_search(tiny):
     ("more", "words"),
     [
         ({"trials": 0}, "trials must be at least 1"),
-        ({"seeds": []}, "seeds must be at least 1"),
+        ({"seeds": []}, "there are no seeds"),
         ({"seeds": [1, 1]}, "must differ"),
         ({"parallel": 0}, "parallel must be at least 1"),
         ({"storage": "/nowhere/at/all/study.journal"}, "cannot open the storage"),
@@ -211,6 +217,59 @@ def test_a_search_that_cannot_be_is_refused_in_one_line(tiny, more, words):
     with pytest.raises(UsageError, match=words) as caught:
         search(tiny, **more)
     assert "\n" not in str(caught.value)
+
+
+FLOAT = optuna.distributions.FloatDistribution
+
+
+@pytest.mark.parametrize(
+    ("directions", "drawn", "words"),
+    [
+        (["minimize"], None, "its direction is minimize"),
+        (["maximize", "maximize"], None, "its direction is maximize and maximize"),
+        (["maximize"], {"learning_rate": FLOAT(1e-4, 1.0, log=True)}, r"it has trials \(1\) and does not say of what"),
+        (["maximize"], None, None),
+    ],
+    ids=["of optuna create-study", "two objectives", "trials of somebody", "empty, as if its maker had died"],
+)
+def test_a_study_that_is_not_ours_is_not_joined(tiny, tmp_path, directions, drawn, words):
+    storage = tune.open_storage(str(tmp_path / "study.journal"))
+    study = optuna.create_study(study_name="s", storage=storage, directions=directions)
+    if drawn:
+        study.tell(study.ask(drawn), 0.5)
+    before = [trial.number for trial in study.trials]
+    if words is None:
+        assert table(search(tiny, storage=storage, trials=3)) == table(search(tiny, trials=3))
+        return
+    with pytest.raises(UsageError, match=rf"^[^\n]*the study s is another one: {words}[^\n]*$"):
+        search(tiny, storage=storage)
+    assert [trial.number for trial in study.trials] == before and not study.user_attrs
+
+
+@pytest.mark.parametrize(
+    "drawn",
+    [
+        {"learning_rate": FLOAT(1e-4, 10.0, log=True)},
+        {"momentum": FLOAT(0.1, 0.9)},
+    ],
+    ids=["wider", "another name"],  # Optuna itself refuses a name that is of another kind
+)
+def test_trials_of_another_space_are_found_in_our_study(tiny, tmp_path, drawn):
+    storage = tune.open_storage(str(tmp_path / "study.journal"))
+    study = search(tiny, storage=storage, trials=3)
+    study.tell(study.ask(drawn), 0.5)
+    with pytest.raises(UsageError, match=r"^[^\n]*is another one: its trial 3 drew \w+ from [^\n]*$"):
+        search(tiny, storage=storage)
+
+
+@pytest.mark.parametrize("fact", ["objective", "sampler", "numerics", "space"])
+def test_a_study_without_one_of_our_facts_is_another_one(tiny, tmp_path, fact):
+    storage = tune.open_storage(str(tmp_path / "study.journal"))
+    study = search(tiny, storage=storage, trials=3)
+    facts = study.user_attrs["facts"]
+    study.set_user_attr("facts", {name: value for name, value in facts.items() if name != fact})
+    with pytest.raises(UsageError, match=rf"^[^\n]*is another one: {fact}[^\n]*$"):
+        search(tiny, storage=storage)
 
 
 @pytest.mark.parametrize(

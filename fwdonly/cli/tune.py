@@ -205,7 +205,7 @@ def print_outcome(study: Any, task: Task, folder: Path, storage: str, name: str,
         "remarks": remarks,
         "trial": best.number,
         "facts": study.user_attrs["facts"],
-        "sampler": study.user_attrs["sampler"],
+        "sampler": study.user_attrs["facts"]["sampler"],
         "train_seconds": sum(row["train_seconds"] or 0.0 for row in told),
         "environment": results.environment(),
     }

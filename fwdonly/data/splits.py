@@ -1,12 +1,16 @@
 """Training and validation parts, balanced by class and fixed by a seed."""
 
+from typing import SupportsIndex
+
 import numpy as np
 
-from ..errors import UsageError
+from ..errors import UsageError, check_seed
 from .dataset import Dataset
 
 
-def split(data: Dataset, *, seed: int = 0, num_validation: int | None = None) -> tuple[np.ndarray, np.ndarray]:
+def split(
+    data: Dataset, *, seed: SupportsIndex = 0, num_validation: int | None = None
+) -> tuple[np.ndarray, np.ndarray]:
     """Split the training set into a part to train on and a part to choose with, stratified by class.
 
     One split serves every run: ``seed`` belongs to the split and must not be the seed of a run, or else validation
@@ -32,7 +36,7 @@ def split(data: Dataset, *, seed: int = 0, num_validation: int | None = None) ->
     return hold_out(data.y_train, num_validation, seed)
 
 
-def paper_split(data: Dataset, *, seed: int) -> tuple[np.ndarray, np.ndarray]:
+def paper_split(data: Dataset, *, seed: SupportsIndex) -> tuple[np.ndarray, np.ndarray]:
     """The split of the Mono-Forward code, for reproductions: prefer `split`.
 
     MNIST: the first 50,000 images to train on and the last 10,000 to validate, whatever the seed. Other sets: a random
@@ -64,14 +68,12 @@ def paper_split(data: Dataset, *, seed: int) -> tuple[np.ndarray, np.ndarray]:
     return np.sort(order[: n - held]).astype(np.int32), np.sort(order[n - held :]).astype(np.int32)
 
 
-def random_state(seed: int) -> np.random.RandomState:
+def random_state(seed: SupportsIndex) -> np.random.RandomState:
     """NumPy's legacy generator, the only one whose stream is promised never to change."""
-    if not 0 <= seed < 2**32:
-        raise UsageError(f"seed is {seed}: choose 0 to {2**32 - 1}")
-    return np.random.RandomState(seed)
+    return np.random.RandomState(check_seed(seed))
 
 
-def hold_out(y: np.ndarray, held: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
+def hold_out(y: np.ndarray, held: int, seed: SupportsIndex) -> tuple[np.ndarray, np.ndarray]:
     """Indices (kept, held out), ascending; each class gives its share, rounded by the largest remainders."""
     random = random_state(seed)
     classes, counts = np.unique(y, return_counts=True)

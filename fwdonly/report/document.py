@@ -1,6 +1,7 @@
 """A report as blocks: what is decided first, then everything it rests on."""
 
 from collections.abc import Sequence
+from typing import Any
 
 from .blocks import Block, Facts, Heading, Items, Text
 from .comparisons import answers
@@ -109,7 +110,8 @@ def _facts(folder: Folder) -> Facts:
         "data source": folder.config.get("data_source"),
         "command": folder.config.get("command"),
         "git commit": about.pop("git_commit", None),
-        "packages": ", ".join(f"{name} {version}" for name, version in (about.pop("packages", None) or {}).items()),
+        "packages": _listed(about.pop("packages", None)),
+        "switches": _listed(about.pop("switches", None)),
     }
     facts |= {name.replace("_", " "): value for name, value in about.items()}
     where = machines(folder.rules)
@@ -118,6 +120,11 @@ def _facts(folder: Folder) -> Facts:
             of = "; ".join(f"{name} seed {', '.join(map(str, seeds))}" for name, seeds in runs.items())
             facts[f"machine {number}"] = f"{machine}: {of}"
     return Facts([(name, "-" if value in (None, "") else str(value)) for name, value in facts.items()])
+
+
+def _listed(named: Any) -> str:
+    """What has a value, behind its name."""
+    return ", ".join(f"{name} {value}" for name, value in (named or {}).items() if value is not None)
 
 
 def _name(folder: Folder) -> str:

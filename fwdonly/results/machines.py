@@ -1,32 +1,37 @@
 """The software and hardware of this process, as far as it can be read."""
 
+import contextlib
 import os
 import platform
 import subprocess
 import sys
-from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+from ..surroundings import cores, switches, version
+
 
 def environment() -> dict[str, Any]:
-    """The software and hardware of this process, as far as it can be read; unknown entries are None."""
+    """The software and hardware of this process, as far as it can be read; unknown entries are None.
+
+    ``cores`` are those that it may use. ``switches`` are JAX's settings that numbers depend on.
+    """
     import jax  # here, so that files can be read and written without it
 
     device = jax.devices()[0]
     names = ("fwdonly", "jax", "jaxlib", "flax", "optax", "numpy")
     return {
         "python": platform.python_version(),
-        "packages": {name: _version(name) for name in names},
+        "packages": {name: version(name) for name in names},
         "git_commit": _git_commit(),
         "platform": platform.platform(),
         "cpu": _cpu(),
-        "cores": os.cpu_count(),
+        "cores": cores(),
         "backend": jax.default_backend(),
         "device": device.device_kind,
         "devices": len(jax.devices()),
         "xla_flags": os.environ.get("XLA_FLAGS"),
-        "matmul_precision": str(getattr(jax.config, "jax_default_matmul_precision", None)),
+        "switches": switches(),
     }
 
 
@@ -35,13 +40,6 @@ def machine() -> str:
     found = environment()
     cores = f"{found['cores'] or 'unknown'} cores"
     return ", ".join([found["cpu"] or "unknown CPU", cores, found["device"], f"jax {found['packages']['jax']}"])
-
-
-def _version(name: str) -> str | None:
-    try:
-        return metadata.version(name)
-    except metadata.PackageNotFoundError:
-        return None
 
 
 def _git_commit() -> str | None:
@@ -63,7 +61,8 @@ def _git_commit() -> str | None:
 
 def _cpu() -> str | None:
     if sys.platform == "linux":
-        for line in Path("/proc/cpuinfo").read_text().splitlines():
-            if line.startswith("model name"):
-                return line.partition(":")[2].strip()
+        with contextlib.suppress(OSError):
+            for line in Path("/proc/cpuinfo").read_text().splitlines():
+                if line.startswith("model name"):
+                    return line.partition(":")[2].strip()
     return platform.processor() or None

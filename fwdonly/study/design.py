@@ -12,8 +12,9 @@ import jax.numpy as jnp
 
 from ..card import Optimizer, Setting, Stage
 from ..data import Dataset
-from ..errors import UsageError, one_line
+from ..errors import UsageError, check_whole, one_line
 from ..nets import Spec, parse
+from ..surroundings import numerics
 from ..training import Plan
 from .optimizers import transformation
 from .rules import Rule
@@ -53,6 +54,8 @@ class Runs:
     the seeds of a rule train together as one compiled program."""
 
     def __post_init__(self) -> None:
+        for name in ("seeds", "first_seed"):
+            object.__setattr__(self, name, check_whole(getattr(self, name), f"--{name.replace('_', '-')}"))
         _at_least(self, seeds=1, first_seed=0)
         if self.first_seed + self.seeds > 2**32:
             raise UsageError(f"seeds lie below 2**32; --first-seed {self.first_seed} with --seeds {self.seeds} do not")
@@ -285,7 +288,7 @@ class Study:
         return {arm.name: arm.settings() | shared for arm in self.arms}
 
     def configuration(self, dataset: Dataset, split: Sequence[Any]) -> dict[str, Any]:
-        """Everything that decides the numbers, as plain JSON."""
+        """Everything that decides the numbers, as plain JSON; JAX's switches and the packages' versions, too."""
         described = {
             "name": dataset.name,
             "digest": dataset.digest,
@@ -293,7 +296,7 @@ class Study:
             "validation": split[1].shape[-1],
             "test": len(dataset.y_test),
         }
-        content = {"command": self.name, "rules": self.settings(), "data": described}
+        content = {"command": self.name, "rules": self.settings(), "data": described, "numerics": numerics()}
         content |= {"protocol": dict(self.protocol)} if self.protocol else {}
         return json.loads(json.dumps(content))
 

@@ -67,6 +67,9 @@ def run(study: Study, render: Render | None = None) -> Outcome:
         if process == 0:
             folders.describe(folder, config, dataset, shlex.join(study.command_line))
         contents = work.open(title(ready, dataset))
+        if processes > 1:
+            folders.describe(contents.folder, config, dataset, shlex.join(study.command_line))
+            folders.agree(folder, config)
         training = _Training(study, dataset, split, ready, work, contents, meter, intensity)
         stopped = training.train(todo, render)
         return work.end(contents, render, stopped=stopped)

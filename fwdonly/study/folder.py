@@ -10,8 +10,8 @@ from .. import results
 from ..data import Dataset
 from ..errors import UsageError, first_difference
 
-VERSION = 2
-"""Of the files of a result folder. Version 1 is what has no version."""
+VERSION = 3
+"""Of the files of a result folder. Version 1 is what has no version; up to 2 the configuration names no switches."""
 
 LOCK = ".lock"
 """Ends the names of files that keep other launches out of a folder."""
@@ -58,7 +58,9 @@ def look_into(folder: Path, config: dict[str, Any], *, resume: bool) -> None:
         )
     difference = first_difference(found, config)
     if difference:
-        raise UsageError(f"{folder} holds another configuration ({difference}); give another --output-dir")
+        raise UsageError(
+            f"{folder} holds another configuration ({difference}); repeat it, or give another --output-dir"
+        )
     if not resume:
         raise UsageError(f"{folder} already holds this run; add --resume to continue it, or give another --output-dir")
 
@@ -77,6 +79,24 @@ def describe(folder: Path, config: dict[str, Any], dataset: Dataset, command: st
     if not (folder / "config.json").exists():
         opened = {"version": VERSION, "configuration": config, "command": command}
         results.write_json(folder / "config.json", opened | {"data_source": dataset.source})
+
+
+def agree(folder: Path, config: dict[str, Any]) -> None:
+    """Refuse a process that would train otherwise than those beside it, which have described their parts.
+
+    Each describes its own part first and looks at the others then: of two the later one sees the earlier.
+
+    Raises:
+        UsageError: its settings, switches or versions differ.
+    """
+    for path in [folder / "config.json", *sorted(folder.glob("part-*/config.json"))]:
+        try:
+            found = json.loads(path.read_text(encoding="utf-8"))["configuration"]
+        except OSError:  # not there yet, or joined in the meantime
+            continue
+        difference = first_difference(found, config)
+        if difference:
+            raise UsageError(f"{path} is of a process that trains otherwise ({difference}); start all of them alike")
 
 
 class Wanted(NamedTuple):

@@ -11,7 +11,7 @@ import numpy as np
 from jaxtyping import Array
 
 from ..base import Batch
-from ..errors import UsageError
+from ..errors import UsageError, first_difference
 from ..measure import Meter, Window
 from . import checkpoint as checkpoints
 from . import memory, programs
@@ -35,6 +35,12 @@ class Hooks(NamedTuple):
     meter: Meter | None = None
 
 
+def learned(out: Any) -> Any:
+    """Of a program's output what has to be finite: parameters and metrics."""
+    learners = [part for part in (out if isinstance(out, tuple) else ()) if isinstance(part, Learner)]
+    return [(getattr(learner.state, "params", learner.state), learner.metrics) for learner in learners]
+
+
 def wait(array: Array) -> None:
     """Wait for the device in Python, so that a Ctrl-C is noticed at once and not when the array is ready."""
     while not cast(Any, array).is_ready():
@@ -48,7 +54,7 @@ class Host:
         self.work, self.callback, self.checkpoint, self.meter = work, hooks.callback, hooks.checkpoint, hooks.meter
         self.run_bytes: int | None = None
         self.window: Window | None = None
-        self.run = programs.Programs()
+        self.run = programs.Programs(learned)
         self.stage = self.epoch = self.step = 0
         self.features_kept: dict[int, bool] = {}  # by stage; a resumed run does as it did before
         self.rows: list[dict[str, np.ndarray]] = []
@@ -283,10 +289,14 @@ class Host:
 
 
 def check_fingerprint(path: str | Path, found: dict[str, Any], expected: dict[str, Any]) -> None:
-    differing = [name for name in expected if found.get(name) != expected[name]]
-    if differing:
-        name = differing[0]
+    """Refuse a checkpoint of another training, or of one under other switches or versions.
+
+    Raises:
+        UsageError: it is.
+    """
+    difference = first_difference({name: found.get(name) for name in expected}, expected)
+    if difference:
         raise UsageError(
-            f"the checkpoint {path} belongs to another training: its {name} is {found.get(name)}, here it is "
-            f"{expected[name]}; repeat the earlier settings, or give another output folder"
+            f"the checkpoint {path} belongs to another training: its {difference}; repeat the earlier settings, or "
+            "give another output folder"
         )

@@ -3,7 +3,7 @@
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, SupportsIndex
 
 import jax
 import numpy as np
@@ -11,7 +11,7 @@ from jaxtyping import Array
 
 from .. import data as datasets
 from ..base import LearningRule
-from ..errors import UsageError
+from ..errors import UsageError, check_seeds
 from ..measure import Meter
 from . import checkpoint as checkpoints
 from .host import Hooks
@@ -27,7 +27,7 @@ def sweep(
     data: datasets.Dataset,
     plan: Plan | Sequence[Plan] | None = None,
     *,
-    seeds: Sequence[int],
+    seeds: Sequence[SupportsIndex] | np.ndarray | Array,
     hyper: Mapping[str, float | Sequence[float] | np.ndarray | Array] | None = None,
     split: tuple[np.ndarray, np.ndarray] | None = None,
     how: Literal["auto", "vmap", "map"] = "auto",
@@ -38,6 +38,7 @@ def sweep(
     test: bool = True,
     devices: int | None = None,
     at_once: int | None = None,
+    repeats: bool = False,
 ) -> Result:
     """Train one run per entry of ``seeds``, each with its own numeric hyperparameters.
 
@@ -55,7 +56,8 @@ def sweep(
             stages. Passing the same function again, whatever the values, compiles nothing new.
         data: images and labels, from `fwdonly.data.load`.
         plan: lengths, stopping and preprocessing; default `Plan()`. One for every stage, where they differ.
-        seeds: one per run, 0 <= seed < 2**32. For a grid, repeat them: seeds [0, 1, 0, 1], learning rates [a, a, b, b].
+        seeds: one per run, integers as for `fwdonly.fit`. For a grid, repeat them: seeds [0, 1, 0, 1], learning rates
+            [a, a, b, b].
         hyper: numbers by name, each one value for all runs or one per run.
         split: (training indices, validation indices), of shape (n,) for all runs or (runs, n); default
             `fwdonly.data.split`, the same for all.
@@ -72,14 +74,16 @@ def sweep(
         at_once: runs that train together, whatever the compiled programs say they need. Default: all, or as many as the
             memory that they ask for allows (`Result.run_bytes` for each). Where memory runs out after all, half of
             them, with a `MemoryWarning`. For every group of another size the programs are compiled again.
+        repeats: train equal runs, of one seed, hyperparameters and split. They are one run that would be counted twice,
+            and refused otherwise.
 
     Returns:
         A `Result` whose arrays have a leading axis over runs.
 
     Raises:
-        UsageError: no seeds, seeds out of range, hyperparameters that fit neither all runs nor each, more devices than
-            there are or devices of different kinds, a single run too large for the memory, and whatever `fwdonly.fit`
-            raises.
+        UsageError: no seeds, seeds out of range, equal runs, hyperparameters that fit neither all runs nor each, more
+            devices than there are or devices of different kinds, a single run too large for the memory, and whatever
+            `fwdonly.fit` raises.
 
     Example:
         >>> import fwdonly, optax
@@ -89,11 +93,8 @@ def sweep(
         >>> fwdonly.sweep(make, digits, plan, seeds=[0, 1], hyper={"learning_rate": [1e-3, 3e-3]}).test_accuracy.shape
         (2,)
     """
-    count = len(seeds)
-    if count == 0 or min(seeds) < 0 or max(seeds) >= 2**32:
-        raise UsageError(
-            f"a sweep needs at least one seed, each in 0..2**32-1; got {count} from {min(seeds, default=None)} on"
-        )
+    numbers = check_seeds(seeds)
+    count = len(numbers)
     if how not in ("auto", "vmap", "map"):
         raise UsageError(f"how is 'auto', 'vmap' or 'map'; got {how!r}")
     if at_once is not None and at_once < 1:
@@ -103,7 +104,9 @@ def sweep(
         for part in (datasets.split(data) if split is None else split)
     )
     both = train_indices, val_indices
-    runs = Runs(np.asarray(seeds, np.uint32), values_of(hyper or {}, count), both)
+    runs = Runs(np.asarray(numbers, np.uint32), values_of(hyper or {}, count), both)
+    if not repeats:
+        check_runs(runs)
     lifted = how if how != "auto" else ("map" if jax.default_backend() == "cpu" else "vmap")
     hooks = Hooks(callback, checkpoint, resume, meter)
 
@@ -113,6 +116,27 @@ def sweep(
         return train(work, hooks)
 
     return train_groups(group, count, at_once, Placement(lifted, devices), hooks)
+
+
+def check_runs(runs: Runs) -> None:
+    """Refuse runs that are equal: they would be counted as several draws.
+
+    Raises:
+        UsageError: two are.
+    """
+    seen: dict[Any, int] = {}
+    for at, seed in enumerate(runs.seeds.tolist()):
+        own = (
+            seed,
+            *(value[at].tobytes() for value in runs.hyper.values()),
+            *(part[at].tobytes() for part in runs.split),
+        )
+        first = seen.setdefault(own, at)
+        if first != at:
+            raise UsageError(
+                f"runs {first} and {at} are equal, with seed {seed}; give each its own seed, hyperparameters or split, "
+                "or repeats=True"
+            )
 
 
 def values_of(hyper: Mapping[str, Any], count: int) -> dict[str, np.ndarray]:

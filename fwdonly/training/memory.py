@@ -1,9 +1,10 @@
 """Memory: the size of arrays, what is free, and what does not fit."""
 
-from pathlib import Path
 from typing import Any
 
 import jax
+
+from ..surroundings import free_memory
 
 
 def tree_bytes(trees: Any) -> int:
@@ -12,17 +13,14 @@ def tree_bytes(trees: Any) -> int:
 
 
 def free_bytes() -> int | None:
-    """Memory that is free, of a GPU or of a CPU's machine; None where nothing says how much."""
+    """Memory that this process may still take, of a GPU or of a CPU's machine; None where nothing says how much.
+
+    On a CPU no more than control groups (containers, SLURM's --mem) and the process's limits leave.
+    """
     found = jax.local_devices()[0].memory_stats() or {}
     if "bytes_limit" in found:
         return found["bytes_limit"] - found["bytes_in_use"]
-    if jax.default_backend() != "cpu":
-        return None
-    try:
-        lines = Path("/proc/meminfo").read_text().splitlines()
-        return next(int(line.split()[1]) for line in lines if line.startswith("MemAvailable")) * 1024
-    except (OSError, StopIteration):
-        return None
+    return free_memory() if jax.default_backend() == "cpu" else None
 
 
 class DoesNotFit(Exception):

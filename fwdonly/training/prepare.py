@@ -12,6 +12,7 @@ import numpy as np
 
 from .. import data as datasets
 from ..errors import UsageError, one_line
+from ..surroundings import numerics
 from . import memory, programs
 from .images import Feeder
 from .plan import PLACES, Plan, plans_of_stages, steps_per_epoch
@@ -149,6 +150,7 @@ def fingerprint_of(data: datasets.Dataset, plans: Sequence[Plan], runs: Runs, ho
         "hyper": {name: value.tolist() for name, value in sorted(runs.hyper.items())},
         "data": data.digest,
         "stages": len(plans),
+        "numerics": numerics(),
     }
 
 

@@ -1,15 +1,16 @@
 """Functions of one run, lifted over many, spread over devices and compiled ahead."""
 
+import contextlib
 import functools
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Generator
 from typing import Any, Literal, NamedTuple
 
 import jax
 import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from ..base import DOT, Precision, setting
+from ..base import DOT, LABELS_SEEN, Precision, setting
 from ..errors import UsageError
 
 Lift = Literal["single", "vmap", "map"]
@@ -111,11 +112,73 @@ def program(
     return jax.jit(lift(functools.partial(f, job, *static), job.setup), donate_argnums=donate, **placed), {}
 
 
-class Programs:
-    """Calls functions of runs compiled, adds up the seconds that compilation takes, and knows what memory they need."""
+@contextlib.contextmanager
+def uncompiled() -> Generator[None, None, None]:
+    """Within it everything is computed operation by operation."""
+    token = LABELS_SEEN.set(True)
+    try:
+        with jax.disable_jit(True):
+            yield
+    finally:
+        LABELS_SEEN.reset(token)
 
-    def __init__(self) -> None:
-        self.compile_seconds = 0.0
+
+class Plain:
+    """In the place of a compiled program where ``jax_disable_jit`` is set: values can be printed in it."""
+
+    def __init__(self, f: Callable[..., Any], args: tuple[Any, ...]) -> None:
+        self.f = f
+        self.shapes = jax.tree.map(lambda a: jax.ShapeDtypeStruct(a.shape, a.dtype), args)
+
+    def __call__(self, *args: Any) -> Any:
+        with uncompiled():
+            return self.f(*args)
+
+    @property
+    def out_info(self) -> Any:
+        """Shapes of what it gives."""
+        return jax.eval_shape(self.f, *self.shapes)
+
+    def memory_analysis(self) -> None:
+        """Unknown."""
+
+
+class Finite:
+    """A program where ``jax_debug_nans`` or ``jax_debug_infs`` is set.
+
+    The loop means some of its infinities and NaNs: best scores of the start, losses of stopped runs. So the switches
+    are off in the program, and what is ``watched`` of its output is looked at afterwards. Where that is not finite,
+    everything is computed once more, operation by operation and with the switches on, which names the place. That of
+    an infinity may be an earlier one that is meant, such as the one with which JAX begins a maximum.
+    """
+
+    def __init__(self, made: Any, f: Callable[..., Any], watched: Callable[[Any], Any]) -> None:
+        self.made, self.f, self.watched = made, f, watched
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.made, name)
+
+    def __call__(self, *args: Any) -> Any:
+        with jax.debug_nans(False), jax.debug_infs(False):
+            out = self.made(*args)
+        leaves = [np.asarray(leaf) for leaf in jax.tree.leaves(self.watched(out))]
+        leaves = [leaf for leaf in leaves if jax.numpy.issubdtype(leaf.dtype, jax.numpy.floating)]
+        for name, is_one in (("nans", np.isnan), ("infs", np.isinf)):
+            if setting(f"debug_{name}") and any(is_one(leaf.astype(np.float64)).any() for leaf in leaves):
+                with uncompiled():
+                    self.f(*args)
+                raise FloatingPointError(f"a compiled step gives {name}, and the same operations one by one do not")
+        return out
+
+
+class Programs:
+    """Calls functions of runs compiled, adds up the seconds that compilation takes, and knows what memory they need.
+
+    JAX's switches for debugging are obeyed: see `Plain` and `Finite`, which looks at what ``watched`` takes of outputs.
+    """
+
+    def __init__(self, watched: Callable[[Any], Any] = lambda out: out) -> None:
+        self.watched, self.compile_seconds = watched, 0.0
         self.made: dict[Any, Any] = {}  # of this training, however many programs the cache above remembers
 
     def __call__(self, f: Callable[..., Any], job: Any, *args: Any, static: tuple = (), donate: tuple = ()) -> Any:
@@ -124,16 +187,28 @@ class Programs:
     def prepare(self, f: Callable[..., Any], job: Any, *args: Any, static: tuple = (), donate: tuple = ()) -> Any:
         """The program ``f(job, *static, *args)``, compiled for arguments of these shapes; ``job.setup`` says how."""
         leaves, treedef = jax.tree.flatten(args)
+        debugging = setting("debug_nans") or setting("debug_infs")
+        donate = () if debugging else donate  # the arguments may be needed again
         key = setting("enable_x64"), treedef, tuple((leaf.shape, leaf.dtype) for leaf in leaves)
-        own = f, job, donate, static, key
+        own = f, job, donate, static, key, debugging, setting("disable_jit")
         if own not in self.made:
-            jitted, compiled = program(f, job, donate, len(args), *static)
-            if key not in compiled:
-                begin = time.perf_counter()
-                compiled[key] = jitted.lower(*args).compile()
-                self.compile_seconds += time.perf_counter() - begin
-            self.made[own] = compiled[key]
+            self.made[own] = self._made(f, job, args, static, donate, key)
+            if debugging:
+                setup = job.setup._replace(mesh=None)
+                setup = setup._replace(how="map") if setup.how == "vmap" else setup  # vmap would trace the steps
+                lifted = lift(functools.partial(f, job, *static), setup)
+                self.made[own] = Finite(self.made[own], lifted, self.watched)
         return self.made[own]
+
+    def _made(self, f: Callable[..., Any], job: Any, args: tuple, static: tuple, donate: tuple, key: Any) -> Any:
+        if setting("disable_jit"):
+            return Plain(lift(functools.partial(f, job, *static), job.setup._replace(mesh=None)), args)
+        jitted, compiled = program(f, job, donate, len(args), *static)
+        if key not in compiled:
+            begin = time.perf_counter()
+            compiled[key] = jitted.lower(*args).compile()
+            self.compile_seconds += time.perf_counter() - begin
+        return compiled[key]
 
     def working_bytes(self) -> int | None:
         """Memory on a device that the largest of these programs takes besides its arguments; None if it is unknown."""

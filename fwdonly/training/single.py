@@ -2,12 +2,13 @@
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import SupportsIndex
 
 import numpy as np
 
 from .. import data as datasets
 from ..base import LearningRule
-from ..errors import UsageError
+from ..errors import check_seed
 from ..measure import Meter
 from .host import Hooks
 from .loop import train
@@ -21,7 +22,7 @@ def fit(
     data: datasets.Dataset,
     plan: Plan | Sequence[Plan] | None = None,
     *,
-    seed: int = 0,
+    seed: SupportsIndex = 0,
     split: tuple[np.ndarray, np.ndarray] | None = None,
     callback: Callback | None = None,
     checkpoint: str | Path | None = None,
@@ -39,7 +40,8 @@ def fit(
         data: images and labels, from `fwdonly.data.load`.
         plan: lengths, stopping and preprocessing; default `Plan()`. One for every stage, where lengths or stopping
             differ between stages.
-        seed: of start values, data order and the rule's own randomness.
+        seed: of start values, data order and the rule's own randomness; an integer of Python, NumPy or JAX,
+            0 <= seed < 2**32.
         split: (training indices, validation indices) into ``data.x_train``; default `fwdonly.data.split`.
         callback: called after every compiled chunk and epoch; a true return value stops the training there. In a sweep
             it may return one truth value per run: those runs end there, and the training goes on.
@@ -56,10 +58,9 @@ def fit(
         UsageError: labels outside the classes, a batch larger than the training split, images the network cannot
             take, or a checkpoint that belongs to something else.
     """
-    if not 0 <= seed < 2**32:
-        raise UsageError(f"a seed lies in 0..2**32-1; got {seed}")
+    number = np.asarray(check_seed(seed), np.uint32)
     source = rule if isinstance(rule, LearningRule) else tuple(rule)
     train_indices, val_indices = datasets.split(data) if split is None else split
     both = np.asarray(train_indices, np.int32), np.asarray(val_indices, np.int32)
-    work = prepare(source, data, plan, Runs(np.asarray(seed, np.uint32), {}, both), Placement("single"), test)
+    work = prepare(source, data, plan, Runs(number, {}, both), Placement("single"), test)
     return train(work, Hooks(callback, checkpoint, resume, meter))

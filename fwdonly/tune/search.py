@@ -9,20 +9,22 @@ import json
 import math
 import time
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, SupportsIndex
 
 import numpy as np
 
 from .. import data as datasets
 from ..base import LearningRule
 from ..card import Range, Space
-from ..errors import UsageError, first_difference
+from ..errors import UsageError, check_seeds, first_difference
+from ..surroundings import numerics
 from ..training import Plan, Progress, sweep
 from .storage import load_optuna, losses, open_storage, reachable
 from .workers import AGAIN, GRACE, HEARTBEAT, Others, Pulse, tell
 
 Make = Callable[..., tuple[Callable[..., LearningRule | Sequence[LearningRule]], Plan | Sequence[Plan]]]
 """From choices, as keywords, to the arguments of `fwdonly.sweep`: a function of the numbers, and the plan."""
+OBJECTIVE = "validation accuracy of the kept state, mean over the seeds, 0 for one that diverged"
 PRUNE_AFTER = 5
 """Finished trials before any is pruned."""
 
@@ -76,7 +78,7 @@ def tune(
     data: datasets.Dataset,
     *,
     trials: int = 50,
-    seeds: Sequence[int] = (1000, 1001, 1002),
+    seeds: Sequence[SupportsIndex] | np.ndarray = (1000, 1001, 1002),
     name: str = "study",
     storage: Any = None,
     parallel: int = 5,
@@ -116,7 +118,7 @@ def tune(
         space: what is searched.
         data: images and labels.
         trials: of all calls and workers together.
-        seeds: of every trial.
+        seeds: of every trial; distinct integers, as for `fwdonly.fit`.
         name: of the study in the storage; the sampler's seed follows from it.
         storage: as for `open_storage`.
         parallel: trials per round. It decides what the sampler knows when it proposes: keep it the same for all rules.
@@ -142,21 +144,25 @@ def tune(
             mid-search, or a study that was begun with other settings.
     """
     optuna = load_optuna()
-    check(space, trials, seeds, parallel)
+    numbers = check_seeds(seeds)
+    check(space, trials, numbers, parallel)
     started = time.perf_counter()
     facts = {
         "space": json.loads(json.dumps(space)),
-        "seeds": [int(seed) for seed in seeds],
+        "seeds": numbers,
         "data": data.digest,
         "parallel": parallel,
         "prune": prune,
+        "objective": OBJECTIVE,
+        "sampler": f"TPESampler of Optuna {optuna.__version__}, seeded per round by the name",
+        "numerics": numerics(),
         "about": json.loads(json.dumps(dict(about or {}))),
     }
     with reachable(storage):
-        study = open_study(optuna, name, storage, prune, facts, None if first is None else within(space, first))
+        study = open_study(optuna, name, storage, space, facts, None if first is None else within(space, first))
         others = Others(optuna, study, set(space), grace)
         made: dict[str, Any] = {}
-        setup = Setup(space, data, seeds, parallel, split, how, devices, watch)
+        setup = Setup(space, data, numbers, parallel, split, how, devices, watch)
         mine, waiting_since = 0, None
         running = optuna.trial.TrialState.RUNNING
         while True:
@@ -224,6 +230,7 @@ def train_group(optuna: Any, study: Any, setup: Setup, group: list[Any], made: A
         devices=setup.devices,
         callback=judge,
         test=False,
+        repeats=True,  # a group is filled up
     )
     if not result.finished:
         return False
@@ -324,7 +331,7 @@ def check(space: Space, trials: int, seeds: Sequence[int], parallel: int) -> Non
             raise UsageError(f"the range of {name} needs low < high, and low > 0 if it is logarithmic; got {own}")
         if not isinstance(own, Range) and not own:
             raise UsageError(f"{name} has no choices")
-    for what, number in (("trials", trials), ("seeds", len(seeds)), ("parallel", parallel)):
+    for what, number in (("trials", trials), ("parallel", parallel)):
         if number < 1:
             raise UsageError(f"{what} must be at least 1; got {number}")
     if len(set(seeds)) != len(seeds):
@@ -361,9 +368,14 @@ def ask(optuna: Any, study: Any, name: str, space: Space, count: int) -> list[An
 
 
 def open_study(
-    optuna: Any, name: str, storage: Any, prune: bool, facts: dict[str, Any], first: Mapping[str, Any] | None
+    optuna: Any, name: str, storage: Any, space: Space, facts: dict[str, Any], first: Mapping[str, Any] | None
 ) -> Any:
-    pruner = optuna.pruners.MedianPruner(n_startup_trials=PRUNE_AFTER) if prune else optuna.pruners.NopPruner()
+    """Make the study, or join it where it is ours: of our direction, space, sampler, objective and other facts.
+
+    Raises:
+        UsageError: it is another one.
+    """
+    pruner = optuna.pruners.MedianPruner(n_startup_trials=PRUNE_AFTER) if facts["prune"] else optuna.pruners.NopPruner()
     opened = open_storage(storage)
     how = {"study_name": name, "storage": opened, "pruner": pruner}
     try:
@@ -375,15 +387,42 @@ def open_study(
             break
         time.sleep(0.1)
     known = study.user_attrs.get("facts")
-    difference = first_difference(known, facts) if known else ""
+    difference = difference_of(optuna, study, space, known, facts)
     if difference:
         raise UsageError(f"the study {name} is another one: {difference}; repeat its settings, or give another name")
     if known is None:
         if first is not None and not study.get_trials(deepcopy=False):
             study.enqueue_trial(first)
-        study.set_user_attr("sampler", f"TPESampler of Optuna {optuna.__version__}, seeded per round by the name")
         study.set_user_attr("facts", facts)  # last: with it other workers begin
     return study
+
+
+def difference_of(optuna: Any, study: Any, space: Space, known: dict[str, Any] | None, facts: dict[str, Any]) -> str:
+    """In words what makes a study another one than ours, whoever made it; empty if nothing does."""
+    directions = [direction.name.lower() for direction in study.directions]
+    if directions != ["maximize"]:
+        return f"its direction is {' and '.join(directions)}, and accuracy is maximized"
+    trials = study.get_trials(deepcopy=False)
+    begun = [trial for trial in trials if trial.state != optuna.trial.TrialState.WAITING]
+    if known is None and begun:
+        return f"it has trials ({len(begun)}) and does not say of what"
+    spread = distributions(optuna, space)
+    for trial in trials:
+        for name, own in trial.distributions.items():
+            if own != spread.get(name):
+                return f"its trial {trial.number} drew {name} from {own}"
+    return first_difference(known, facts) if known else ""
+
+
+def distributions(optuna: Any, space: Space) -> dict[str, Any]:
+    """Optuna's, of every name."""
+    kinds = optuna.distributions
+    return {
+        name: kinds.FloatDistribution(own.low, own.high, log=own.log)
+        if isinstance(own, Range)
+        else kinds.CategoricalDistribution([packed(choice) for choice in own])
+        for name, own in space.items()
+    }
 
 
 def packed(choice: Any) -> Any:
