@@ -57,7 +57,10 @@ def _questions_of(folder: Folder, rule: Summary, reference: Summary) -> list[Que
         return [Question(*names, "accuracy", None, "no seed was run with both rules")]
     untuned = tuple(f"no claim: {label(summary)} was not tuned" for summary in both if summary.get("tuned") is False)
     accuracies = [_by_seed(s, lambda r: None if gone(r) else 100 * r["test_accuracy"]) for s in both]
-    answer = _paired("accuracy", accuracies, names, relative=False, margin=margins[0])
+    diverged = tuple([run["seed"] for run in s["runs"] if run["diverged"]] for s in both)
+    classes = folder.summary["data"].get("classes")
+    how = {"diverged": diverged, "chance": 100 / classes if classes else None}
+    answer = _paired("accuracy", accuracies, names, relative=False, margin=margins[0], **how)
     found = [Question(*names, "accuracy", answer, notes=untuned)]
     for quantity, unit in (("passes", "passes"), ("time", "s"), ("energy", "J")):
         reason = "no protocol was recorded" if not protocol else _why_not(quantity, both, target=target)
@@ -74,7 +77,7 @@ def _questions_of(folder: Folder, rule: Summary, reference: Summary) -> list[Que
         if reason is None and target:
             answer = stats.to_target(quantity, ours, theirs, names=names, unit=unit)
         elif reason is None:
-            answer = _paired(quantity, [ours, theirs], names, relative=True, margin=margins[1])
+            answer = _paired(quantity, [ours, theirs], names, relative=True, margin=margins[1], diverged=diverged)
         if quantity == "time" and min(known, default=SHORTEST) < SHORTEST:
             short = f"no claim: a run took {min(known):.2g} s, and times under {SHORTEST:g} s vary with what else the "
             notes = (short + "machine does", *untuned)

@@ -14,34 +14,51 @@ _VERBS = {
 def verdict(question: Difference | Reach, alpha: float = 0.05) -> str:
     """One sentence that says what is decided, at the corrected p values where `holm` gave some.
 
-    It ends with "no claim" where something is decided from fewer than `CLAIM` seeds.
+    It begins with the runs that diverged, and ends with "no claim" where something is decided from fewer than `CLAIM`
+    seeds.
     """
-    n, out, p = question.n, len(question.left_out), _corrected(question, "p")
-    equivalence = _corrected(question, "equivalence_p")
+    n, out = question.n, len(question.left_out)
     notes = f"; {out} seed{'s' * (out > 1)} left out" if out else ""
     decided = notes + (f"; fewer than {CLAIM} seeds: no claim" if n < CLAIM else "")
-    undecided = f"{question.quantity}: not decided with {n} seed{'s' * (n > 1)}"
     if min(question.p or 1, getattr(question, "equivalence_p", None) or 1) <= alpha:
         notes = f"; not after correction for the other questions{notes}"  # of use where nothing is decided
-    words = next((_VERBS[word] for word in question.quantity.split() if word in _VERBS), ("has", "lower", "higher"))
     if isinstance(question, Reach):
-        if p is None:
-            return f"{question.quantity} unavailable: no seed has a cost of both rules{notes}"
-        medians = ["never" if m is None else f"{m:.4g} {question.unit}".strip() for m in question.medians]
-        facts = f"reached {question.reached[0]} of {n} against {question.reached[1]} of {n}, "
-        facts += f"median {medians[0]} against {medians[1]}, sign test p {p:.2g}"
-        if p > alpha:
-            won = f"{question.ours} {words[1]} in {question.wins} of {n}, {words[2]} in {question.losses}"
-            return f"{undecided} ({won}; {facts}){notes}"
-        word, count = (words[1], question.wins) if question.wins > question.losses else (words[2], question.losses)
-        said = f"{words[0]} {word} {question.quantity} to the target than {question.theirs} in {count} of {n} seeds"
-        return f"{question.ours} {said} ({facts}){decided}"
+        return _of_reach(question, alpha, notes, decided)
+    told = _of_difference(question, alpha, notes, decided)
+    return "; ".join([*_divergences(question), told, *_at_chance(question)])
 
+
+def _words(quantity: str) -> tuple[str, str, str]:
+    """Verb, less and more of a quantity."""
+    return next((_VERBS[word] for word in quantity.split() if word in _VERBS), ("has", "lower", "higher"))
+
+
+def _undecided(question: Difference | Reach) -> str:
+    return f"{question.quantity}: not decided with {question.n} seed{'s' * (question.n > 1)}"
+
+
+def _of_reach(question: Reach, alpha: float, notes: str, decided: str) -> str:
+    n, p, (verb, less, more) = question.n, _corrected(question, "p"), _words(question.quantity)
+    if p is None:
+        return f"{question.quantity} unavailable: no seed has a cost of both rules{notes}"
+    medians = ["never" if m is None else f"{m:.4g} {question.unit}".strip() for m in question.medians]
+    facts = f"reached {question.reached[0]} of {n} against {question.reached[1]} of {n}, "
+    facts += f"median {medians[0]} against {medians[1]}, sign test p {p:.2g}"
+    if p > alpha:
+        won = f"{question.ours} {less} in {question.wins} of {n}, {more} in {question.losses}"
+        return f"{_undecided(question)} ({won}; {facts}){notes}"
+    word, count = (less, question.wins) if question.wins > question.losses else (more, question.losses)
+    said = f"{verb} {word} {question.quantity} to the target than {question.theirs} in {count} of {n} seeds"
+    return f"{question.ours} {said} ({facts}){decided}"
+
+
+def _of_difference(question: Difference, alpha: float, notes: str, decided: str) -> str:
+    p, equivalence = _corrected(question, "p"), _corrected(question, "equivalence_p")
     mean, interval, unit = question.mean, question.interval, question.unit
     if mean is None:
         return f"{question.quantity} unavailable: {question.reason}{notes}"
     if p is None or interval is None:
-        return f"{undecided} ({_show(mean, 2)} {unit}){notes}"
+        return f"{_undecided(question)} ({_show(mean, 2)} {unit}){notes}"
     equivalent = equivalence is not None and equivalence <= alpha
     if p > alpha:
         size = f"{_show(mean, _places(interval))} {unit}"
@@ -49,12 +66,14 @@ def verdict(question: Difference | Reach, alpha: float = 0.05) -> str:
         if not equivalent or question.sd == 0:
             around = f"{size}, {'the same in every pair' if question.sd == 0 else around}"
         if not equivalent:
-            return f"{undecided} ({around}){notes}"
+            why = f": these are the seeds that {question.diverging} got through" if question.diverging else ""
+            return f"{_undecided(question)}{why} ({around}){notes}"
         if max(-interval[0], interval[1]) >= question.margin and question.equivalence_interval:
             around += f", 90 % {_span(question.equivalence_interval)}"  # the one that this test goes by
         what = "" if question.quantity == "accuracy" else f" in {question.quantity}"
         said = f"no difference{what} larger than {question.margin:g} {unit} from {question.theirs}"
         return f"{question.ours}: {said} ({around}){decided}"
+    verb, less, more = _words(question.quantity)
     sign, size = math.copysign(1, mean), f"{_show(abs(mean), _places(interval))} {unit}"
     around = f"{100 * question.confidence:g} % interval {_span(interval, sign)}"
     around = "the same in every pair" if question.sd == 0 else around
@@ -63,8 +82,27 @@ def verdict(question: Difference | Reach, alpha: float = 0.05) -> str:
         kind = question.quantity.removesuffix("accuracy").strip()
         said = f"is {size} {'more' if sign > 0 else 'less'} accurate than {question.theirs}{f' in {kind}' * bool(kind)}"
     else:
-        said = f"{words[0]} {size} {words[2 if sign > 0 else 1]} {question.quantity} than {question.theirs}"
+        said = f"{verb} {size} {more if sign > 0 else less} {question.quantity} than {question.theirs}"
     return f"{question.ours} {said}, {around}{smaller}{decided}"
+
+
+def _divergences(question: Difference) -> list[str]:
+    """How many runs diverged, where any did."""
+    if not any(question.diverged):
+        return []
+    of = zip((question.ours, question.theirs), question.diverged, question.runs, strict=True)
+    (ours, *first), (theirs, *second) = of
+    return [f"{ours} diverged with {first[0]} of {first[1]} seeds, {theirs} with {second[0]} of {second[1]}"]
+
+
+def _at_chance(question: Difference) -> list[str]:
+    """The sensitivity check, where any run diverged."""
+    found = question.at_chance
+    if found is None:
+        return []
+    said = f"with diverged runs at chance ({found.level:.3g} %) {_show(found.mean, _places(found.interval))} "
+    around = f", {100 * question.confidence:g} % interval {_span(found.interval)}" if found.interval else ""
+    return [said + question.unit + around]
 
 
 def _corrected(question: Difference | Reach, name: str) -> float | None:

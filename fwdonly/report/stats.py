@@ -8,7 +8,7 @@ A missing value is None or NaN, and what is left out is named. Needs SciPy: ``pi
 import dataclasses
 import importlib
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any, Literal, NamedTuple, TypeVar
 
 import numpy as np
@@ -19,6 +19,15 @@ CLAIM = 10
 """Pairs that a claim takes at least: with 5, no two-sided sign-flip test can fall below 0.06."""
 Value = float | int | None
 Interval = tuple[float, float]
+
+
+class AtChance(NamedTuple):
+    """The difference where diverged runs count at chance ``level``, a sensitivity check: nothing is decided by it."""
+
+    level: float | int
+    n: int
+    mean: float
+    interval: Interval | None
 
 
 class Mean(NamedTuple):
@@ -78,6 +87,10 @@ class Difference(Paired):
         equivalence_p: the larger of two one-sided t tests of "the difference is at least the margin".
         p_holm: corrected for the other questions by `holm`, as is ``equivalence_p_holm``.
         reason: why there is no pair.
+        diverged: runs that diverged, ours and theirs, of ``runs``. Where the counts differ, the pairs that are left are
+            those that the rule with more of them got through: ``equivalence_p`` is 1, and so are ``p`` and
+            ``sign_flip_p`` where the mean favours that rule (less is better, but of accuracies more).
+        at_chance: None without a diverged run or a chance level.
     """
 
     relative: bool
@@ -95,6 +108,22 @@ class Difference(Paired):
     p_holm: float | None = None
     equivalence_p_holm: float | None = None
     reason: str | None = None
+    diverged: tuple[int, int] = (0, 0)
+    runs: tuple[int, int] = (0, 0)
+    at_chance: AtChance | None = None
+
+    @property
+    def diverging(self) -> str | None:
+        """The rule with more diverged runs, if there is one."""
+        ours, theirs = self.diverged
+        return None if ours == theirs else self.ours if ours > theirs else self.theirs
+
+    @property
+    def favoured(self) -> str | None:
+        """The rule for which the mean speaks."""
+        if not self.mean:
+            return None
+        return self.ours if (self.mean > 0) == self.quantity.endswith("accuracy") else self.theirs
 
 
 @dataclasses.dataclass(frozen=True)
@@ -126,8 +155,10 @@ class Reproduction:
         interval: of the difference, at 90 %; None below two values or without spread.
         method: "welch", or "one-sample": the published sd or n is not known, and its mean was taken as exact.
         equivalence_p: two one-sided tests at the margin.
-        outcome: "reproduced" if and only if the interval (without spread: the difference) lies inside the margin.
-        why: not reproduced. "differs": it lies outside the margin; else "not decided".
+        outcome: "reproduced" if and only if the interval (without spread: the difference) lies inside the margin, and
+            no run diverged.
+        why: not reproduced. "differs": it lies outside the margin; "diverged": it does not, but runs diverged, and
+            the values are of those that got through; else "not decided".
     """
 
     measured: Mean
@@ -138,7 +169,8 @@ class Reproduction:
     method: Literal["welch", "one-sample"]
     equivalence_p: float | None
     outcome: Literal["reproduced", "not reproduced"]
-    why: Literal["differs", "not decided"] | None
+    why: Literal["differs", "diverged", "not decided"] | None
+    diverged: int = 0
 
     def as_json(self) -> dict[str, Any]:
         """Plain JSON types."""
@@ -172,16 +204,19 @@ def paired(
     confidence: float = 0.95,
     resamples: int = 10_000,
     reason: str | None = None,
+    diverged: tuple[Collection[int], Collection[int]] = ((), ()),
+    chance: float | int | None = None,
 ) -> Difference:
     """The difference of two rules, paired by seed.
 
     Student's t takes the differences (or log ratios) to be normal and the pairs independent: one window, one pair.
     Where all differences are the same there is no spread for it: the interval is the mean twice, and p values are
     those of flipping signs, 2 / 2^n (1 if the mean is 0) and 1 / 2^n for equivalence (1 outside the margin).
+    A divergence is an outcome: see ``diverged`` of `Difference`.
 
     Args:
         quantity: what is compared.
-        ours: value by seed; accuracies in percent. None and NaN are missing, as of a run that diverged.
+        ours: value by seed; accuracies in percent. None and NaN are missing.
         theirs: likewise.
         relative: compare by ratios (time, energy, memory, passes), not differences (accuracy).
         margin: the largest difference that does not matter, in points or %.
@@ -190,14 +225,23 @@ def paired(
         confidence: of the intervals.
         resamples: of the bootstrap.
         reason: why values are missing, if the caller knows better, such as "no power sensor".
+        diverged: the seeds with which our runs and theirs diverged; their values are not looked at.
+        chance: the value that counts for a diverged run in the sensitivity check, such as 10 of ten classes.
 
     Raises:
         UsageError: no seed in common, a ratio of values that are not positive, an infinite value, accuracies that
             look like fractions, a margin or confidence that is none, or no SciPy.
     """
     _check(margin=margin, confidence=confidence)
-    seeds, a, b, left_out = _pairs(ours, theirs, names)
+    sides = [values | dict.fromkeys(own, None) for values, own in zip(map(dict, (ours, theirs)), diverged, strict=True)]
+    seeds, a, b, left_out = _pairs(sides[0], sides[1], names, diverged=diverged)
     start = Difference(quantity, "%" if relative else unit, *names, seeds, left_out, relative, margin, confidence)
+    start = dataclasses.replace(
+        start,
+        diverged=(len(diverged[0]), len(diverged[1])),
+        runs=(len(sides[0]), len(sides[1])),
+        at_chance=None if relative or chance is None else _at_chance(sides, diverged, chance, confidence),
+    )
     n = len(seeds)
     if n == 0:
         return dataclasses.replace(start, reason=reason or "no seed has a value of both rules")
@@ -216,21 +260,16 @@ def paired(
     start = dataclasses.replace(start, each=tuple(map(shown, d)), mean=shown(d.mean()))
     if n < 2:
         return start
-    flips = _stats().permutation_test(  # of one sample: flips signs
-        (d,),
-        lambda sample, axis: np.mean(sample, axis=axis),
-        permutation_type="samples",
-        vectorized=True,
-        n_resamples=10_000,
-        rng=np.random.default_rng(0),
-    )
-    sign_flip_p = float(flips.pvalue)
+    sign_flip_p = _sign_flip_p(d)
     bound = math.log1p(margin / 100) if relative else float(margin)
     found = mean_interval(d.tolist(), confidence=confidence)
     mean, sd = float(d.mean()), found.sd or 0.0
     p, equivalence_p = _p_values(mean, sd / math.sqrt(n), n - 1, bound)
     if sd == 0:
         p, equivalence_p = sign_flip_p, 0.5**n if abs(mean) < bound else 1.0
+    if start.diverging:
+        equivalence_p = 1.0
+        p, sign_flip_p = (1.0, 1.0) if start.favoured == start.diverging else (p, sign_flip_p)
     return dataclasses.replace(
         start,
         sd=sd,
@@ -241,6 +280,30 @@ def paired(
         sign_flip_p=sign_flip_p,
         equivalence_p=float(equivalence_p),
     )
+
+
+def _sign_flip_p(d: np.ndarray) -> float:
+    flips = _stats().permutation_test(  # of one sample: flips signs
+        (d,),
+        lambda sample, axis: np.mean(sample, axis=axis),
+        permutation_type="samples",
+        vectorized=True,
+        n_resamples=10_000,
+        rng=np.random.default_rng(0),
+    )
+    return float(flips.pvalue)
+
+
+def _at_chance(
+    sides: Sequence[Mapping[int, Value]], diverged: Sequence[Collection[int]], chance: float, confidence: float
+) -> AtChance | None:
+    """The differences of the seeds run with both rules, with ``chance`` in the place of a diverged run."""
+    if not any(diverged):
+        return None
+    filled = [side | dict.fromkeys(own, float(chance)) for side, own in zip(map(dict, sides), diverged, strict=True)]
+    seeds = [s for s in sorted(filled[0].keys() & filled[1].keys()) if not any(_missing(f[s]) for f in filled)]
+    found = mean_interval([_finite(filled[0][s]) - _finite(filled[1][s]) for s in seeds], confidence=confidence)
+    return None if found.mean is None else AtChance(chance, found.n, found.mean, found.interval)
 
 
 def bootstrap_t(
@@ -298,13 +361,15 @@ def against_published(
     *,
     margin: float | int,
     unit: str = "points",
+    diverged: int = 0,
 ) -> Reproduction:
     """Whether measured runs reproduce a published ``mean`` ± ``sd`` (n - 1) over ``n`` runs, within a margin.
 
     By Welch's interval of the difference, unpaired. Without ``sd`` or with ``n`` below two the published mean is taken
     as exact, which makes the interval too narrow. A published mean of few runs may be too vague for any outcome but
     "not decided", however many runs are measured. Where nothing has a spread, as with fixed numbers of epochs, two
-    values or more decide by the difference alone: within the margin it is reproduced, else it differs.
+    values or more decide by the difference alone: within the margin it is reproduced, else it differs. Runs that
+    ``diverged`` have no value, and with any of them a mean of the others reproduces nothing.
 
     Raises:
         UsageError: numbers that are not finite, a margin or sd that is none, accuracies that look like fractions, or
@@ -328,9 +393,9 @@ def against_published(
     outside = interval is not None and (interval[1] < -margin or interval[0] > margin)
     if difference is not None and ours.sd is not None and interval is None:  # no spread at all
         inside, outside = abs(difference) < margin, abs(difference) >= margin
-    why = None if inside else "differs" if outside else "not decided"
-    outcome, method = "reproduced" if inside else "not reproduced", "welch" if welch else "one-sample"
-    return Reproduction(ours, mean, margin, difference, interval, method, p, outcome, why)
+    why = "differs" if outside else "diverged" if diverged else None if inside else "not decided"
+    outcome, method = "not reproduced" if why else "reproduced", "welch" if welch else "one-sample"
+    return Reproduction(ours, mean, margin, difference, interval, method, p, outcome, why, diverged)
 
 
 _Question = TypeVar("_Question", Difference, Reach, Difference | Reach)
@@ -383,7 +448,12 @@ def _p_values(mean: Any, error: Any, df: Any, margin: Any) -> tuple[Any, Any]:
 
 
 def _pairs(
-    ours: Mapping[int, Value], theirs: Mapping[int, Value], names: tuple[str, str], *, infinite: bool = False
+    ours: Mapping[int, Value],
+    theirs: Mapping[int, Value],
+    names: tuple[str, str],
+    *,
+    infinite: bool = False,
+    diverged: tuple[Collection[int], Collection[int]] = ((), ()),
 ) -> tuple[tuple[int, ...], np.ndarray, np.ndarray, tuple[str, ...]]:
     """Seeds with both values, the values, and what is left out."""
     if not set(ours) & set(theirs):
@@ -391,8 +461,8 @@ def _pairs(
     seeds, left_out = [], []
     for seed in sorted(set(ours) | set(theirs)):
         faults = [
-            f"{name} {'has no value' if seed in side else 'was not run'}"
-            for name, side in zip(names, (ours, theirs), strict=True)
+            f"{name} {'diverged' if seed in own else 'has no value' if seed in side else 'was not run'}"
+            for name, side, own in zip(names, (ours, theirs), diverged, strict=True)
             if _missing(side.get(seed))
         ]
         if faults:

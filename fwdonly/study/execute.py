@@ -54,7 +54,7 @@ def run(study: Study, render: Render | None = None) -> Outcome:
     folders.look_into(folder, config, resume=study.output.resume)
     process, processes = workers.which(study)
     protocol = config.get("protocol")
-    wanted = Wanted(config, protocol, [arm.name for arm in study.arms], study.runs.numbers)
+    wanted = Wanted(config, protocol, [arm.name for arm in study.arms], study.runs.numbers, dataset.num_classes)
     with Work(folder, wanted, process, processes) as work:
         workers.meet(study.machine, process, processes)  # after the folder is read, before any result is written
         todo = _todo(study, work)

@@ -86,6 +86,8 @@ class Wanted(NamedTuple):
     protocol: dict[str, Any] | None
     rules: list[str]
     seeds: list[int]
+    classes: int | None = None
+    """Of the data."""
 
 
 class Contents:
@@ -152,7 +154,7 @@ class Contents:
         if render is not None:
             render(self)
         content: dict[str, Any] = {"version": VERSION, "finished": self.finished, "title": self.heading}
-        content |= {"data": self.wanted.config["data"]}
+        content |= {"data": self.wanted.config["data"] | {"classes": self.wanted.classes}}
         content |= {"protocol": self.wanted.protocol} if self.wanted.protocol else {}
         content |= {"rules": self.summaries}
         content["statistics"] = {summary["rule"]: results.statistics_of(summary) for summary in self.summaries}
