@@ -60,7 +60,7 @@ def _questions_of(folder: Folder, rule: Summary, reference: Summary) -> list[Que
     diverged = tuple([run["seed"] for run in s["runs"] if run["diverged"]] for s in both)
     classes = folder.summary["data"].get("classes")
     how = {"diverged": diverged, "chance": 100 / classes if classes else None}
-    answer = _paired("accuracy", accuracies, names, relative=False, margin=margins[0], **how)
+    answer = _paired("accuracy", accuracies, names, relative=False, margin=margins[0], unit="points", **how)
     found = [Question(*names, "accuracy", answer, notes=untuned)]
     for quantity, unit in (("passes", "passes"), ("time", "s"), ("energy", "J")):
         reason = "no protocol was recorded" if not protocol else _why_not(quantity, both, target=target)

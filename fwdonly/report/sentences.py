@@ -14,8 +14,9 @@ _VERBS = {
 def verdict(question: Difference | Reach, alpha: float = 0.05) -> str:
     """One sentence that says what is decided, at the corrected p values where `holm` gave some.
 
-    It begins with the runs that diverged, and ends with "no claim" where something is decided from fewer than `CLAIM`
-    seeds.
+    It begins with the runs that diverged, and says "no claim" where something is decided from fewer than `CLAIM`
+    seeds. Intervals hold one by one: "unadjusted", where p values are corrected. Sign flips and bootstrap are named
+    where they do not agree with the t test, and could.
     """
     n, out = question.n, len(question.left_out)
     notes = f"; {out} seed{'s' * (out > 1)} left out" if out else ""
@@ -25,7 +26,7 @@ def verdict(question: Difference | Reach, alpha: float = 0.05) -> str:
     if isinstance(question, Reach):
         return _of_reach(question, alpha, notes, decided)
     told = _of_difference(question, alpha, notes, decided)
-    return "; ".join([*_divergences(question), told, *_at_chance(question)])
+    return "; ".join([*_divergences(question), told, *_disagreement(question, alpha), *_at_chance(question)])
 
 
 def _words(quantity: str) -> tuple[str, str, str]:
@@ -62,7 +63,7 @@ def _of_difference(question: Difference, alpha: float, notes: str, decided: str)
     equivalent = equivalence is not None and equivalence <= alpha
     if p > alpha:
         size = f"{_show(mean, _places(interval))} {unit}"
-        around = f"{100 * question.confidence:g} % interval {_span(interval)}"
+        around = _interval(question, interval)
         if not equivalent or question.sd == 0:
             around = f"{size}, {'the same in every pair' if question.sd == 0 else around}"
         if not equivalent:
@@ -75,7 +76,7 @@ def _of_difference(question: Difference, alpha: float, notes: str, decided: str)
         return f"{question.ours}: {said} ({around}){decided}"
     verb, less, more = _words(question.quantity)
     sign, size = math.copysign(1, mean), f"{_show(abs(mean), _places(interval))} {unit}"
-    around = f"{100 * question.confidence:g} % interval {_span(interval, sign)}"
+    around = _interval(question, interval, sign)
     around = "the same in every pair" if question.sd == 0 else around
     smaller = f": smaller than the margin of {question.margin:g} {unit}" if equivalent else ""
     if question.quantity.endswith("accuracy"):
@@ -101,8 +102,27 @@ def _at_chance(question: Difference) -> list[str]:
     if found is None:
         return []
     said = f"with diverged runs at chance ({found.level:.3g} %) {_show(found.mean, _places(found.interval))} "
-    around = f", {100 * question.confidence:g} % interval {_span(found.interval)}" if found.interval else ""
+    around = f", {_interval(question, found.interval)}" if found.interval else ""
     return [said + question.unit + around]
+
+
+def _disagreement(question: Difference, alpha: float) -> list[str]:
+    """What sign flips and bootstrap say, where it is not what the t test says and they have pairs enough to say it."""
+    p, flips, both = question.p, question.sign_flip_p, (question.interval, question.bootstrap)
+    if p is None or question.sd == 0 or (question.diverging and question.favoured == question.diverging):
+        return []
+    able = 2 / 2**question.n <= alpha
+    other = [f"sign flips p {flips:.2g}"] if flips is not None and able and (flips <= alpha) != (p <= alpha) else []
+    if question.bootstrap and len({low <= 0 <= high for low, high in filter(None, both)}) > 1:
+        other.append(f"bootstrap {100 * question.confidence:g} % interval {_span(question.bootstrap)}")
+    return [f"t test p {p:.2g}, but {' and '.join(other)}"] if other else []
+
+
+def _interval(question: Difference, interval: Interval, sign: float = 1.0) -> str:
+    """An interval, and what it covers."""
+    unadjusted = "" if question.p_holm is None else "unadjusted "
+    where = " at one test set" if question.quantity == "accuracy" else ""
+    return f"{unadjusted}{100 * question.confidence:g} % interval {_span(interval, sign)} over seeds{where}"
 
 
 def _corrected(question: Difference | Reach, name: str) -> float | None:

@@ -200,7 +200,7 @@ def paired(
     relative: bool,
     margin: float | int,
     names: tuple[str, str] = ("ours", "theirs"),
-    unit: str = "points",
+    unit: str | None = None,
     confidence: float = 0.95,
     resamples: int = 10_000,
     reason: str | None = None,
@@ -221,7 +221,8 @@ def paired(
         relative: compare by ratios (time, energy, memory, passes), not differences (accuracy).
         margin: the largest difference that does not matter, in points or %.
         names: of the two rules.
-        unit: of a difference that is not relative.
+        unit: of a difference that is not relative. None is "points", of accuracies that must not look like fractions;
+            "points" says that they are in percent, and nothing is guessed.
         confidence: of the intervals.
         resamples: of the bootstrap.
         reason: why values are missing, if the caller knows better, such as "no power sensor".
@@ -235,7 +236,7 @@ def paired(
     _check(margin=margin, confidence=confidence)
     sides = [values | dict.fromkeys(own, None) for values, own in zip(map(dict, (ours, theirs)), diverged, strict=True)]
     seeds, a, b, left_out = _pairs(sides[0], sides[1], names, diverged=diverged)
-    start = Difference(quantity, "%" if relative else unit, *names, seeds, left_out, relative, margin, confidence)
+    start = Difference(quantity, "%" if relative else unit or "points", *names, seeds, left_out, relative, margin, confidence)
     start = dataclasses.replace(
         start,
         diverged=(len(diverged[0]), len(diverged[1])),
@@ -249,7 +250,7 @@ def paired(
         at = seeds[int(np.argmax((a <= 0) | (b <= 0)))]
         raise UsageError(f"a relative change of {quantity} needs values above 0; mend or drop seed {at}")
     if start.unit == "points":
-        _check_percent(quantity, [*a, *b])
+        _check_percent(quantity, [*a, *b], guess=unit is None)
     x, y = (np.log(a), np.log(b)) if relative else (a, b)
     d = x - y
     noise = 1e-12 * max(1.0, float(np.abs([x, y]).max()))  # 98.3 - 98.1 is not 97.5 - 97.3 in binary
@@ -360,7 +361,7 @@ def against_published(
     n: int | None,
     *,
     margin: float | int,
-    unit: str = "points",
+    unit: str | None = None,
     diverged: int = 0,
 ) -> Reproduction:
     """Whether measured runs reproduce a published ``mean`` ± ``sd`` (n - 1) over ``n`` runs, within a margin.
@@ -379,8 +380,8 @@ def against_published(
     if sd is not None and not (math.isfinite(sd) and sd >= 0):
         raise UsageError(f"a standard deviation is not negative; got {sd}; give None if none was published")
     ours, mean = mean_interval(values), _finite(mean)
-    if unit == "points":
-        _check_percent("accuracy", [mean, *(value for value in values if not _missing(value))])
+    if unit in (None, "points"):
+        _check_percent("accuracy", [mean, *(v for v in values if not _missing(v))], guess=unit is None)
     welch = sd is not None and n is not None and n > 1
     theirs = sd**2 / n if welch else 0.0
     difference = None if ours.mean is None else ours.mean - mean
@@ -496,7 +497,16 @@ def _check(margin: float | int = 1, confidence: float = 0.95) -> None:
         raise UsageError(f"a confidence lies between 0 and 1; got {confidence}; 95 % is 0.95")
 
 
-def _check_percent(quantity: str, values: Sequence[Any]) -> None:
-    """Fractions would turn a margin of 0.25 points into one of 25, and any two rules into equals."""
-    if 0 < max(values) < 1 or min(values) < 0 or max(values) > 100:
-        raise UsageError(f"{quantity} is in percent, of which differences are points; multiply fractions by 100")
+def _check_percent(quantity: str, values: Sequence[Any], *, guess: bool) -> None:
+    """Fractions would turn a margin of 0.25 points into one of 25, and any two rules into equals.
+
+    They are guessed of accuracies alone, and where the caller has not said what the values are: an error rate of today
+    is below 1 %.
+    """
+    if min(values) < 0 or max(values) > 100:
+        raise UsageError(f"{quantity} is in percent, of which differences are points; mend what is not from 0 to 100")
+    if guess and quantity.endswith("accuracy") and 0 < max(values) < 1:
+        raise UsageError(
+            f"{quantity} is in percent, of which differences are points; multiply fractions by 100, or say "
+            "unit='points' where all are below 1 %"
+        )
