@@ -2,7 +2,8 @@
 
 import math
 
-from .stats import CLAIM, Difference, Interval, Reach
+from .intervals import Interval
+from .stats import CLAIM, Difference, Reach
 
 _VERBS = {
     **dict.fromkeys(("time", "memory"), ("takes", "less", "more")),

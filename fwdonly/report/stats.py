@@ -6,7 +6,6 @@ A missing value is None or NaN, and what is left out is named. Needs SciPy: ``pi
 """
 
 import dataclasses
-import importlib
 import math
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any, Literal, NamedTuple, TypeVar
@@ -14,11 +13,24 @@ from typing import Any, Literal, NamedTuple, TypeVar
 import numpy as np
 
 from ..errors import UsageError
+from .intervals import (
+    Interval,
+    Mean,
+    Value,
+    bootstrap_t,
+    check_numbers,
+    check_percent,
+    finite,
+    mean_interval,
+    missing,
+    p_values,
+    scipy_stats,
+    sign_flip_p,
+    t_interval,
+)
 
 CLAIM = 10
 """Pairs that a claim takes at least: with 5, no two-sided sign-flip test can fall below 0.06."""
-Value = float | int | None
-Interval = tuple[float, float]
 
 
 class AtChance(NamedTuple):
@@ -28,16 +40,6 @@ class AtChance(NamedTuple):
     n: int
     mean: float
     interval: Interval | None
-
-
-class Mean(NamedTuple):
-    """``n`` values; ``mean`` is None without any, ``sd`` (n - 1) and ``interval`` (Student's t) below two."""
-
-    n: int
-    mean: float | None
-    sd: float | None
-    interval: Interval | None
-    left_out: int
 
 
 @dataclasses.dataclass(frozen=True)
@@ -177,21 +179,6 @@ class Reproduction:
         return {**dataclasses.asdict(self), "measured": self.measured._asdict()}
 
 
-def mean_interval(values: Sequence[Value], *, confidence: float = 0.95) -> Mean:
-    """Mean, standard deviation (n - 1) and Student's t interval; None and NaN are left out and counted.
-
-    Raises:
-        UsageError: an infinite value, a confidence that is none, or no SciPy.
-    """
-    _check(confidence=confidence)
-    x = np.array([_finite(value) for value in values if not _missing(value)])
-    n, left_out = len(x), len(values) - len(x)
-    if n < 2:
-        return Mean(n, float(x[0]) if n else None, None, None, left_out)
-    mean, sd = float(x.mean()), 0.0 if np.ptp(x) == 0 else float(x.std(ddof=1))
-    return Mean(n, mean, sd, _t_interval(mean, sd / math.sqrt(n), n - 1, confidence), left_out)
-
-
 def paired(
     quantity: str,
     ours: Mapping[int, Value],
@@ -233,10 +220,12 @@ def paired(
         UsageError: no seed in common, a ratio of values that are not positive, an infinite value, accuracies that
             look like fractions, a margin or confidence that is none, or no SciPy.
     """
-    _check(margin=margin, confidence=confidence)
+    check_numbers(margin=margin, confidence=confidence)
     sides = [values | dict.fromkeys(own, None) for values, own in zip(map(dict, (ours, theirs)), diverged, strict=True)]
     seeds, a, b, left_out = _pairs(sides[0], sides[1], names, diverged=diverged)
-    start = Difference(quantity, "%" if relative else unit or "points", *names, seeds, left_out, relative, margin, confidence)
+    start = Difference(
+        quantity, "%" if relative else unit or "points", *names, seeds, left_out, relative, margin, confidence
+    )
     start = dataclasses.replace(
         start,
         diverged=(len(diverged[0]), len(diverged[1])),
@@ -250,7 +239,7 @@ def paired(
         at = seeds[int(np.argmax((a <= 0) | (b <= 0)))]
         raise UsageError(f"a relative change of {quantity} needs values above 0; mend or drop seed {at}")
     if start.unit == "points":
-        _check_percent(quantity, [*a, *b], guess=unit is None)
+        check_percent(quantity, [*a, *b], guess=unit is None)
     x, y = (np.log(a), np.log(b)) if relative else (a, b)
     d = x - y
     noise = 1e-12 * max(1.0, float(np.abs([x, y]).max()))  # 98.3 - 98.1 is not 97.5 - 97.3 in binary
@@ -261,71 +250,38 @@ def paired(
     start = dataclasses.replace(start, each=tuple(map(shown, d)), mean=shown(d.mean()))
     if n < 2:
         return start
-    sign_flip_p = _sign_flip_p(d)
+    flips = sign_flip_p(d)
     bound = math.log1p(margin / 100) if relative else float(margin)
     found = mean_interval(d.tolist(), confidence=confidence)
     mean, sd = float(d.mean()), found.sd or 0.0
-    p, equivalence_p = _p_values(mean, sd / math.sqrt(n), n - 1, bound)
+    p, equivalence_p = p_values(mean, sd / math.sqrt(n), n - 1, bound)
     if sd == 0:
-        p, equivalence_p = sign_flip_p, 0.5**n if abs(mean) < bound else 1.0
+        p, equivalence_p = flips, 0.5**n if abs(mean) < bound else 1.0
     if start.diverging:
         equivalence_p = 1.0
-        p, sign_flip_p = (1.0, 1.0) if start.favoured == start.diverging else (p, sign_flip_p)
+        p, flips = (1.0, 1.0) if start.favoured == start.diverging else (p, flips)
     return dataclasses.replace(
         start,
         sd=sd,
         interval=pair(found.interval),
-        equivalence_interval=pair(_t_interval(mean, sd / math.sqrt(n), n - 1, 0.9)),
+        equivalence_interval=pair(t_interval(mean, sd / math.sqrt(n), n - 1, 0.9)),
         bootstrap=pair(bootstrap_t(d.tolist(), confidence=confidence, resamples=resamples)),
         p=float(p),
-        sign_flip_p=sign_flip_p,
+        sign_flip_p=flips,
         equivalence_p=float(equivalence_p),
     )
 
 
-def _sign_flip_p(d: np.ndarray) -> float:
-    flips = _stats().permutation_test(  # of one sample: flips signs
-        (d,),
-        lambda sample, axis: np.mean(sample, axis=axis),
-        permutation_type="samples",
-        vectorized=True,
-        n_resamples=10_000,
-        rng=np.random.default_rng(0),
-    )
-    return float(flips.pvalue)
-
-
 def _at_chance(
-    sides: Sequence[Mapping[int, Value]], diverged: Sequence[Collection[int]], chance: float, confidence: float
+    sides: Sequence[Mapping[int, Value]], diverged: Sequence[Collection[int]], chance: float | int, confidence: float
 ) -> AtChance | None:
     """The differences of the seeds run with both rules, with ``chance`` in the place of a diverged run."""
     if not any(diverged):
         return None
     filled = [side | dict.fromkeys(own, float(chance)) for side, own in zip(map(dict, sides), diverged, strict=True)]
-    seeds = [s for s in sorted(filled[0].keys() & filled[1].keys()) if not any(_missing(f[s]) for f in filled)]
-    found = mean_interval([_finite(filled[0][s]) - _finite(filled[1][s]) for s in seeds], confidence=confidence)
+    seeds = [s for s in sorted(filled[0].keys() & filled[1].keys()) if not any(missing(f[s]) for f in filled)]
+    found = mean_interval([finite(filled[0][s]) - finite(filled[1][s]) for s in seeds], confidence=confidence)
     return None if found.mean is None else AtChance(chance, found.n, found.mean, found.interval)
-
-
-def bootstrap_t(
-    values: Sequence[float | int], *, confidence: float = 0.95, resamples: int = 10_000, seed: int = 0
-) -> Interval | None:
-    """Studentised bootstrap interval of a mean: the t of resamples takes the place of Student's table.
-
-    SciPy has percentile, basic and BCa, all of which are too narrow for ten values. None below five values, and where
-    so many resamples are without spread that a bound is infinite.
-    """
-    x, n = np.array(values, dtype=float), len(values)
-    if n < 5 or np.ptp(x) == 0:
-        return None
-    drawn = x[np.random.default_rng(seed).integers(n, size=(resamples, n))]
-    shift, sd = drawn.mean(axis=1) - x.mean(), drawn.std(axis=1, ddof=1)
-    sd[np.ptp(drawn, axis=1) == 0] = 0.0
-    with np.errstate(divide="ignore", invalid="ignore"):
-        t = np.sort(np.nan_to_num(shift / sd, nan=0.0, posinf=np.inf, neginf=-np.inf))
-    tail = max(round(resamples * (1 - confidence) / 2), 1)
-    low, high = (float(x.mean() - t[at] * x.std(ddof=1)) for at in (-tail, tail - 1))
-    return (low, high) if math.isfinite(low) and math.isfinite(high) else None
 
 
 def to_target(
@@ -350,7 +306,7 @@ def to_target(
         raise UsageError(f"a cost to a target is not negative; mend {quantity} of {names[0]} and {names[1]}")
     wins, losses = int((a < b).sum()), int((a > b).sum())
     reached = (int(np.isfinite(a).sum()), int(np.isfinite(b).sum()))
-    p = None if not seeds else 1.0 if wins == losses else float(_stats().binomtest(wins, wins + losses).pvalue)
+    p = None if not seeds else 1.0 if wins == losses else float(scipy_stats().binomtest(wins, wins + losses).pvalue)
     return Reach(quantity, unit, *names, seeds, left_out, reached, (_median(a), _median(b)), wins, losses, p)
 
 
@@ -376,20 +332,20 @@ def against_published(
         UsageError: numbers that are not finite, a margin or sd that is none, accuracies that look like fractions, or
             no SciPy.
     """
-    _check(margin=margin)
+    check_numbers(margin=margin)
     if sd is not None and not (math.isfinite(sd) and sd >= 0):
         raise UsageError(f"a standard deviation is not negative; got {sd}; give None if none was published")
-    ours, mean = mean_interval(values), _finite(mean)
+    ours, mean = mean_interval(values), finite(mean)
     if unit in (None, "points"):
-        _check_percent("accuracy", [mean, *(v for v in values if not _missing(v))], guess=unit is None)
+        check_percent("accuracy", [mean, *(v for v in values if not missing(v))], guess=unit is None)
     welch = sd is not None and n is not None and n > 1
     theirs = sd**2 / n if welch else 0.0
     difference = None if ours.mean is None else ours.mean - mean
     interval = p = None
     if difference is not None and ours.sd is not None and (variance := ours.sd**2 / ours.n + theirs) > 0:
         df = variance**2 / ((ours.sd**2 / ours.n) ** 2 / (ours.n - 1) + (theirs**2 / (n - 1) if welch else 0.0))
-        interval = _t_interval(difference, math.sqrt(variance), df, 0.9)
-        p = float(_p_values(difference, math.sqrt(variance), df, margin)[1])
+        interval = t_interval(difference, math.sqrt(variance), df, 0.9)
+        p = float(p_values(difference, math.sqrt(variance), df, margin)[1])
     inside = interval is not None and -margin < interval[0] and interval[1] < margin
     outside = interval is not None and (interval[1] < -margin or interval[0] > margin)
     if difference is not None and ours.sd is not None and interval is None:  # no spread at all
@@ -429,25 +385,6 @@ def holm(questions: Sequence[_Question]) -> tuple[_Question, ...]:
     return tuple(dataclasses.replace(question, **found) for question, found in zip(questions, corrected, strict=True))
 
 
-def _stats() -> Any:
-    try:
-        return importlib.import_module("scipy.stats")
-    except ImportError as error:
-        raise UsageError("comparing rules needs scipy: pip install 'fwdonly[stats]'") from error
-
-
-def _t_interval(mean: float, error: float, df: float | int, confidence: float) -> Interval:
-    reach = float(_stats().t.ppf((1 + confidence) / 2, df)) * error
-    return (mean - reach, mean + reach)
-
-
-def _p_values(mean: Any, error: Any, df: Any, margin: Any) -> tuple[Any, Any]:
-    """Two-sided p of "0", and of two one-sided tests "at least the margin"; numbers or arrays."""
-    t = _stats().t
-    with np.errstate(divide="ignore", invalid="ignore"):
-        return 2 * t.sf(np.abs(mean) / error, df), t.sf((margin - np.abs(mean)) / error, df)
-
-
 def _pairs(
     ours: Mapping[int, Value],
     theirs: Mapping[int, Value],
@@ -464,13 +401,13 @@ def _pairs(
         faults = [
             f"{name} {'diverged' if seed in own else 'has no value' if seed in side else 'was not run'}"
             for name, side, own in zip(names, (ours, theirs), diverged, strict=True)
-            if _missing(side.get(seed))
+            if missing(side.get(seed))
         ]
         if faults:
             left_out.append(f"seed {seed}: {', '.join(faults)}")
         else:
             seeds.append(seed)
-    number: Any = float if infinite else _finite
+    number: Any = float if infinite else finite
     a, b = (np.array([number(side[seed]) for seed in seeds]) for side in (ours, theirs))
     return tuple(seeds), a, b, tuple(left_out)
 
@@ -478,35 +415,3 @@ def _pairs(
 def _median(costs: np.ndarray) -> float | None:
     median = float(np.median(costs)) if len(costs) else math.inf
     return median if math.isfinite(median) else None
-
-
-def _missing(value: Value) -> bool:
-    return value is None or math.isnan(value)
-
-
-def _finite(value: Any) -> float:
-    if not math.isfinite(value):
-        raise UsageError(f"a measured value is finite; got {value}; give None for what is missing")
-    return float(value)
-
-
-def _check(margin: float | int = 1, confidence: float = 0.95) -> None:
-    if not (math.isfinite(margin) and margin > 0):
-        raise UsageError(f"a margin is the largest difference that does not matter, above 0; got {margin}")
-    if not 0 < confidence < 1:
-        raise UsageError(f"a confidence lies between 0 and 1; got {confidence}; 95 % is 0.95")
-
-
-def _check_percent(quantity: str, values: Sequence[Any], *, guess: bool) -> None:
-    """Fractions would turn a margin of 0.25 points into one of 25, and any two rules into equals.
-
-    They are guessed of accuracies alone, and where the caller has not said what the values are: an error rate of today
-    is below 1 %.
-    """
-    if min(values) < 0 or max(values) > 100:
-        raise UsageError(f"{quantity} is in percent, of which differences are points; mend what is not from 0 to 100")
-    if guess and quantity.endswith("accuracy") and 0 < max(values) < 1:
-        raise UsageError(
-            f"{quantity} is in percent, of which differences are points; multiply fractions by 100, or say "
-            "unit='points' where all are below 1 %"
-        )
