@@ -61,6 +61,7 @@ def _questions_of(folder: Folder, rule: Summary, reference: Summary) -> list[Que
     classes = folder.summary["data"].get("classes")
     how = {"diverged": diverged, "chance": 100 / classes if classes else None}
     answer = _paired("accuracy", accuracies, names, relative=False, margin=margins[0], unit="points", **how)
+    answer = _with_images(folder, answer, rule["rule"], reference["rule"])
     found = [Question(*names, "accuracy", answer, notes=untuned)]
     for quantity, unit in (("passes", "passes"), ("time", "s"), ("energy", "J")):
         reason = "no protocol was recorded" if not protocol else _why_not(quantity, both, target=target)
@@ -87,6 +88,14 @@ def _questions_of(folder: Folder, rule: Summary, reference: Summary) -> list[Que
 
 def _paired(quantity: str, values: Sequence[dict[int, Any]], names: tuple[str, str], **how: Any) -> stats.Difference:
     return stats.paired(quantity, values[0], values[1], names=names, **how)
+
+
+def _with_images(folder: Folder, answer: stats.Difference, rule: str, reference: str) -> stats.Difference:
+    """The difference with what test images add, where the folder has predictions."""
+    if folder.predictions is None:
+        return answer
+    of = [{seed: c for (name, seed), c in folder.predictions.runs.items() if name == own} for own in (rule, reference)]
+    return stats.with_images(answer, *of, folder.predictions.labels)
 
 
 def _by_seed(summary: Summary, of_run: Any) -> dict[int, Any]:

@@ -64,7 +64,7 @@ def _of_difference(question: Difference, alpha: float, notes: str, decided: str)
     equivalent = equivalence is not None and equivalence <= alpha
     if p > alpha:
         size = f"{_show(mean, _places(interval))} {unit}"
-        around = _interval(question, interval)
+        around = _interval(question, interval) + _over_images(question)
         if not equivalent or question.sd == 0:
             around = f"{size}, {'the same in every pair' if question.sd == 0 else around}"
         if not equivalent:
@@ -77,7 +77,7 @@ def _of_difference(question: Difference, alpha: float, notes: str, decided: str)
         return f"{question.ours}: {said} ({around}){decided}"
     verb, less, more = _words(question.quantity)
     sign, size = math.copysign(1, mean), f"{_show(abs(mean), _places(interval))} {unit}"
-    around = _interval(question, interval, sign)
+    around = _interval(question, interval, sign) + _over_images(question, sign)
     around = "the same in every pair" if question.sd == 0 else around
     smaller = f": smaller than the margin of {question.margin:g} {unit}" if equivalent else ""
     if question.quantity.endswith("accuracy"):
@@ -117,6 +117,12 @@ def _disagreement(question: Difference, alpha: float) -> list[str]:
     if question.bootstrap and len({low <= 0 <= high for low, high in filter(None, both)}) > 1:
         other.append(f"bootstrap {100 * question.confidence:g} % interval {_span(question.bootstrap)}")
     return [f"t test p {p:.2g}, but {' and '.join(other)}"] if other else []
+
+
+def _over_images(question: Difference, sign: float = 1.0) -> str:
+    """The interval that other test images are in, too, where predictions give it."""
+    found = question.two_way
+    return "" if found is None else f", {_span(found.interval, sign)} over seeds and test images"
 
 
 def _interval(question: Difference, interval: Interval, sign: float = 1.0) -> str:

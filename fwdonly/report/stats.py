@@ -28,6 +28,7 @@ from .intervals import (
     sign_flip_p,
     t_interval,
 )
+from .two_way import TwoWay, two_way
 
 CLAIM = 10
 """Pairs that a claim takes at least: with 5, no two-sided sign-flip test can fall below 0.06."""
@@ -93,6 +94,7 @@ class Difference(Paired):
             those that the rule with more of them got through: ``equivalence_p`` is 1, and so are ``p`` and
             ``sign_flip_p`` where the mean favours that rule (less is better, but of accuracies more).
         at_chance: None without a diverged run or a chance level.
+        two_way: see `with_images`.
     """
 
     relative: bool
@@ -113,6 +115,12 @@ class Difference(Paired):
     diverged: tuple[int, int] = (0, 0)
     runs: tuple[int, int] = (0, 0)
     at_chance: AtChance | None = None
+    two_way: TwoWay | None = None
+
+    def as_json(self) -> dict[str, Any]:
+        """Plain JSON types."""
+        parts = {"at_chance": self.at_chance, "two_way": self.two_way}
+        return super().as_json() | {name: part and part._asdict() for name, part in parts.items()}
 
     @property
     def diverging(self) -> str | None:
@@ -270,6 +278,20 @@ def paired(
         sign_flip_p=flips,
         equivalence_p=float(equivalence_p),
     )
+
+
+def with_images(
+    question: Difference, ours: Mapping[int, np.ndarray], theirs: Mapping[int, np.ndarray], labels: np.ndarray
+) -> Difference:
+    """A difference of test accuracies with its `two_way` interval, from the predicted classes by seed.
+
+    As it was where a pair of it has no predictions.
+    """
+    if not all(seed in side for seed in question.seeds for side in (ours, theirs)):
+        return question
+    sides = [{seed: side[seed] for seed in question.seeds} for side in (ours, theirs)]
+    found = two_way(*sides, labels, confidence=question.confidence) if question.n > 1 else None
+    return dataclasses.replace(question, two_way=found)
 
 
 def _at_chance(
