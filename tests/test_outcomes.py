@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from test_page import make, run_of
 
-from fwdonly import UsageError, report
+from fwdonly import UsageError, report, results
 from fwdonly.report import stats
 
 pytest.importorskip("scipy.stats")
@@ -202,3 +202,149 @@ def test_a_page_shows_rules_below_one_percent(tmp_path):
         summary["rules"][0]["published"][0] |= {"value": 0.47, "sd": 0.01}
 
     assert "Verdicts" in report.markdown_report([make(tmp_path / "a", edit=edit)])
+
+
+# --- test images are drawn, too --------------------------------------------------------------------------------------
+
+
+def predictions(rng, seeds, shared, images=1000, own=0.004):
+    """Classes, 0 being right, of two rules of equal accuracy over all seeds and images.
+
+    A ``shared`` part of the images is always right with one of them and wrong with the other, with every seed, and as
+    many the other way round; a run's accuracy on the rest varies by ``own``.
+    """
+    kind = rng.choice(3, images, p=[shared, shared, 1 - 2 * shared])
+
+    def side(mine):
+        right = rng.random((seeds, images)) < 0.95 + own * rng.standard_normal((seeds, 1))
+        right[:, kind == mine], right[:, kind == 1 - mine] = True, False
+        return dict(enumerate((~right).astype(np.uint8)))
+
+    return side(0), side(1), np.zeros(images, np.uint8)
+
+
+def covered(rng, repeats=300, **world):
+    """How often the two-way interval and that over seeds cover 0, and the ratio of their widths."""
+    found = []
+    for _ in range(repeats):
+        drawn = predictions(rng, **world)
+        accuracy = [[100 * float((own == drawn[2]).mean()) for own in side.values()] for side in drawn[:2]]
+        one = stats.mean_interval((np.array(accuracy[0]) - accuracy[1]).tolist()).interval
+        two = stats.two_way(*drawn, resamples=2000).interval
+        found.append([two[0] <= 0 <= two[1], one[0] <= 0 <= one[1], (two[1] - two[0]) / (one[1] - one[0])])
+    return np.mean(found, axis=0)
+
+
+@pytest.mark.parametrize("seeds", [5, 10])
+def test_the_two_way_interval_covers_other_test_images_and_the_one_over_seeds_does_not(rng, seeds):
+    two, one, _ = covered(rng, seeds=seeds, shared=0.03)
+    assert 0.91 < two < 0.985 and one < 0.85  # 95 % of 300: 0.95 +- 0.04; 0.78 and 0.61 with the interval over seeds
+
+
+def test_where_images_share_nothing_over_seeds_both_intervals_are_alike(rng):
+    """Chance within a run is in the seeds' part; plain resampling of rows and columns would count it three times."""
+    two, one, wider = covered(rng, seeds=10, shared=0.0)
+    assert min(two, one) > 0.91 and 0.97 < wider < 1.05
+    ours, theirs, labels = predictions(rng, 10, 0.0)
+    d = (np.array([*ours.values()]) == labels) * 100.0 - (np.array([*theirs.values()]) == labels) * 100.0
+    rows, columns = rng.integers(10, size=(300, 10)), rng.integers(1000, size=(300, 1000))
+    plain = [d[np.ix_(row, column)].mean() for row, column in zip(rows, columns, strict=True)]
+    found = stats.two_way(ours, theirs, labels)
+    assert np.std(plain) > 1.25 * found.sd_seeds > 5 * found.sd_images  # control
+
+
+def test_two_way_components_are_those_of_a_closed_form():
+    """Two images of which each is right with one rule alone, over identical seeds: images are all there is."""
+    labels = np.zeros(400, np.uint8)
+    ours, theirs = (np.zeros(400, np.uint8) for _ in range(2))
+    theirs[:40], ours[40:60] = 1, 1
+    found = stats.two_way(dict.fromkeys(range(6), ours), dict.fromkeys(range(6), theirs), labels)
+    values = np.repeat([100.0, -100.0, 0.0], [40, 20, 340])
+    assert (found.seeds, found.images, found.sd_seeds) == (6, 400, 0) and round(found.mean, 9) == 5
+    np.testing.assert_allclose(found.sd_images, values.std(ddof=1) / 20, rtol=1e-3)
+    reach = 1.96 * found.sd_images
+    np.testing.assert_allclose(found.interval, [5 - reach, 5 + reach], atol=0.15)
+    assert stats.two_way({0: ours}, {0: theirs}, labels) is None
+    assert found == stats.two_way(dict.fromkeys(range(6), ours), dict.fromkeys(range(6), theirs), labels)
+
+
+@pytest.mark.parametrize(
+    ("ours", "theirs", "fault"),
+    [({0: np.zeros(3)}, {1: np.zeros(3)}, "no seed in common"), ({0: np.zeros(3)}, {0: np.zeros(2)}, "one test set")],
+)
+def test_predictions_that_make_no_pairs_are_refused(ours, theirs, fault):
+    with pytest.raises(UsageError, match=fault):
+        stats.two_way(ours, theirs, np.zeros(3))
+
+
+def with_predictions(folder, rng, missing=()):
+    """A recorded folder whose accuracies are those of made-up predictions of 1,000 images."""
+    ours, theirs, labels = predictions(rng, 10, 0.03)
+    runs = {("mf", seed): own for seed, own in ours.items()} | {("bp", seed): own for seed, own in theirs.items()}
+
+    def edit(summary):
+        for rule in summary["rules"]:
+            for run in rule["runs"]:
+                run["test_accuracy"] = float((runs[rule["rule"], run["seed"]] == labels).mean())
+
+    made = make(folder, edit=edit)
+    kept = {key: own for key, own in runs.items() if key not in missing}
+    results.write_predictions(made / "predictions.npz", results.Predictions(labels, kept))
+    return made
+
+
+def test_the_page_shows_the_interval_over_seeds_and_images_beside_that_over_seeds(tmp_path, rng):
+    folder = with_predictions(tmp_path / "a", rng)
+    found = report.load(folder).predictions
+    assert (found.labels == 0).all() and len(found.runs) == 20
+    answer = report.questions(report.load(folder))[0].answer
+    assert answer.two_way.images == 1000 and answer.as_json()["two_way"]["images"] == 1000
+    for page in (report.markdown_report([folder]), report.html_report([folder])):
+        assert len(re.findall(r"\d over seeds and test images", page)) == 1
+    partly = report.markdown_report([with_predictions(tmp_path / "b", rng, missing={("bp", 3)})])
+    assert not re.search(r"\d over seeds and test images", partly)
+
+
+def spoilt(content):
+    return lambda path: path.write_bytes(content(path.read_bytes()))
+
+
+@pytest.mark.parametrize(
+    "spoil",
+    [
+        spoilt(lambda whole: whole[: len(whole) // 2]),
+        spoilt(lambda whole: b""),
+        spoilt(lambda whole: b"no zip"),
+        spoilt(lambda whole: whole[:200] + bytes(40) + whole[240:]),
+        lambda path: np.savez(path, **{"mf/0": np.zeros(3, np.uint8)}),
+        lambda path: np.savez(path, labels=np.zeros(3, np.uint8), mf=np.zeros(3, np.uint8)),
+        lambda path: np.savez(path, labels=np.zeros(3, np.uint8), **{"mf/0": np.zeros(2, np.uint8)}),
+        lambda path: np.savez(path, labels=np.zeros(3), **{"mf/0": np.zeros(3)}),
+        lambda path: np.savez(path, labels=np.zeros(3, np.uint8), **{"mf/0": np.ones(3, np.uint8)}),
+    ],
+    ids=["cut", "empty", "text", "overwritten", "no labels", "bad name", "lengths", "no classes", "another run's"],
+)
+def test_damaged_predictions_are_one_line(tmp_path, rng, spoil):
+    folder = with_predictions(tmp_path / "a", rng)
+    spoil(folder / "predictions.npz")
+    with pytest.raises(UsageError, match=r"predictions.npz is damaged") as caught:
+        report.load(folder)
+    assert "\n" not in str(caught.value)
+
+
+def test_predictions_come_back_as_they_were_and_leave_no_half_file(tmp_path, rng, monkeypatch):
+    many = rng.integers(0, 1000, (2, 50)).astype(np.uint16)
+    given = results.Predictions(many[0], {("./my_rule.py", 12): many[1]})
+    path = tmp_path / "predictions.npz"
+    results.write_predictions(path, given)
+    found = results.read_predictions(path)
+    assert (found.labels == given.labels).all() and (found.runs["./my_rule.py", 12] == many[1]).all()
+    before = path.read_bytes()
+
+    def full(*_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("os.replace", full)
+    with pytest.raises(UsageError, match="No space left"):
+        results.write_predictions(path, given._replace(runs={}))
+    assert path.read_bytes() == before
