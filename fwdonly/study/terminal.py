@@ -38,7 +38,7 @@ class Display:
     The time left is what the epoch caps allow; early stopping may end sooner.
     """
 
-    def __init__(self, weights: Sequence[float | int], *, quiet: bool, stop: Callable[[], bool]) -> None:
+    def __init__(self, weights: Sequence[int], *, quiet: bool, stop: Callable[[], bool]) -> None:
         """``weights`` are the passes over the images that each turn may take."""
         self.weights, self.stop, self.console = list(weights), stop, Console()
         self.quiet, self.lines = quiet, not self.console.is_terminal
