@@ -129,7 +129,7 @@ def command(capsys):
     from fwdonly.cli import main
 
     def call(*words):
-        words = list(map(str, words))
+        words = [*map(str, words)]
         try:
             code = main(words, ["fwdonly", *words])
         except SystemExit as stopped:  # --help, or an option that is not known

@@ -8,6 +8,7 @@ import shlex
 import numpy as np
 import pytest
 
+from fwdonly import results
 from fwdonly.cli import train
 from fwdonly.cli.options import names_first
 from fwdonly.study import design, published, rules
@@ -138,6 +139,13 @@ def test_a_killed_comparison_repeats_no_finished_run(command, tmp_path, monkeypa
     assert numbers(tmp_path / "c") == numbers(tmp_path / "whole") and untimed(tmp_path / "c") == untimed(
         tmp_path / "whole"
     )
+    found, whole = (results.read_predictions(tmp_path / name / "predictions.npz") for name in ("c", "whole"))
+    assert sorted(found.runs) == sorted(numbers(tmp_path / "whole"))
+    assert all((found.runs[key] == whole.runs[key]).all() for key in whole.runs)
+    for key, (accuracy, *_) in numbers(tmp_path / "c").items():
+        assert abs((found.runs[key] == found.labels).mean() - accuracy) < 1e-6
+    assert re.search(r"\d over seeds and test images", (tmp_path / "c" / "report.md").read_text())
+    assert read(tmp_path / "c")["data"]["classes"] == 10
 
 
 @pytest.mark.parametrize(

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from fwdonly import UsageError
+from fwdonly import UsageError, results
 from fwdonly.study import Machine
 from fwdonly.study.folder import Contents, Wanted, look_into
 from fwdonly.study.processes import stated
@@ -61,7 +61,9 @@ def numbers(folder):
     with open(folder / "metrics.csv", newline="") as file:
         history = [[row[name] for name in row if name != "seconds"] for row in csv.DictReader(file)]
     assert len({tuple(row[:4]) for row in history}) == len(history)
-    return runs, sorted(history)
+    labels, predicted = results.read_predictions(folder / "predictions.npz")
+    assert [[*key] for key in sorted(predicted)] == sorted(key for *key, _ in runs)
+    return runs, sorted(history), labels.tolist(), {key: own.tolist() for key, own in predicted.items()}
 
 
 @pytest.mark.parametrize("script", ["mf_mlp", "compare"])

@@ -53,6 +53,7 @@ def numbers(result):
         "test_loss",
         "test_accuracy",
         "diverged",
+        "predictions",
     )
     found |= {name: getattr(result, name) for name in names}
     return {name: np.asarray(value) for name, value in found.items()}

@@ -13,7 +13,7 @@ import jaxtyping
 import numpy as np
 import pytest
 
-with jaxtyping.install_import_hook("fwdonly.stats", "beartype.beartype"):
+with jaxtyping.install_import_hook("fwdonly.report.stats", "beartype.beartype"):
     from fwdonly import stats
 
 from fwdonly import UsageError, report
@@ -139,7 +139,7 @@ def test_what_is_left_out_is_named_and_moves_nothing(runs):
         "seed 10: BP was not run",
         "seed 11: MF was not run",
     )
-    assert dataclasses.replace(found, left_out=()) == whole
+    assert dataclasses.replace(found, left_out=(), runs=whole.runs) == whole and found.runs == (11, 11)
     assert report.verdict(found).endswith("; 4 seeds left out")
 
 
@@ -243,13 +243,13 @@ def test_a_mean_counts_what_it_leaves_out():
 def p_values(rng, means, sd: float, n: int, repeats: int, margin: float = 0.25):
     """Of the t test and of equivalence, (repeats, questions) each."""
     d = rng.normal(means, sd, (repeats, n, len(means)))
-    return stats._p_values(d.mean(axis=1), d.std(axis=1, ddof=1) / math.sqrt(n), n - 1, margin)
+    return stats.p_values(d.mean(axis=1), d.std(axis=1, ddof=1) / math.sqrt(n), n - 1, margin)
 
 
 def test_the_simulated_p_values_are_those_of_the_module(rng):
     d = rng.normal(0.1, 0.2, 6)
     found = differences(d)
-    expected = stats._p_values(d.mean(), d.std(ddof=1) / math.sqrt(6), 5, 0.25)
+    expected = stats.p_values(d.mean(), d.std(ddof=1) / math.sqrt(6), 5, 0.25)
     np.testing.assert_allclose([found.p, found.equivalence_p], expected, rtol=1e-6)
 
 
@@ -328,64 +328,74 @@ T9 = 2.2621571628  # times 1 / 3 = 0.754 is half the 95 % interval of ten pairs
 @pytest.mark.parametrize(
     ("found", "sentence"),
     [
-        (differences(0.42 + 0.2 * SPREAD), "MF is 0.42 points more accurate than BP, 95 % interval 0.27 to 0.57"),
-        (differences(-0.42 - 0.2 * SPREAD), "MF is 0.42 points less accurate than BP, 95 % interval 0.27 to 0.57"),
+        (
+            differences(0.42 + 0.2 * SPREAD),
+            "MF is 0.42 points more accurate than BP, 95 % interval 0.27 to 0.57 over seeds at one test set",
+        ),
+        (
+            differences(-0.42 - 0.2 * SPREAD),
+            "MF is 0.42 points less accurate than BP, 95 % interval 0.27 to 0.57 over seeds at one test set",
+        ),
         (
             differences(0.1 + 0.1 * SPREAD),
-            "MF is 0.100 points more accurate than BP, 95 % interval 0.025 to 0.175: smaller than the margin of "
-            "0.25 points",
+            "MF is 0.100 points more accurate than BP, 95 % interval 0.025 to 0.175 over seeds at one test set: "
+            "smaller than the margin of 0.25 points; t test p 0.015, but sign flips p 0.062",
         ),
         (
             differences(0.01 + 0.15 * SPREAD),
-            "MF: no difference larger than 0.25 points from BP (95 % interval -0.10 to 0.12)",
+            "MF: no difference larger than 0.25 points from BP (95 % interval -0.10 to 0.12 over seeds at one test "
+            "set)",
         ),
         (
             differences(0.1 + 0.21 * SPREAD),
-            "MF: no difference larger than 0.25 points from BP (95 % interval -0.06 to 0.26, 90 % -0.03 to 0.23)",
+            "MF: no difference larger than 0.25 points from BP (95 % interval -0.06 to 0.26 over seeds at one test "
+            "set, 90 % -0.03 to 0.23)",
         ),
         (
             differences(0.1 + 0.3 * SPREAD),
-            "accuracy: not decided with 10 seeds (0.10 points, 95 % interval -0.13 to 0.33)",
+            "accuracy: not decided with 10 seeds (0.10 points, 95 % interval -0.13 to 0.33 over seeds at one test set)",
         ),
         (
             cost(100 * np.exp(math.log(0.88) + 0.05 * SPREAD), [100] * 10),
-            "MF uses 12.0 % less energy than BP, 95 % interval 8.6 to 15.3",
+            "MF uses 12.0 % less energy than BP, 95 % interval 8.6 to 15.3 over seeds",
         ),
         (
             cost(100 * np.exp(math.log(3.64) + 0.05 * SPREAD), [100] * 10, "time"),
-            "MF takes 264 % more time than BP, 95 % interval 251 to 278",
+            "MF takes 264 % more time than BP, 95 % interval 251 to 278 over seeds",
         ),
         (
             cost(100 * np.exp(math.log(0.9) + 0.02 * SPREAD), [100] * 10, "memory"),
-            "MF takes 10.0 % less memory than BP, 95 % interval 8.6 to 11.3",
+            "MF takes 10.0 % less memory than BP, 95 % interval 8.6 to 11.3 over seeds",
         ),
         (
             cost(100 * np.exp(math.log(0.9) + 0.02 * SPREAD), [100] * 10, "passes"),
-            "MF needs 10.0 % fewer passes than BP, 95 % interval 8.6 to 11.3",
+            "MF needs 10.0 % fewer passes than BP, 95 % interval 8.6 to 11.3 over seeds",
         ),
         (
             cost(100 * np.exp(math.log(1.1) + 0.02 * SPREAD), [100] * 10, "energy per pass"),
-            "MF uses 10.0 % more energy per pass than BP, 95 % interval 8.4 to 11.7",
+            "MF uses 10.0 % more energy per pass than BP, 95 % interval 8.4 to 11.7 over seeds",
         ),
         (
             cost(100 * np.exp(math.log(1.1) + 0.02 * SPREAD), [100] * 10, "mean power"),
-            "MF has 10.0 % higher mean power than BP, 95 % interval 8.4 to 11.7",
+            "MF has 10.0 % higher mean power than BP, 95 % interval 8.4 to 11.7 over seeds",
         ),
         (
             cost(100 * np.exp(0.02 * SPREAD), [100] * 10),
-            "MF: no difference in energy larger than 5 % from BP (95 % interval -1.5 to 1.5)",
+            "MF: no difference in energy larger than 5 % from BP (95 % interval -1.5 to 1.5 over seeds)",
         ),
         (
             cost([97, 90, 95, 105, 98], [100] * 5),
-            "energy: not decided with 5 seeds (-3.1 %, 95 % interval -9.6 to 3.8)",
+            "energy: not decided with 5 seeds (-3.1 %, 95 % interval -9.6 to 3.8 over seeds)",
         ),
         (
             differences([0.4, 0.42, 0.44]),
-            "MF is 0.420 points more accurate than BP, 95 % interval 0.370 to 0.470; fewer than 10 seeds: no claim",
+            "MF is 0.420 points more accurate than BP, 95 % interval 0.370 to 0.470 over seeds at one test set; "
+            "fewer than 10 seeds: no claim",
         ),
         (
             differences([-0.01, 0.01, 0.02]),
-            "MF: no difference larger than 0.25 points from BP (95 % interval -0.031 to 0.045); "
+            "MF: no difference larger than 0.25 points from BP (95 % interval -0.031 to 0.045 over seeds at one "
+            "test set); "
             "fewer than 10 seeds: no claim",
         ),
         (cost([50], [100]), "energy: not decided with 1 seed (-50.00 %)"),
@@ -408,12 +418,12 @@ T9 = 2.2621571628  # times 1 / 3 = 0.754 is half the 95 % interval of ten pairs
         ),
         (
             dataclasses.replace(differences(0.42 + 0.2 * SPREAD), p_holm=0.06, equivalence_p_holm=1.0),
-            "accuracy: not decided with 10 seeds (0.42 points, 95 % interval 0.27 to 0.57); not after correction for "
-            "the other questions",
+            "accuracy: not decided with 10 seeds (0.42 points, unadjusted 95 % interval 0.27 to 0.57 over seeds at one "
+            "test set); not after correction for the other questions",
         ),
         (
             dataclasses.replace(differences(0.42 + 0.2 * SPREAD), quantity="validation accuracy"),
-            "MF is 0.42 points more accurate than BP in validation, 95 % interval 0.27 to 0.57",
+            "MF is 0.42 points more accurate than BP in validation, 95 % interval 0.27 to 0.57 over seeds",
         ),
     ],
 )
@@ -542,6 +552,7 @@ def test_a_mean_off_by_the_margin_is_seldom_reproduced(rng):
         (lambda: stats.paired("time", {1: math.inf}, {1: 1}, relative=True, margin=5), "is finite"),
         (lambda: accuracy([0.981, 0.982], [0.979, 0.98]), "multiply fractions by 100"),
         (lambda: accuracy([98, 101], [98, 98]), "in percent"),
+        (lambda: accuracy([98, -1], [98, 98], unit="points"), "from 0 to 100"),
         (lambda: accuracy([98], [97], margin=0), "above 0"),
         (lambda: accuracy([98], [97], confidence=95.0), "95 % is 0.95"),
         (lambda: stats.mean_interval([math.inf]), "is finite"),

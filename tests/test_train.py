@@ -208,6 +208,31 @@ def test_validation_metrics_are_those_of_the_prediction_over_exactly_the_split(t
     np.testing.assert_allclose(result.val_accuracy, (scores.argmax(1) == y).mean(), rtol=1e-6)
 
 
+@pytest.mark.parametrize("how", ["map", "vmap"])
+def test_the_predicted_classes_are_those_of_the_kept_states_and_of_the_test_accuracies(tiny, how):
+    """Also where runs ended in different stages; the control is another state."""
+    plan = Plan(epochs=4, batch_size=20, keep="last", target=0.3)
+    result = sweep(mf_stages, tiny, plan, seeds=[0, 1], how=how, hyper={"learning_rate": [0.05, 1e-7]})
+    assert result.predictions.shape == (2, 60) and result.predictions.dtype == np.uint8
+    right = (result.predictions == tiny.y_test).mean(axis=1)
+    np.testing.assert_allclose(right, result.test_accuracy, atol=1e-6)
+    assert len(set(result.predictions[0].tolist())) > 1
+    one = fit(MF, tiny, Plan(epochs=1, batch_size=20, keep="last"))
+    mean, sd = data.statistics(tiny, "pixel")
+    x = jnp.asarray((tiny.x_test / 255 - np.asarray(mean)) / np.asarray(sd), jnp.float32)
+    np.testing.assert_array_equal(one.predictions, np.asarray(mf.predict(one.state, x, net=NET)).argmax(1))
+    assert (one.predictions != np.asarray(mf.predict(MF.init(jax.random.key(9), x), x, net=NET)).argmax(1)).any()
+
+
+def test_no_classes_are_predicted_where_there_is_no_test(tiny):
+    plan = Plan(epochs=2, batch_size=20)
+    assert fit(MF, tiny, plan, test=False).predictions is None
+    assert fit(MF, tiny, plan, callback=StopAfter(1)).predictions is None
+    many = dataclasses.replace(tiny, num_classes=300)
+    wide = mf.rule(NET, optax.adam(0.01), num_classes=300)
+    assert fit(wide, many, Plan(epochs=1, batch_size=20)).predictions.dtype == np.uint16
+
+
 def test_the_callback_sees_every_chunk_and_epoch(tiny):
     seen = []
     fit(STAGES, tiny, Plan(epochs=2, batch_size=20, chunk_steps=3), callback=seen.append)

@@ -217,8 +217,9 @@ def outcome(
     if choice.quick:
         return record | {"outcome": "not run: the quick form shows nothing but that it runs"}
     margin = choice.margin * (2 if own.metric == "epochs" else 1)
+    lost = sum(each["diverged"] for each in runs)
     said = stats.against_published(
-        values, own.value, own.sd, own.n, margin=margin, unit="epochs" if not unit else "points"
+        values, own.value, own.sd, own.n, margin=margin, unit="epochs" if not unit else "points", diverged=lost
     )
     if said.interval is not None:
         low, high = said.interval
@@ -226,13 +227,14 @@ def outcome(
     elif said.difference is not None:
         record["difference"] = f"{said.difference:+.2f}"
     more = {"differs": ": it differs", "not decided": f": {len(counted)} seeds cannot tell within {margin:g}"}
+    more |= {"diverged": f": {lost} of {len(runs)} runs diverged"}
     outcome = said.outcome + more.get(said.why or "", "") + (f"; published from {seeds}" if own.repeated else "")
     return record | {"outcome": outcome, "statistics": dataclasses.asdict(said)}
 
 
 def _value(run: dict[str, Any], metric: str) -> float | None:
     if metric == "epochs":
-        return float(run["epochs"])
+        return None if run["diverged"] else float(run["epochs"])
     value = run["test_accuracy"] if metric == "test_accuracy" else run["readouts"].get(metric, {}).get("test_accuracy")
     return None if value is None else 100 * value
 

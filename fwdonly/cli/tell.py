@@ -82,5 +82,5 @@ def verdicts(folder: Path) -> None:
     results.write_text(folder / "report.md", report.markdown_report([folder]))
     for questions in report.answers([report.load(folder)]):
         rows = [[question.rule, question.quantity, question.sentence] for question in questions]
-        heading = "Verdicts, paired by seed, corrected for their number (Holm)"
+        heading = "Verdicts, paired by seed, corrected for their number (Holm); intervals are unadjusted"
         report.print_table(heading, ["rule", "of", "verdict"], rows, words=3)

@@ -57,7 +57,11 @@ def _questions_of(folder: Folder, rule: Summary, reference: Summary) -> list[Que
         return [Question(*names, "accuracy", None, "no seed was run with both rules")]
     untuned = tuple(f"no claim: {label(summary)} was not tuned" for summary in both if summary.get("tuned") is False)
     accuracies = [_by_seed(s, lambda r: None if gone(r) else 100 * r["test_accuracy"]) for s in both]
-    answer = _paired("accuracy", accuracies, names, relative=False, margin=margins[0])
+    diverged = tuple([run["seed"] for run in s["runs"] if run["diverged"]] for s in both)
+    classes = folder.summary["data"].get("classes")
+    how = {"diverged": diverged, "chance": 100 / classes if classes else None}
+    answer = _paired("accuracy", accuracies, names, relative=False, margin=margins[0], unit="points", **how)
+    answer = _with_images(folder, answer, rule["rule"], reference["rule"])
     found = [Question(*names, "accuracy", answer, notes=untuned)]
     for quantity, unit in (("passes", "passes"), ("time", "s"), ("energy", "J")):
         reason = "no protocol was recorded" if not protocol else _why_not(quantity, both, target=target)
@@ -74,7 +78,7 @@ def _questions_of(folder: Folder, rule: Summary, reference: Summary) -> list[Que
         if reason is None and target:
             answer = stats.to_target(quantity, ours, theirs, names=names, unit=unit)
         elif reason is None:
-            answer = _paired(quantity, [ours, theirs], names, relative=True, margin=margins[1])
+            answer = _paired(quantity, [ours, theirs], names, relative=True, margin=margins[1], diverged=diverged)
         if quantity == "time" and min(known, default=SHORTEST) < SHORTEST:
             short = f"no claim: a run took {min(known):.2g} s, and times under {SHORTEST:g} s vary with what else the "
             notes = (short + "machine does", *untuned)
@@ -84,6 +88,14 @@ def _questions_of(folder: Folder, rule: Summary, reference: Summary) -> list[Que
 
 def _paired(quantity: str, values: Sequence[dict[int, Any]], names: tuple[str, str], **how: Any) -> stats.Difference:
     return stats.paired(quantity, values[0], values[1], names=names, **how)
+
+
+def _with_images(folder: Folder, answer: stats.Difference, rule: str, reference: str) -> stats.Difference:
+    """The difference with what test images add, where the folder has predictions."""
+    if folder.predictions is None:
+        return answer
+    of = [{seed: c for (name, seed), c in folder.predictions.runs.items() if name == own} for own in (rule, reference)]
+    return stats.with_images(answer, *of, folder.predictions.labels)
 
 
 def _by_seed(summary: Summary, of_run: Any) -> dict[int, Any]:

@@ -93,7 +93,14 @@ def _verdicts(folders: Sequence[Folder]) -> list[Block]:
     out = [block for block in out if not isinstance(block, Items) or block.items]
     words = (
         "Accuracy is that on the test images. Runs are paired by seed. Margins, below which a difference does not "
-        f"matter: {'; '.join(margins)}. p values are corrected for the {count} questions of this report (Holm)."
+        f"matter: {'; '.join(margins)}. p values are corrected for the {count} questions of this report (Holm); "
+        "intervals are not: they are unadjusted, each holds by itself. An interval covers what seeds change (start "
+        "values, order, what else a run draws) at one fixed test set, and no other test images; where predictions were "
+        "kept, a second one, over seeds and test images, stands beside it (a two-way bootstrap). A verdict is about "
+        "the one setting of each rule that was run, tuned or given: another search may find another setting, and no "
+        "interval here covers that. Sign flips and the studentised bootstrap stand beside a verdict where they "
+        "disagree with the t test. A run that diverged is an outcome: the rule with more of them is neither equal "
+        "nor better, whatever the other seeds say."
     )
     if any(folder.protocol.get("name") == "to-target" for folder in folders):
         words += " A run that misses the target counts as infinitely costly; its energy is up to the validation that "

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from ..errors import UsageError
-from ..results import Summary, check_summary, read_metrics
+from ..results import Predictions, Summary, check_summary, read_metrics, read_predictions
 from .numbers import label
 from .tables import footnotes, table_rows
 
@@ -19,6 +19,8 @@ class Folder(NamedTuple):
     summary: dict[str, Any]
     rows: list[dict[str, Any]]
     """Of ``metrics.csv``."""
+    predictions: Predictions | None = None
+    """Of ``predictions.npz``, where it is there."""
 
     @property
     def rules(self) -> list[Summary]:
@@ -86,12 +88,28 @@ def load(folder: Path | str) -> Folder:
         for (rule, seed), run in runs.items():
             if run["kept_epoch"] and (rule, seed) not in there:
                 raise ValueError(f"no line of {rule} with seed {seed}")
+        name = "predictions.npz"
+        predictions = _predictions(folder / name, runs)
     except UsageError:
         raise
     except (OSError, ValueError, KeyError, TypeError, AttributeError, IndexError, OverflowError) as error:
         what = f"it has no {error}" if isinstance(error, KeyError) else str(error).split("\n")[0]
         raise UsageError(f"{folder / name} is damaged ({what}); run the experiment again, or leave it out") from error
-    return found._replace(rows=[row for row in rows if (row["rule"], row["seed"]) in runs])
+    rows = [row for row in rows if (row["rule"], row["seed"]) in runs]
+    return found._replace(rows=rows, predictions=predictions)
+
+
+def _predictions(path: Path, runs: dict[tuple[str, int], dict[str, Any]]) -> Predictions | None:
+    """The predictions of these runs; ValueError where they are not those that the test accuracies are of."""
+    if not path.exists():
+        return None
+    found = read_predictions(path)
+    own = {key: classes for key, classes in found.runs.items() if key in runs}
+    for (rule, seed), classes in own.items():
+        accuracy = runs[rule, seed]["test_accuracy"]
+        if accuracy is None or abs(float((classes == found.labels).mean()) - accuracy) > 1e-5:
+            raise ValueError(f"those of {rule} with seed {seed} do not give its test accuracy")
+    return found._replace(runs=own)
 
 
 def _check(folder: Folder) -> None:

@@ -74,10 +74,17 @@ def _beside(folder: Folder, summary: Summary, metric: str, measured: str, values
             margin = points if accuracy else float(folder.protocol.get("margin_percent", 5.0)) / 100 * abs(mean)
             ours = [100.0 * value for value in values] if accuracy else values
             unit = "points" if accuracy else own["unit"]
-            found = stats.against_published(ours, mean, sd, own.get("n"), margin=margin or 1.0, unit=unit)
-            undecided = "not decided whether reproduced"
-            differs = undecided if found.why == "not decided" else f"{found.outcome}: it differs"
-            lines += [found.outcome if found.why is None else differs, f"margin {margin:.3g} {unit}"]
+            lost = sum(run["diverged"] for run in summary["runs"])
+            found = stats.against_published(
+                ours, mean, sd, own.get("n"), margin=margin or 1.0, unit=unit, diverged=lost
+            )
+            said = {
+                None: found.outcome,
+                "not decided": "not decided whether reproduced",
+                "differs": f"{found.outcome}: it differs",
+                "diverged": f"{found.outcome}: {lost} of {len(summary['runs'])} runs diverged",
+            }
+            lines += [said[found.why], f"margin {margin:.3g} {unit}"]
     return "\n".join(lines)
 
 

@@ -6,29 +6,41 @@ A missing value is None or NaN, and what is left out is named. Needs SciPy: ``pi
 """
 
 import dataclasses
-import importlib
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any, Literal, NamedTuple, TypeVar
 
 import numpy as np
 
 from ..errors import UsageError
+from .intervals import (
+    Interval,
+    Mean,
+    Value,
+    bootstrap_t,
+    check_numbers,
+    check_percent,
+    finite,
+    mean_interval,
+    missing,
+    p_values,
+    scipy_stats,
+    sign_flip_p,
+    t_interval,
+)
+from .two_way import TwoWay, two_way
 
 CLAIM = 10
 """Pairs that a claim takes at least: with 5, no two-sided sign-flip test can fall below 0.06."""
-Value = float | int | None
-Interval = tuple[float, float]
 
 
-class Mean(NamedTuple):
-    """``n`` values; ``mean`` is None without any, ``sd`` (n - 1) and ``interval`` (Student's t) below two."""
+class AtChance(NamedTuple):
+    """The difference where diverged runs count at chance ``level``, a sensitivity check: nothing is decided by it."""
 
+    level: float | int
     n: int
-    mean: float | None
-    sd: float | None
+    mean: float
     interval: Interval | None
-    left_out: int
 
 
 @dataclasses.dataclass(frozen=True)
@@ -78,6 +90,11 @@ class Difference(Paired):
         equivalence_p: the larger of two one-sided t tests of "the difference is at least the margin".
         p_holm: corrected for the other questions by `holm`, as is ``equivalence_p_holm``.
         reason: why there is no pair.
+        diverged: runs that diverged, ours and theirs, of ``runs``. Where the counts differ, the pairs that are left are
+            those that the rule with more of them got through: ``equivalence_p`` is 1, and so are ``p`` and
+            ``sign_flip_p`` where the mean favours that rule (less is better, but of accuracies more).
+        at_chance: None without a diverged run or a chance level.
+        two_way: see `with_images`.
     """
 
     relative: bool
@@ -95,6 +112,28 @@ class Difference(Paired):
     p_holm: float | None = None
     equivalence_p_holm: float | None = None
     reason: str | None = None
+    diverged: tuple[int, int] = (0, 0)
+    runs: tuple[int, int] = (0, 0)
+    at_chance: AtChance | None = None
+    two_way: TwoWay | None = None
+
+    def as_json(self) -> dict[str, Any]:
+        """Plain JSON types."""
+        parts = {"at_chance": self.at_chance, "two_way": self.two_way}
+        return super().as_json() | {name: part and part._asdict() for name, part in parts.items()}
+
+    @property
+    def diverging(self) -> str | None:
+        """The rule with more diverged runs, if there is one."""
+        ours, theirs = self.diverged
+        return None if ours == theirs else self.ours if ours > theirs else self.theirs
+
+    @property
+    def favoured(self) -> str | None:
+        """The rule for which the mean speaks."""
+        if not self.mean:
+            return None
+        return self.ours if (self.mean > 0) == self.quantity.endswith("accuracy") else self.theirs
 
 
 @dataclasses.dataclass(frozen=True)
@@ -126,8 +165,10 @@ class Reproduction:
         interval: of the difference, at 90 %; None below two values or without spread.
         method: "welch", or "one-sample": the published sd or n is not known, and its mean was taken as exact.
         equivalence_p: two one-sided tests at the margin.
-        outcome: "reproduced" if and only if the interval (without spread: the difference) lies inside the margin.
-        why: not reproduced. "differs": it lies outside the margin; else "not decided".
+        outcome: "reproduced" if and only if the interval (without spread: the difference) lies inside the margin, and
+            no run diverged.
+        why: not reproduced. "differs": it lies outside the margin; "diverged": it does not, but runs diverged, and
+            the values are of those that got through; else "not decided".
     """
 
     measured: Mean
@@ -138,26 +179,12 @@ class Reproduction:
     method: Literal["welch", "one-sample"]
     equivalence_p: float | None
     outcome: Literal["reproduced", "not reproduced"]
-    why: Literal["differs", "not decided"] | None
+    why: Literal["differs", "diverged", "not decided"] | None
+    diverged: int = 0
 
     def as_json(self) -> dict[str, Any]:
         """Plain JSON types."""
         return {**dataclasses.asdict(self), "measured": self.measured._asdict()}
-
-
-def mean_interval(values: Sequence[Value], *, confidence: float = 0.95) -> Mean:
-    """Mean, standard deviation (n - 1) and Student's t interval; None and NaN are left out and counted.
-
-    Raises:
-        UsageError: an infinite value, a confidence that is none, or no SciPy.
-    """
-    _check(confidence=confidence)
-    x = np.array([_finite(value) for value in values if not _missing(value)])
-    n, left_out = len(x), len(values) - len(x)
-    if n < 2:
-        return Mean(n, float(x[0]) if n else None, None, None, left_out)
-    mean, sd = float(x.mean()), 0.0 if np.ptp(x) == 0 else float(x.std(ddof=1))
-    return Mean(n, mean, sd, _t_interval(mean, sd / math.sqrt(n), n - 1, confidence), left_out)
 
 
 def paired(
@@ -168,36 +195,51 @@ def paired(
     relative: bool,
     margin: float | int,
     names: tuple[str, str] = ("ours", "theirs"),
-    unit: str = "points",
+    unit: str | None = None,
     confidence: float = 0.95,
     resamples: int = 10_000,
     reason: str | None = None,
+    diverged: tuple[Collection[int], Collection[int]] = ((), ()),
+    chance: float | int | None = None,
 ) -> Difference:
     """The difference of two rules, paired by seed.
 
     Student's t takes the differences (or log ratios) to be normal and the pairs independent: one window, one pair.
     Where all differences are the same there is no spread for it: the interval is the mean twice, and p values are
     those of flipping signs, 2 / 2^n (1 if the mean is 0) and 1 / 2^n for equivalence (1 outside the margin).
+    A divergence is an outcome: see ``diverged`` of `Difference`.
 
     Args:
         quantity: what is compared.
-        ours: value by seed; accuracies in percent. None and NaN are missing, as of a run that diverged.
+        ours: value by seed; accuracies in percent. None and NaN are missing.
         theirs: likewise.
         relative: compare by ratios (time, energy, memory, passes), not differences (accuracy).
         margin: the largest difference that does not matter, in points or %.
         names: of the two rules.
-        unit: of a difference that is not relative.
+        unit: of a difference that is not relative. None is "points", of accuracies that must not look like fractions;
+            "points" says that they are in percent, and nothing is guessed.
         confidence: of the intervals.
         resamples: of the bootstrap.
         reason: why values are missing, if the caller knows better, such as "no power sensor".
+        diverged: the seeds with which our runs and theirs diverged; their values are not looked at.
+        chance: the value that counts for a diverged run in the sensitivity check, such as 10 of ten classes.
 
     Raises:
         UsageError: no seed in common, a ratio of values that are not positive, an infinite value, accuracies that
             look like fractions, a margin or confidence that is none, or no SciPy.
     """
-    _check(margin=margin, confidence=confidence)
-    seeds, a, b, left_out = _pairs(ours, theirs, names)
-    start = Difference(quantity, "%" if relative else unit, *names, seeds, left_out, relative, margin, confidence)
+    check_numbers(margin=margin, confidence=confidence)
+    sides = [values | dict.fromkeys(own, None) for values, own in zip(map(dict, (ours, theirs)), diverged, strict=True)]
+    seeds, a, b, left_out = _pairs(sides[0], sides[1], names, diverged=diverged)
+    start = Difference(
+        quantity, "%" if relative else unit or "points", *names, seeds, left_out, relative, margin, confidence
+    )
+    start = dataclasses.replace(
+        start,
+        diverged=(len(diverged[0]), len(diverged[1])),
+        runs=(len(sides[0]), len(sides[1])),
+        at_chance=None if relative or chance is None else _at_chance(sides, diverged, chance, confidence),
+    )
     n = len(seeds)
     if n == 0:
         return dataclasses.replace(start, reason=reason or "no seed has a value of both rules")
@@ -205,7 +247,7 @@ def paired(
         at = seeds[int(np.argmax((a <= 0) | (b <= 0)))]
         raise UsageError(f"a relative change of {quantity} needs values above 0; mend or drop seed {at}")
     if start.unit == "points":
-        _check_percent(quantity, [*a, *b])
+        check_percent(quantity, [*a, *b], guess=unit is None)
     x, y = (np.log(a), np.log(b)) if relative else (a, b)
     d = x - y
     noise = 1e-12 * max(1.0, float(np.abs([x, y]).max()))  # 98.3 - 98.1 is not 97.5 - 97.3 in binary
@@ -216,52 +258,52 @@ def paired(
     start = dataclasses.replace(start, each=tuple(map(shown, d)), mean=shown(d.mean()))
     if n < 2:
         return start
-    flips = _stats().permutation_test(  # of one sample: flips signs
-        (d,),
-        lambda sample, axis: np.mean(sample, axis=axis),
-        permutation_type="samples",
-        vectorized=True,
-        n_resamples=10_000,
-        rng=np.random.default_rng(0),
-    )
-    sign_flip_p = float(flips.pvalue)
+    flips = sign_flip_p(d)
     bound = math.log1p(margin / 100) if relative else float(margin)
     found = mean_interval(d.tolist(), confidence=confidence)
     mean, sd = float(d.mean()), found.sd or 0.0
-    p, equivalence_p = _p_values(mean, sd / math.sqrt(n), n - 1, bound)
+    p, equivalence_p = p_values(mean, sd / math.sqrt(n), n - 1, bound)
     if sd == 0:
-        p, equivalence_p = sign_flip_p, 0.5**n if abs(mean) < bound else 1.0
+        p, equivalence_p = flips, 0.5**n if abs(mean) < bound else 1.0
+    if start.diverging:
+        equivalence_p = 1.0
+        p, flips = (1.0, 1.0) if start.favoured == start.diverging else (p, flips)
     return dataclasses.replace(
         start,
         sd=sd,
         interval=pair(found.interval),
-        equivalence_interval=pair(_t_interval(mean, sd / math.sqrt(n), n - 1, 0.9)),
+        equivalence_interval=pair(t_interval(mean, sd / math.sqrt(n), n - 1, 0.9)),
         bootstrap=pair(bootstrap_t(d.tolist(), confidence=confidence, resamples=resamples)),
         p=float(p),
-        sign_flip_p=sign_flip_p,
+        sign_flip_p=flips,
         equivalence_p=float(equivalence_p),
     )
 
 
-def bootstrap_t(
-    values: Sequence[float | int], *, confidence: float = 0.95, resamples: int = 10_000, seed: int = 0
-) -> Interval | None:
-    """Studentised bootstrap interval of a mean: the t of resamples takes the place of Student's table.
+def with_images(
+    question: Difference, ours: Mapping[int, np.ndarray], theirs: Mapping[int, np.ndarray], labels: np.ndarray
+) -> Difference:
+    """A difference of test accuracies with its `two_way` interval, from the predicted classes by seed.
 
-    SciPy has percentile, basic and BCa, all of which are too narrow for ten values. None below five values, and where
-    so many resamples are without spread that a bound is infinite.
+    As it was where a pair of it has no predictions.
     """
-    x, n = np.array(values, dtype=float), len(values)
-    if n < 5 or np.ptp(x) == 0:
+    if not all(seed in side for seed in question.seeds for side in (ours, theirs)):
+        return question
+    sides = [{seed: side[seed] for seed in question.seeds} for side in (ours, theirs)]
+    found = two_way(*sides, labels, confidence=question.confidence) if question.n > 1 else None
+    return dataclasses.replace(question, two_way=found)
+
+
+def _at_chance(
+    sides: Sequence[Mapping[int, Value]], diverged: Sequence[Collection[int]], chance: float | int, confidence: float
+) -> AtChance | None:
+    """The differences of the seeds run with both rules, with ``chance`` in the place of a diverged run."""
+    if not any(diverged):
         return None
-    drawn = x[np.random.default_rng(seed).integers(n, size=(resamples, n))]
-    shift, sd = drawn.mean(axis=1) - x.mean(), drawn.std(axis=1, ddof=1)
-    sd[np.ptp(drawn, axis=1) == 0] = 0.0
-    with np.errstate(divide="ignore", invalid="ignore"):
-        t = np.sort(np.nan_to_num(shift / sd, nan=0.0, posinf=np.inf, neginf=-np.inf))
-    tail = max(round(resamples * (1 - confidence) / 2), 1)
-    low, high = (float(x.mean() - t[at] * x.std(ddof=1)) for at in (-tail, tail - 1))
-    return (low, high) if math.isfinite(low) and math.isfinite(high) else None
+    filled = [side | dict.fromkeys(own, float(chance)) for side, own in zip(map(dict, sides), diverged, strict=True)]
+    seeds = [s for s in sorted(filled[0].keys() & filled[1].keys()) if not any(missing(f[s]) for f in filled)]
+    found = mean_interval([finite(filled[0][s]) - finite(filled[1][s]) for s in seeds], confidence=confidence)
+    return None if found.mean is None else AtChance(chance, found.n, found.mean, found.interval)
 
 
 def to_target(
@@ -286,7 +328,7 @@ def to_target(
         raise UsageError(f"a cost to a target is not negative; mend {quantity} of {names[0]} and {names[1]}")
     wins, losses = int((a < b).sum()), int((a > b).sum())
     reached = (int(np.isfinite(a).sum()), int(np.isfinite(b).sum()))
-    p = None if not seeds else 1.0 if wins == losses else float(_stats().binomtest(wins, wins + losses).pvalue)
+    p = None if not seeds else 1.0 if wins == losses else float(scipy_stats().binomtest(wins, wins + losses).pvalue)
     return Reach(quantity, unit, *names, seeds, left_out, reached, (_median(a), _median(b)), wins, losses, p)
 
 
@@ -297,40 +339,42 @@ def against_published(
     n: int | None,
     *,
     margin: float | int,
-    unit: str = "points",
+    unit: str | None = None,
+    diverged: int = 0,
 ) -> Reproduction:
     """Whether measured runs reproduce a published ``mean`` ± ``sd`` (n - 1) over ``n`` runs, within a margin.
 
     By Welch's interval of the difference, unpaired. Without ``sd`` or with ``n`` below two the published mean is taken
     as exact, which makes the interval too narrow. A published mean of few runs may be too vague for any outcome but
     "not decided", however many runs are measured. Where nothing has a spread, as with fixed numbers of epochs, two
-    values or more decide by the difference alone: within the margin it is reproduced, else it differs.
+    values or more decide by the difference alone: within the margin it is reproduced, else it differs. Runs that
+    ``diverged`` have no value, and with any of them a mean of the others reproduces nothing.
 
     Raises:
         UsageError: numbers that are not finite, a margin or sd that is none, accuracies that look like fractions, or
             no SciPy.
     """
-    _check(margin=margin)
+    check_numbers(margin=margin)
     if sd is not None and not (math.isfinite(sd) and sd >= 0):
         raise UsageError(f"a standard deviation is not negative; got {sd}; give None if none was published")
-    ours, mean = mean_interval(values), _finite(mean)
-    if unit == "points":
-        _check_percent("accuracy", [mean, *(value for value in values if not _missing(value))])
+    ours, mean = mean_interval(values), finite(mean)
+    if unit in (None, "points"):
+        check_percent("accuracy", [mean, *(v for v in values if not missing(v))], guess=unit is None)
     welch = sd is not None and n is not None and n > 1
     theirs = sd**2 / n if welch else 0.0
     difference = None if ours.mean is None else ours.mean - mean
     interval = p = None
     if difference is not None and ours.sd is not None and (variance := ours.sd**2 / ours.n + theirs) > 0:
         df = variance**2 / ((ours.sd**2 / ours.n) ** 2 / (ours.n - 1) + (theirs**2 / (n - 1) if welch else 0.0))
-        interval = _t_interval(difference, math.sqrt(variance), df, 0.9)
-        p = float(_p_values(difference, math.sqrt(variance), df, margin)[1])
+        interval = t_interval(difference, math.sqrt(variance), df, 0.9)
+        p = float(p_values(difference, math.sqrt(variance), df, margin)[1])
     inside = interval is not None and -margin < interval[0] and interval[1] < margin
     outside = interval is not None and (interval[1] < -margin or interval[0] > margin)
     if difference is not None and ours.sd is not None and interval is None:  # no spread at all
         inside, outside = abs(difference) < margin, abs(difference) >= margin
-    why = None if inside else "differs" if outside else "not decided"
-    outcome, method = "reproduced" if inside else "not reproduced", "welch" if welch else "one-sample"
-    return Reproduction(ours, mean, margin, difference, interval, method, p, outcome, why)
+    why = "differs" if outside else "diverged" if diverged else None if inside else "not decided"
+    outcome, method = "not reproduced" if why else "reproduced", "welch" if welch else "one-sample"
+    return Reproduction(ours, mean, margin, difference, interval, method, p, outcome, why, diverged)
 
 
 _Question = TypeVar("_Question", Difference, Reach, Difference | Reach)
@@ -363,27 +407,13 @@ def holm(questions: Sequence[_Question]) -> tuple[_Question, ...]:
     return tuple(dataclasses.replace(question, **found) for question, found in zip(questions, corrected, strict=True))
 
 
-def _stats() -> Any:
-    try:
-        return importlib.import_module("scipy.stats")
-    except ImportError as error:
-        raise UsageError("comparing rules needs scipy: pip install 'fwdonly[stats]'") from error
-
-
-def _t_interval(mean: float, error: float, df: float | int, confidence: float) -> Interval:
-    reach = float(_stats().t.ppf((1 + confidence) / 2, df)) * error
-    return (mean - reach, mean + reach)
-
-
-def _p_values(mean: Any, error: Any, df: Any, margin: Any) -> tuple[Any, Any]:
-    """Two-sided p of "0", and of two one-sided tests "at least the margin"; numbers or arrays."""
-    t = _stats().t
-    with np.errstate(divide="ignore", invalid="ignore"):
-        return 2 * t.sf(np.abs(mean) / error, df), t.sf((margin - np.abs(mean)) / error, df)
-
-
 def _pairs(
-    ours: Mapping[int, Value], theirs: Mapping[int, Value], names: tuple[str, str], *, infinite: bool = False
+    ours: Mapping[int, Value],
+    theirs: Mapping[int, Value],
+    names: tuple[str, str],
+    *,
+    infinite: bool = False,
+    diverged: tuple[Collection[int], Collection[int]] = ((), ()),
 ) -> tuple[tuple[int, ...], np.ndarray, np.ndarray, tuple[str, ...]]:
     """Seeds with both values, the values, and what is left out."""
     if not set(ours) & set(theirs):
@@ -391,15 +421,15 @@ def _pairs(
     seeds, left_out = [], []
     for seed in sorted(set(ours) | set(theirs)):
         faults = [
-            f"{name} {'has no value' if seed in side else 'was not run'}"
-            for name, side in zip(names, (ours, theirs), strict=True)
-            if _missing(side.get(seed))
+            f"{name} {'diverged' if seed in own else 'has no value' if seed in side else 'was not run'}"
+            for name, side, own in zip(names, (ours, theirs), diverged, strict=True)
+            if missing(side.get(seed))
         ]
         if faults:
             left_out.append(f"seed {seed}: {', '.join(faults)}")
         else:
             seeds.append(seed)
-    number: Any = float if infinite else _finite
+    number: Any = float if infinite else finite
     a, b = (np.array([number(side[seed]) for seed in seeds]) for side in (ours, theirs))
     return tuple(seeds), a, b, tuple(left_out)
 
@@ -407,26 +437,3 @@ def _pairs(
 def _median(costs: np.ndarray) -> float | None:
     median = float(np.median(costs)) if len(costs) else math.inf
     return median if math.isfinite(median) else None
-
-
-def _missing(value: Value) -> bool:
-    return value is None or math.isnan(value)
-
-
-def _finite(value: Any) -> float:
-    if not math.isfinite(value):
-        raise UsageError(f"a measured value is finite; got {value}; give None for what is missing")
-    return float(value)
-
-
-def _check(margin: float | int = 1, confidence: float = 0.95) -> None:
-    if not (math.isfinite(margin) and margin > 0):
-        raise UsageError(f"a margin is the largest difference that does not matter, above 0; got {margin}")
-    if not 0 < confidence < 1:
-        raise UsageError(f"a confidence lies between 0 and 1; got {confidence}; 95 % is 0.95")
-
-
-def _check_percent(quantity: str, values: Sequence[Any]) -> None:
-    """Fractions would turn a margin of 0.25 points into one of 25, and any two rules into equals."""
-    if 0 < max(values) < 1 or min(values) < 0 or max(values) > 100:
-        raise UsageError(f"{quantity} is in percent, of which differences are points; multiply fractions by 100")

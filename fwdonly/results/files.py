@@ -1,16 +1,22 @@
 """Result files: plain JSON and CSV, written whole or not at all, and read back.
 
-A result folder holds ``config.json``, ``summary.json``, ``metrics.csv``, ``table.md`` and ``learning_curves.png``, and
-where power was measured ``power.csv`` and ``power.png``. Missing numbers are null or empty cells, never 0.
+A result folder holds ``config.json``, ``summary.json``, ``metrics.csv``, ``predictions.npz``, ``table.md`` and
+``learning_curves.png``, and where power was measured ``power.csv`` and ``power.png``. Missing numbers are null or empty
+cells, never 0.
 """
 
 import csv
+import io
 import json
 import os
 import statistics
+import zipfile
+import zlib
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
+
+import numpy as np
 
 from ..errors import UsageError
 
@@ -18,6 +24,13 @@ Summary = dict[str, Any]
 """One rule's results as JSON: ``rule``, ``runs`` (one record per seed), seconds, and whether it finished."""
 METRIC_COLUMNS = ["rule", "seed", "stage", "epoch", "train_loss", "val_loss", "val_accuracy", "layer_loss"]
 POWER_COLUMNS = ["rule", "seed", "seconds", "device", "watts", "mark"]
+
+
+class Predictions(NamedTuple):
+    """Predicted classes of the test images by (rule, seed), and the right ones; (images,) each, uint8 or uint16."""
+
+    labels: np.ndarray
+    runs: dict[tuple[str, int], np.ndarray]
 
 
 def join(summaries: Sequence[Summary]) -> Summary:
@@ -118,10 +131,42 @@ def write_text(path: Path, text: str) -> None:
     _write(path, text)
 
 
-def _write(path: Path, text: str) -> None:
+def write_predictions(path: Path, predictions: Predictions) -> None:
+    """Write ``predictions.npz``: ``labels``, and an array ``RULE/SEED`` for every run.
+
+    Raises:
+        UsageError: the file cannot be written.
+    """
+    buffer = io.BytesIO()
+    arrays: dict[str, Any] = {f"{rule}/{seed}": classes for (rule, seed), classes in predictions.runs.items()}
+    np.savez_compressed(buffer, **arrays, **{"labels": predictions.labels})
+    _write(path, buffer.getvalue())
+
+
+def read_predictions(path: Path) -> Predictions:
+    """The arrays of a ``predictions.npz``.
+
+    Raises:
+        ValueError: it is none.
+    """
+    try:
+        with np.load(path, allow_pickle=False) as found:
+            arrays = {name: found[name] for name in found.files}
+    except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError) as error:
+        raise ValueError("it is no whole .npz file") from error
+    labels = arrays.pop("labels", None)
+    names = {name: tuple(name.rpartition("/")[::2]) for name in arrays}
+    if labels is None or not all(rule and seed.isdigit() for rule, seed in names.values()):
+        raise ValueError("it lacks labels, or holds arrays that are not named RULE/SEED")
+    if any(array.shape != labels.shape or array.dtype.kind != "u" for array in (labels, *arrays.values())):
+        raise ValueError("its arrays are not one class for each test image")
+    return Predictions(labels, {(rule, int(seed)): arrays[name] for name, (rule, seed) in names.items()})
+
+
+def _write(path: Path, content: str | bytes) -> None:
     temporary = path.with_name(path.name + ".part")
     try:
-        temporary.write_text(text, encoding="utf-8")
+        temporary.write_bytes(content.encode("utf-8") if isinstance(content, str) else content)
         os.replace(temporary, path)
     except OSError as error:
         raise UsageError(f"cannot write {path}: {error.strerror}; choose a writable folder") from error

@@ -49,6 +49,7 @@ def check_summary(top: Mapping[str, Any], rules: Collection[str]) -> None:
     _are(top.get("environment") or {}, "the environment", _OBJECT, "packages", needed=False)
     _are(top["data"], "the data", _TEXT, "name", "digest")
     _are(top["data"], "the data", _WHOLE, "train", "validation", "test")
+    _are(top["data"], "the data", _WHOLE, "classes", needed=False)
     for at, summary in enumerate(top["rules"], start=1):
         _is(summary, f"rule {at}", _OBJECT)
         where = f"rule {at}"

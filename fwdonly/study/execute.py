@@ -18,7 +18,7 @@ from . import processes as workers
 from .costs import StageCosts, add_costs, stage_costs
 from .design import Arm, Data, Machine, Study
 from .folder import Contents, Render, Wanted
-from .records import metric_rows, power_rows, summarise
+from .records import metric_rows, power_rows, predictions_of, summarise
 from .sharing import Outcome, Work
 from .terminal import Display, interruptible
 
@@ -54,7 +54,7 @@ def run(study: Study, render: Render | None = None) -> Outcome:
     folders.look_into(folder, config, resume=study.output.resume)
     process, processes = workers.which(study)
     protocol = config.get("protocol")
-    wanted = Wanted(config, protocol, [arm.name for arm in study.arms], study.runs.numbers)
+    wanted = Wanted(config, protocol, [arm.name for arm in study.arms], study.runs.numbers, dataset.num_classes)
     with Work(folder, wanted, process, processes) as work:
         workers.meet(study.machine, process, processes)  # after the folder is read, before any result is written
         todo = _todo(study, work)
@@ -164,7 +164,9 @@ class _Training:
         summary["compile_seconds"] += first_compile_seconds
         if at in self.costs:
             add_costs(summary, self.costs[at], self.ready[at].images, sum(part.shape[-1] for part in self.split))
-        self.contents.add(summary, metric_rows(arm.name, seeds, result), power_rows(arm.name, seeds, result))
+        rows, powers = metric_rows(arm.name, seeds, result), power_rows(arm.name, seeds, result)
+        predictions = predictions_of(arm.name, seeds, result, self.dataset.y_test)
+        self.contents.add(summary, rows, powers, predictions)
 
 
 def prepare(arm: Arm, dataset: Dataset, split: Split) -> Ready:

@@ -106,6 +106,8 @@ class Wanted(NamedTuple):
     protocol: dict[str, Any] | None
     rules: list[str]
     seeds: list[int]
+    classes: int | None = None
+    """Of the data."""
 
 
 class Contents:
@@ -116,6 +118,7 @@ class Contents:
         self.summaries: list[results.Summary] = []
         self.rows: list[dict[str, Any]] = []
         self.powers: list[dict[str, Any]] = []
+        self.predictions: results.Predictions | None = None
         if not (folder / "summary.json").exists():
             return
         try:
@@ -124,6 +127,8 @@ class Contents:
             self.summaries = content["rules"]
             self.powers = results.read_power(folder / "power.csv") if (folder / "power.csv").exists() else []
             self.rows = results.read_metrics(folder / "metrics.csv")
+            path = folder / "predictions.npz"  # not there in folders of before it, nor without finished runs
+            self.predictions = results.read_predictions(path) if path.exists() else None
         except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
             raise UsageError(f"the results in {folder} are damaged ({error}); give another --output-dir") from error
 
@@ -140,9 +145,15 @@ class Contents:
                 of_rule = [
                     [row for row in rows if row["rule"] == summary["rule"]] for rows in (other.rows, other.powers)
                 ]
-                self.add(summary, *of_rule)
+                self.add(summary, *of_rule, other.predictions)
 
-    def add(self, summary: results.Summary, rows: list[dict[str, Any]], powers: list[dict[str, Any]]) -> None:
+    def add(
+        self,
+        summary: results.Summary,
+        rows: list[dict[str, Any]],
+        powers: list[dict[str, Any]],
+        predictions: results.Predictions | None = None,
+    ) -> None:
         """Take in runs, in the place of unfinished ones of the same rule."""
         rule, new = summary["rule"], {run["seed"] for run in summary["runs"]}
         before = [s for s in self.summaries if s["rule"] == rule and s["finished"]]
@@ -158,6 +169,12 @@ class Contents:
         self.rows.sort(key=lambda row: self.wanted.rules.index(row["rule"]))
         old = [row for row in self.powers if row["rule"] != rule or (before and row["seed"] not in new)]
         self.powers = old + powers
+        held = {} if self.predictions is None else self.predictions.runs
+        runs = {key: classes for key, classes in held.items() if key[0] != rule or (before and key[1] not in new)}
+        if predictions is not None:
+            runs |= {key: classes for key, classes in predictions.runs.items() if key[0] == rule and key[1] in new}
+        known = predictions or self.predictions
+        self.predictions = None if known is None else results.Predictions(known.labels, runs)
 
     @property
     def finished(self) -> bool:
@@ -169,10 +186,12 @@ class Contents:
         if self.powers:
             results.write_rows(self.folder / "power.csv", results.POWER_COLUMNS, self.powers)
         results.write_metrics(self.folder / "metrics.csv", self.rows)
+        if self.predictions is not None:
+            results.write_predictions(self.folder / "predictions.npz", self.predictions)
         if render is not None:
             render(self)
         content: dict[str, Any] = {"version": VERSION, "finished": self.finished, "title": self.heading}
-        content |= {"data": self.wanted.config["data"]}
+        content |= {"data": self.wanted.config["data"] | {"classes": self.wanted.classes}}
         content |= {"protocol": self.wanted.protocol} if self.wanted.protocol else {}
         content |= {"rules": self.summaries}
         content["statistics"] = {summary["rule"]: results.statistics_of(summary) for summary in self.summaries}

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from ..measure import Intensity, Reading
-from ..results import METRIC_COLUMNS, Summary, machine
+from ..results import METRIC_COLUMNS, Predictions, Summary, machine
 from ..training import Result
 
 
@@ -145,6 +145,15 @@ def power_rows(rule: str, seeds: Sequence[int], result: Result) -> list[dict[str
     return rows + [
         of | {"device": "", "seconds": round(at, 4), "watts": None, "mark": name} for at, name in reading.marks
     ]
+
+
+def predictions_of(rule: str, seeds: Sequence[int], result: Result, labels: np.ndarray) -> Predictions | None:
+    """The predicted classes of the test images, of runs that did not diverge; None where there was no test."""
+    if result.predictions is None:
+        return None
+    runs = zip(seeds, result.predictions, result.diverged, strict=True)
+    kept = {(rule, int(seed)): classes for seed, classes, diverged in runs if not diverged}
+    return Predictions(np.asarray(labels, result.predictions.dtype), kept)
 
 
 def _number(value: Any) -> float | None:

@@ -83,14 +83,22 @@ def reading_of(host: Host, resumed: bool) -> Reading | None:
     return energy.without(f"the training was resumed; {last}")
 
 
-def final_metrics(host: Host, work: Work, tracker: Tracker, tested: bool) -> dict[str, dict[str, np.ndarray]]:
-    """Losses and accuracies of the kept state by readout, "" for the prediction; of every run in its own stage."""
+def final_metrics(
+    host: Host, work: Work, tracker: Tracker, tested: bool
+) -> tuple[dict[str, dict[str, np.ndarray]], np.ndarray | None]:
+    """Losses and accuracies of the kept state by readout, "" for the prediction; of every run in its own stage.
+
+    The second value: the predicted classes of the test images, if they were used.
+    """
     kept_epoch, stage_of = host.without_padding(tracker.kept_epoch), host.without_padding(tracker.stage)
-    rules, found_of = work.rules, {}
+    rules, found_of, classes = work.rules, {}, None
     for stage in np.unique(stage_of).tolist():  # more than one where runs reached the target in different stages
         if tested or rules[stage].validate is not None or rules[stage].frozen is not None:
             args = tracker.kept, work.run, work.arrays
-            found = host.run(final, work.jobs[stage], *args, static=(tested,))
+            found, predicted = host.run(final, work.jobs[stage], *args, static=(tested,))
+            if predicted is not None:
+                own = host.without_padding(predicted)
+                classes = own if classes is None else np.where((stage_of == stage)[..., None], own, classes)
         else:
             found = host.kept_rows(stage, kept_epoch)
         for name, metrics in found.items():
@@ -98,7 +106,7 @@ def final_metrics(host: Host, work: Work, tracker: Tracker, tested: bool) -> dic
                 before = found_of.setdefault(name, {}).get(metric, np.full(stage_of.shape, np.nan))
                 found_of[name][metric] = np.where(stage_of == stage, host.without_padding(value), before)
     untested = dict.fromkeys(("test_loss", "test_accuracy"), np.full(stage_of.shape, np.nan))
-    return {name: untested | found for name, found in found_of.items()}
+    return {name: untested | found for name, found in found_of.items()}, classes
 
 
 def result_of(
@@ -106,7 +114,7 @@ def result_of(
 ) -> Result:
     """What the training gave."""
     diverged = host.without_padding(tracker.diverged)
-    metrics = final_metrics(host, work, tracker, work.test and not stopped)
+    metrics, predictions = final_metrics(host, work, tracker, work.test and not stopped)
     measured = metrics.pop("")
     readouts = {name: {k: v for k, v in found.items() if "accuracy" in k} for name, found in metrics.items()}
     if not stopped:
@@ -131,6 +139,7 @@ def result_of(
         run_bytes=host.run_bytes,
         streamed=work.feeder is not None,
         precision=plan.precision,
+        predictions=predictions,
         readouts=jax.tree.map(unless_diverged, readouts),
         **{name: unless_diverged(value) for name, value in measured.items()},
     )

@@ -73,6 +73,8 @@ class Result:
             with its kept features; None where it gives none.
         streamed: the training images stayed in host memory (see `Plan.stream`).
         precision: of the factors in matrix products and convolutions (see `Plan.precision`).
+        predictions: the classes that the kept state predicts for the test images, on the last axis, uint8 or, of more
+            than 256 classes, uint16; without meaning for a diverged run. None where there is no test accuracy.
     """
 
     state: State
@@ -94,6 +96,7 @@ class Result:
     run_bytes: int | None = None
     streamed: bool = False
     precision: Precision = "float32"
+    predictions: np.ndarray | None = None
 
 
 def history_of(rows: list[dict[str, np.ndarray]]) -> dict[str, Any]:
@@ -142,6 +145,7 @@ def join_groups(groups: list[Result], runs: int) -> Result:
         run_bytes=groups[-1].run_bytes,
         streamed=groups[0].streamed,
         precision=groups[0].precision,
+        predictions=None if any(g.predictions is None for g in groups) else join(*(g.predictions for g in groups)),
         **joined,
     )
 

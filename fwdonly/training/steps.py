@@ -116,16 +116,22 @@ def end_epoch(
     return jax.lax.cond(tracker.active, close, skip, learner, tracker)
 
 
-def final(job: Job, tests: bool, kept: State, run: Run, arrays: Arrays) -> dict[str, Any]:
-    """The metrics of the kept state on the validation split and, if ``tests``, on the test set, read only here."""
+def final(job: Job, tests: bool, kept: State, run: Run, arrays: Arrays) -> tuple[dict[str, Any], Array | None]:
+    """The metrics of the kept state on the validation split and, if ``tests``, on the test set, read only here.
+
+    The second value: the predicted classes of the test images, uint8 or, of more than 256 classes, uint16.
+    """
     rule, out = stages_of(job.source, run.hyper)[job.stage], {}
+    predicted = None
     everything = jnp.arange(len(arrays.y_test), dtype=jnp.int32)
     parts = [("val", arrays.x, arrays.y[run.val], run.val), ("test", arrays.x_test, arrays.y_test, everything)]
     for part, x, y, indices in parts if tests else parts[:1]:
         for name, read in (("", rule.predict), *rule.readouts):
-            loss, accuracy = evaluate(functools.partial(read_scores, job, read, kept, x, indices), y)
+            scores = functools.partial(read_scores, job, read, kept, x, indices)
+            loss, accuracy, *classes = evaluate(scores, y, classes=part == "test" and not name)
             out.setdefault(name, {}).update({f"{part}_loss": loss, f"{part}_accuracy": accuracy})
-    return out
+            predicted = classes[0] if classes else predicted
+    return out, predicted
 
 
 def read_scores(
@@ -135,24 +141,29 @@ def read_scores(
     return read(state, normalised(job, x[indices[at]]))
 
 
-def evaluate(scores: Callable[[Array], Array], y: Array) -> tuple[Array, Array]:
-    """Mean cross-entropy (nats) and accuracy (0..1) of ``scores``, a function of positions, against labels ``y``."""
+def evaluate(scores: Callable[[Array], Array], y: Array, *, classes: bool = False) -> tuple[Array, ...]:
+    """Mean cross-entropy (nats) and accuracy (0..1) of ``scores``, a function of positions, against labels ``y``.
+
+    With ``classes`` a third value: the predicted ones, (n,).
+    """
     size = min(EVALUATION_BATCH, len(y))
     batches = -(-len(y) // size)
     real = jnp.arange(batches * size) < len(y)
     padded = jnp.where(real, jnp.arange(batches * size, dtype=jnp.int32), 0)
 
-    def add(sums: tuple[Array, Array], at_real: tuple[Array, Array]) -> tuple[tuple[Array, Array], None]:
+    def add(sums: tuple[Array, Array], at_real: tuple[Array, Array]) -> tuple[tuple[Array, Array], Array | None]:
         at, real = at_real
         found = scores(at)
         log_p = jax.nn.log_softmax(found.astype(jnp.float32))
         nats = -jnp.take_along_axis(log_p, y[at][:, None], axis=1)[:, 0]
-        right = found.argmax(axis=1) == y[at]
-        return (sums[0] + jnp.sum(jnp.where(real, nats, 0.0)), sums[1] + jnp.sum(right & real, dtype=jnp.int32)), None
+        best = found.argmax(axis=1)
+        right = best == y[at]
+        best = best.astype(jnp.uint8 if found.shape[1] <= 256 else jnp.uint16) if classes else None
+        return (sums[0] + jnp.sum(jnp.where(real, nats, 0.0)), sums[1] + jnp.sum(right & real, dtype=jnp.int32)), best
 
     both = padded.reshape(batches, size), real.reshape(batches, size)
-    (loss, right), _ = jax.lax.scan(add, (jnp.float32(0), jnp.int32(0)), both)
-    return loss / len(y), right / len(y)
+    (loss, right), best = jax.lax.scan(add, (jnp.float32(0), jnp.int32(0)), both)
+    return (loss / len(y), right / len(y), *([] if best is None else [best.reshape(-1)[: len(y)]]))
 
 
 def chunk_sizes(steps: int, limit: int) -> list[int]:
