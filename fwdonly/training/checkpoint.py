@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ..errors import UsageError
+from ..errors import UsageError, plain
 
 _MEND = "delete it, or give another output folder"
 
@@ -44,18 +44,33 @@ def save(path: str | Path, tree: Any, meta: dict[str, Any]) -> None:
         raise UsageError(f"cannot write the checkpoint {path}: {error.strerror}; choose a writable folder") from error
 
 
-def check_writable(path: str | Path) -> None:
-    """Find out before hours of training whether `save` will be able to write.
+def check_writable(path: str | Path, meta: Any = None) -> None:
+    """Find out before hours of training whether `save` will be able to write, and to write this.
 
     Raises:
-        UsageError: the folder is missing or cannot be written.
+        UsageError: the folder is missing or cannot be written, or ``meta`` holds what is no JSON.
     """
+    plain(meta, "the record of the training")
     temporary = Path(path).with_name(Path(path).name + ".part")
     try:
         temporary.touch()
         temporary.unlink()
     except OSError as error:
         raise UsageError(f"cannot write the checkpoint {path}: {error.strerror}; choose a writable folder") from error
+
+
+def check_tree(tree: Any) -> None:
+    """Find out likewise whether `save` has a form for these arrays.
+
+    Raises:
+        UsageError: NumPy has none for one of them.
+    """
+    for where, leaf in jax.tree_util.tree_flatten_with_path(tree)[0]:
+        if jnp.issubdtype(leaf.dtype, jax.dtypes.extended):
+            raise UsageError(
+                f"{jax.tree_util.keystr(where)} is {leaf.dtype}, which no checkpoint can hold; keep "
+                "jax.random.key_data(key) in the state, or train without a checkpoint"
+            )
 
 
 def read_meta(path: str | Path) -> dict[str, Any]:

@@ -16,7 +16,7 @@ import numpy as np
 from .. import data as datasets
 from ..base import LearningRule
 from ..card import Range, Space
-from ..errors import UsageError, first_difference
+from ..errors import UsageError, first_difference, number, plain
 from ..training import Plan, Progress, sweep
 from .storage import load_optuna, losses, open_storage, reachable
 from .workers import AGAIN, GRACE, HEARTBEAT, Others, Pulse, tell
@@ -142,15 +142,16 @@ def tune(
             mid-search, or a study that was begun with other settings.
     """
     optuna = load_optuna()
+    space = settled(space)
     check(space, trials, seeds, parallel)
     started = time.perf_counter()
     facts = {
-        "space": json.loads(json.dumps(space)),
+        "space": plain(space, "the space"),
         "seeds": [int(seed) for seed in seeds],
         "data": data.digest,
-        "parallel": parallel,
-        "prune": prune,
-        "about": json.loads(json.dumps(dict(about or {}))),
+        "parallel": int(parallel),
+        "prune": bool(prune),
+        "about": plain(about or {}, "about"),
     }
     with reachable(storage):
         study = open_study(optuna, name, storage, prune, facts, None if first is None else within(space, first))
@@ -315,6 +316,31 @@ def best(study: Any) -> Any:
     return max(complete, key=lambda trial: (trial.value, -trial.number))
 
 
+def settled(space: Space) -> dict[str, Any]:
+    """The space with plain numbers, which every storage can keep.
+
+    Raises:
+        UsageError: the ends of a range are no numbers.
+    """
+    found: dict[str, Any] = {}
+    for name, own in space.items():
+        try:
+            found[name] = _plain_range(own) if isinstance(own, Range) else tuple(map(_plain_choice, own))
+        except TypeError as error:
+            raise UsageError(f"{name} needs a Range of two numbers, or a tuple of choices; got {own!r}") from error
+    return found
+
+
+def _plain_range(own: Range) -> Range:
+    return Range(number(own.low, float), number(own.high, float), number(own.log, bool))
+
+
+def _plain_choice(choice: Any) -> Any:
+    if isinstance(choice, np.generic | np.ndarray):
+        choice = choice.tolist()
+    return tuple(map(_plain_choice, choice)) if isinstance(choice, tuple | list) else choice
+
+
 def check(space: Space, trials: int, seeds: Sequence[int], parallel: int) -> None:
     """Refuse what no search can use."""
     if not space:
@@ -324,9 +350,9 @@ def check(space: Space, trials: int, seeds: Sequence[int], parallel: int) -> Non
             raise UsageError(f"the range of {name} needs low < high, and low > 0 if it is logarithmic; got {own}")
         if not isinstance(own, Range) and not own:
             raise UsageError(f"{name} has no choices")
-    for what, number in (("trials", trials), ("seeds", len(seeds)), ("parallel", parallel)):
-        if number < 1:
-            raise UsageError(f"{what} must be at least 1; got {number}")
+    for what, count in (("trials", trials), ("seeds", len(seeds)), ("parallel", parallel)):
+        if not isinstance(count, int | np.integer) or count < 1:
+            raise UsageError(f"{what} must be a whole number, at least 1; got {count!r}")
     if len(set(seeds)) != len(seeds):
         raise UsageError(f"the seeds of a trial must differ; got {list(seeds)}")
 

@@ -1,0 +1,167 @@
+"""Nothing is lost: what a training gave is written, whatever the machine and the user's numbers are like."""
+
+import json
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+import fwdonly
+from fwdonly.errors import UsageError, number, plain
+from fwdonly.study import Data, Machine, Measuring, Output, Runs, Study, load, make_arm
+from fwdonly.training import Plan, checkpoint
+
+SCALARS = [np.int64(3), np.int8(3), np.uint32(3), np.asarray(3), jnp.asarray(3)]
+
+
+@pytest.fixture(scope="module")
+def digits():
+    return fwdonly.data.load("digits")
+
+
+def rule_of(data):
+    return fwdonly.mf.rule(fwdonly.nets.mlp([8]), optax.adam(1e-3), num_classes=data.num_classes)
+
+
+# --- numbers ----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("value", SCALARS, ids=repr)
+@pytest.mark.parametrize("name", ["epochs", "batch_size", "patience", "chunk_steps"])
+def test_scalars_of_numpy_and_jax_are_numbers_of_a_plan(name, value):
+    found = Plan(**{name: value})
+    assert type(getattr(found, name)) is int
+    assert found == Plan(**{name: 3})
+    assert json.loads(json.dumps(vars(found))) == vars(Plan(**{name: 3}))
+
+
+@pytest.mark.parametrize("name", ["min_delta", "target", "cache_gb"])
+@pytest.mark.parametrize("value", [np.float32(0.25), np.float64(0.25), np.float16(0.25), np.longdouble(0.25)])
+def test_floats_of_numpy_are_numbers_of_a_plan(name, value):
+    found = getattr(Plan(**{name: value}), name)
+    assert type(found) is float
+    assert found == 0.25
+
+
+@pytest.mark.parametrize("name", ["augment", "stream"])
+def test_switches_of_numpy_are_switches(name):
+    assert getattr(Plan(**{name: np.True_}), name) is True
+
+
+@pytest.mark.parametrize(
+    ("kind", "name", "value"),
+    [
+        (Plan, "epochs", "2"),
+        (Plan, "epochs", 2.0),
+        (Plan, "epochs", None),
+        (Plan, "epochs", True),
+        (Plan, "batch_size", 64.0),
+        (Plan, "batch_size", np.float32(64)),
+        (Plan, "batch_size", [64]),
+        (Plan, "patience", "3"),
+        (Plan, "validate_every", 1.0),
+        (Plan, "chunk_steps", "8"),
+        (Plan, "min_delta", "0.1"),
+        (Plan, "min_delta", None),
+        (Plan, "target", True),
+        (Plan, "target", np.asarray([0.5])),
+        (Plan, "augment", 1),
+        (Plan, "augment", "yes"),
+        (Plan, "stream", "no"),
+        (Plan, "cache_gb", 1j),
+        (Runs, "seeds", 2.5),
+        (Runs, "first_seed", "0"),
+        (Runs, "alone", 1),
+        (Measuring, "idle_seconds", "30"),
+        (Machine, "devices", 1.0),
+        (Machine, "join_seconds", "5"),
+        (Output, "quiet", 0),
+    ],
+)
+def test_another_type_is_refused_in_one_line_at_construction(kind, name, value):
+    with pytest.raises(UsageError, match=f"^(--)?{name.replace('_', '.')} must be .*; got") as error:
+        kind(**{name: value})
+    assert "\n" not in str(error.value)
+
+
+def test_a_checkpoint_takes_numpy_numbers(digits, tmp_path):
+    plan = Plan(epochs=np.int64(1), batch_size=np.int64(64), min_delta=np.float32(0.01))
+    found = fwdonly.fit(rule_of(digits), digits, plan, seed=np.int64(1), checkpoint=tmp_path / "c.npz")
+    plain_one = fwdonly.fit(rule_of(digits), digits, Plan(epochs=1, batch_size=64, min_delta=0.01), seed=1)
+    assert (tmp_path / "c.npz").exists()
+    assert found.test_loss == plain_one.test_loss
+
+
+def test_a_search_takes_numpy_numbers(digits, tmp_path):
+    space = {"learning_rate": fwdonly.Range(np.float32(1e-4), np.float32(1e-2)), "goodness": (np.int64(1), (2, 3))}
+
+    def make(goodness):
+        assert goodness in (1, (2, 3))
+        net = fwdonly.nets.mlp([8])
+        return lambda learning_rate: fwdonly.mf.rule(net, optax.adam(learning_rate), num_classes=10), plan
+
+    plan = Plan(epochs=1, batch_size=np.int64(64))
+    study = fwdonly.tune(
+        make, space, digits, trials=np.int64(2), seeds=np.arange(1), parallel=np.int64(2), about={"w": np.int64(3)},
+        first={"learning_rate": np.float32(1e-3)}, storage=str(tmp_path / "journal"),
+    )  # fmt: skip
+    assert study.user_attrs["facts"]["about"] == {"w": 3}
+
+
+@pytest.mark.parametrize("about", [{"w": {1, 2}}, {"w": float("nan")}, {"w": [np.inf]}, {"w": object()}])
+def test_a_search_refuses_before_the_first_trial_what_it_cannot_write(digits, about):
+    def make(**_):
+        raise AssertionError("it has begun")
+
+    with pytest.raises(UsageError, match=r"about.w cannot be written"):
+        fwdonly.tune(make, {"learning_rate": fwdonly.Range(1e-4, 1e-2)}, digits, about=about)
+
+
+@pytest.mark.parametrize("own", [fwdonly.Range("1", 2), fwdonly.Range(None, 2), fwdonly.Range(1, 2, "yes"), 3])
+def test_a_range_without_numbers_is_refused_in_one_line(digits, own):
+    with pytest.raises(UsageError, match="lr needs a Range of two numbers"):
+        fwdonly.tune(lambda: None, {"lr": own}, digits)
+
+
+def test_a_study_takes_numpy_numbers(digits):
+    rule = load("mf")
+    arm = make_arm(rule, {"learning_rate": np.float32(0.001), "epochs": np.int64(2)}, net="mlp:8")
+    study = Study("t", (arm,), Data("digits"), Runs(seeds=np.int64(2)), protocol={"target": np.float32(0.5)})
+    config = study.configuration(digits, fwdonly.data.split(digits))
+    assert json.loads(json.dumps(config, allow_nan=False)) == config
+    assert config["rules"]["mf"]["epochs"] == 2
+    assert config["protocol"] == {"target": 0.5}
+
+
+def test_a_state_that_no_checkpoint_can_hold_is_refused_before_training(digits, tmp_path):
+    rule = rule_of(digits)
+
+
+    def init(key, x):
+        return rule.init(key, x), key
+
+    def update(state, batch, key):
+        new, metrics = rule.update(state[0], batch, key)
+        return (new, state[1]), metrics
+
+    keyed = rule._replace(
+        init=init, update=update, predict=lambda state, x: rule.predict(state[0], x), validate=None, frozen=None,
+        grads=None,
+    )  # fmt: skip
+    seen = []
+    with pytest.raises(UsageError, match="no checkpoint can hold"):
+        fwdonly.fit(keyed, digits, Plan(epochs=1), checkpoint=tmp_path / "c.npz", callback=seen.append)
+    assert not seen
+
+
+def test_numbers_and_plain_have_words_for_everything_else():
+    assert plain({"a": (np.int64(1), jnp.asarray(2.0)), 3: np.str_("x")}, "it") == {"a": [1, 2.0], "3": "x"}
+    assert plain(np.arange(3), "it") == [0, 1, 2]
+    with pytest.raises(TypeError):
+        number(2**5000, float) if False else number("1", int)
+    with pytest.raises(UsageError, match="it.b cannot be written"):
+        plain({"b": jax.random.key(0)}, "it")
+    with pytest.raises(UsageError, match="cannot be written"):
+        checkpoint.check_writable("c.npz", {"plan": {1}})
