@@ -33,7 +33,7 @@ def check_word(name: str, value: Any, words: Sequence[Any]) -> None:
         raise UsageError(f"{name} is one of {', '.join(map(repr, words))}; got {value!r}")
 
 
-NUMBERS = {int: "a whole number", float: "a number", bool: "true or false"}
+NUMBERS: dict[type, str] = {int: "a whole number", float: "a number", bool: "true or false"}
 """Types of fields whose values may be NumPy's or JAX's scalars, in words."""
 
 

@@ -1,6 +1,7 @@
 """Nothing is lost: what a training gave is written, whatever the machine and the user's numbers are like."""
 
 import json
+import tracemalloc
 
 import jax
 import jax.numpy as jnp
@@ -138,7 +139,6 @@ def test_a_study_takes_numpy_numbers(digits):
 def test_a_state_that_no_checkpoint_can_hold_is_refused_before_training(digits, tmp_path):
     rule = rule_of(digits)
 
-
     def init(key, x):
         return rule.init(key, x), key
 
@@ -159,9 +159,54 @@ def test_a_state_that_no_checkpoint_can_hold_is_refused_before_training(digits, 
 def test_numbers_and_plain_have_words_for_everything_else():
     assert plain({"a": (np.int64(1), jnp.asarray(2.0)), 3: np.str_("x")}, "it") == {"a": [1, 2.0], "3": "x"}
     assert plain(np.arange(3), "it") == [0, 1, 2]
-    with pytest.raises(TypeError):
-        number(2**5000, float) if False else number("1", int)
-    with pytest.raises(UsageError, match="it.b cannot be written"):
+    for value, kind in (("1", int), (True, float), (1.0, int), (1, bool), (jax.random.key(0), int)):
+        with pytest.raises(TypeError):
+            number(value, kind)
+    with pytest.raises(UsageError, match=r"it\.b cannot be written"):
         plain({"b": jax.random.key(0)}, "it")
     with pytest.raises(UsageError, match="cannot be written"):
         checkpoint.check_writable("c.npz", {"plan": {1}})
+
+
+# --- values read from files -------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("labels", "classes", "words"),
+    [
+        ([0, 1, 2**31 - 1], None, r"reaches 2147483647 but has no label 2;"),
+        ([1, 2, 2**31 - 1], None, r"has no label 0;"),
+        ([0, 2**62], None, r"has no label 1;"),
+        ([0, 1, 3, 4], None, r"reaches 4 but has no label 2;"),
+        ([0, 1, 1], 2**31, r"2147483648 classes for 3 training images"),
+        ([0, 1, 1], 2**62, r"classes for 3 training images"),
+    ],
+)
+def test_work_does_not_grow_with_the_values_of_labels(tmp_path, labels, classes, words):
+    y = np.asarray(labels, np.int64)
+    x = np.zeros((len(y), 4, 4), np.uint8)
+    more = {} if classes is None else {"num_classes": np.asarray(classes, np.int64)}
+    np.savez(tmp_path / "mine.npz", x_train=x, y_train=y, x_test=x[:1], y_test=y[:1], **more)
+    tracemalloc.start()
+    try:
+        with pytest.raises(UsageError, match=words):
+            fwdonly.data.load("mine", tmp_path)
+        assert tracemalloc.get_traced_memory()[1] < 1e7
+    finally:
+        tracemalloc.stop()
+
+
+def test_work_does_not_grow_with_the_seeds_that_a_configuration_states(tmp_path):
+    summary = {
+        "rule": "mf", "finished": False, "compile_seconds": 1.0, "train_seconds": 1.0, "energy": None,
+        "runs": [{"seed": 0, "val_accuracy": 0.5, "test_accuracy": 0.5, "epochs": 1, "kept_epoch": 0,
+                  "train_seconds_share": 1.0, "diverged": False, "readouts": {}}],
+    }  # fmt: skip
+    data = {"name": "d", "digest": "x", "train": 1, "validation": 1, "test": 1}
+    top = {"title": "t", "finished": False, "data": data, "rules": [summary]}
+    config = {"configuration": {"rules": {"mf": {"first_seed": 0, "seeds": 2**40}}}}
+    (tmp_path / "summary.json").write_text(json.dumps(top))
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    (tmp_path / "metrics.csv").write_text("rule,seed,stage,epoch,train_loss,val_loss,val_accuracy,layer_loss\n")
+    with pytest.raises(UsageError, match=r"is damaged \(1099511627776 seeds of a rule\)"):
+        fwdonly.report.load(tmp_path)

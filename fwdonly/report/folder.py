@@ -10,6 +10,9 @@ from ..results import Summary, check_summary, read_metrics
 from .numbers import label
 from .tables import footnotes, table_rows
 
+MOST_SEEDS = 10**6
+"""Of a rule: what a configuration says beyond is damage."""
+
 
 class Folder(NamedTuple):
     """What a result folder says."""
@@ -49,6 +52,8 @@ class Folder(NamedTuple):
         for own in wanted.values():
             first, count = own.get("first_seed"), own.get("seeds")
             if isinstance(first, int) and isinstance(count, int):
+                if count > MOST_SEEDS:
+                    raise ValueError(f"{count} seeds of a rule")
                 found |= set(range(first, first + count))
         names = dict.fromkeys([*(summary["rule"] for summary in self.rules), *wanted])
         return {name: sorted(found) for name in names}
