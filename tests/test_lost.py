@@ -1,6 +1,9 @@
 """Nothing is lost: what a training gave is written, whatever the machine and the user's numbers are like."""
 
 import json
+import os
+import subprocess
+import sys
 import tracemalloc
 
 import jax
@@ -10,6 +13,7 @@ import optax
 import pytest
 
 import fwdonly
+from fwdonly.cli import main
 from fwdonly.errors import UsageError, number, plain
 from fwdonly.study import Data, Machine, Measuring, Output, Runs, Study, load, make_arm
 from fwdonly.training import Plan, checkpoint
@@ -210,3 +214,104 @@ def test_work_does_not_grow_with_the_seeds_that_a_configuration_states(tmp_path)
     (tmp_path / "metrics.csv").write_text("rule,seed,stage,epoch,train_loss,val_loss,val_accuracy,layer_loss\n")
     with pytest.raises(UsageError, match=r"is damaged \(1099511627776 seeds of a rule\)"):
         fwdonly.report.load(tmp_path)
+
+
+# --- drawing ----------------------------------------------------------------------------------------------------------
+
+DRAW = """
+import sys
+from pathlib import Path
+from fwdonly import report
+folder = Path(sys.argv[1])
+rows = [
+    {"rule": "mf", "seed": s, "stage": 0, "epoch": e, "train_loss": 1 / e, "val_loss": 1 / e, "val_accuracy": 0.5 + e / 10,
+     "layer_loss": "", "cosine": "0.5 0.25 1", "norm_ratio": "1 2 1"}
+    for s in (0, 1) for e in (1, 2, 3)
+]
+power = [{"rule": "mf", "seed": None, "seconds": t, "device": "gpu", "watts": 9.0 + t, "mark": ""} for t in (0.0, 1.0)]
+trials = [{"state": "complete", "val_accuracy": 0.5, "lr": 0.1}, {"state": "pruned", "val_accuracy": 0.4, "lr": 0.001}]
+report.learning_curves(folder / "a.png", rows, "a_title with 5 % $x$")
+report.alignment_curves(folder / "b.png", rows, "title")
+report.power_figure(folder / "c.png", power, "title")
+report.search_figure(folder / "d.png", trials, ["lr"], "title")
+print("matplotlib.pyplot" in sys.modules)
+"""
+
+
+def draw(folder, **environment):
+    folder.mkdir()
+    env = {k: v for k, v in os.environ.items() if k != "MPLBACKEND"} | environment
+    found = subprocess.run([sys.executable, "-c", DRAW, folder], capture_output=True, text=True, env=env, check=False)
+    assert found.returncode == 0, found.stderr
+    assert found.stdout.strip() == "False"
+    return {path.name: path.read_bytes() for path in folder.iterdir()}
+
+
+def test_figures_need_no_backend_and_no_latex(tmp_path):
+    usual = draw(tmp_path / "usual")
+    assert len(usual) == 4
+    rc = tmp_path / "matplotlibrc"
+    rc.write_text("text.usetex: True\nbackend: TkAgg\n")
+    odd = {
+        "kernel": {"MPLBACKEND": "module://of_a_kernel.that_is_not_here"},
+        "unknown": {"MPLBACKEND": "no-such-backend"},
+        "latex": {"MATPLOTLIBRC": str(rc)},
+    }
+    for name, environment in odd.items():
+        assert draw(tmp_path / name, **environment) == usual
+
+
+def test_drawing_leaves_the_users_backend_and_settings_alone(tmp_path):
+    code = (
+        "import matplotlib, matplotlib.pyplot as plt, sys\nplt.switch_backend('svg')\n"
+        "matplotlib.rcParams['text.usetex'] = True\nmine = plt.figure()\n"
+        + DRAW.replace('print("matplotlib.pyplot" in sys.modules)', "")
+        + "print(matplotlib.get_backend(), matplotlib.rcParams['text.usetex'], plt.get_fignums(), plt.gcf() is mine)"
+    )
+    found = subprocess.run([sys.executable, "-c", code, tmp_path], capture_output=True, text=True, check=False)
+    assert found.stdout.split() == ["svg", "True", "[1]", "True"], found.stderr
+
+
+def mf1(folder, *more):
+    words = ["train", "mf", "--dataset", "digits", "--seeds", "1", "--epochs", "1", "--net", "mlp:8", "--quiet"]
+    return main([*words, "--output-dir", str(folder), *more], ["fwdonly"])
+
+
+@pytest.mark.parametrize(
+    "failure",
+    [RuntimeError("no LaTeX\nat all"), ImportError("no matplotlib"), UsageError("a full disk"), UnicodeError()],
+    ids=repr,
+)
+def test_a_failing_figure_is_a_note_and_the_numbers_are_there(tmp_path, monkeypatch, capsys, failure):
+    def fail(*_, **__):
+        raise failure
+
+    monkeypatch.setattr(fwdonly.report, "learning_curves", fail)
+    assert mf1(tmp_path / "r") == 0
+    said = capsys.readouterr()
+    assert sum("note: tables and figures" in line for line in said.err.splitlines()) == 1
+    assert json.loads((tmp_path / "r" / "summary.json").read_text())["finished"]
+    assert "table.md" in said.out
+    assert "learning_curves.png" not in said.out
+
+
+def test_a_failing_page_of_a_comparison_is_a_note(tmp_path, monkeypatch, capsys):
+    def fail(*_, **__):
+        raise UnicodeEncodeError("ascii", "ä", 0, 1, "ordinal not in range")
+
+    monkeypatch.setattr(fwdonly.report, "html_report", fail)
+    words = ["--dataset", "digits", "--seeds", "2", "--epochs", "1", "--net", "mlp:8", "--quiet"]
+    assert main(["compare", "mf", "bp", *words, "--output-dir", str(tmp_path / "r")], ["fwdonly"]) == 0
+    assert "note: the report of" in capsys.readouterr().err
+
+
+def test_a_failing_figure_of_a_search_is_a_note(tmp_path, monkeypatch, capsys):
+    def fail(*_, **__):
+        raise RuntimeError("no fonts")
+
+    monkeypatch.setattr(fwdonly.report, "search_figure", fail)
+    words = ["--dataset", "digits", "--seeds", "1", "--epochs", "1", "--net", "mlp:8", "--trials", "1", "--quiet"]
+    assert main(["tune", "mf", *words, "--output-dir", str(tmp_path / "r")], ["fwdonly"]) == 0
+    said = capsys.readouterr()
+    assert "could not be made (no fonts)" in said.err
+    assert "to train it:" in said.out

@@ -211,7 +211,8 @@ def print_outcome(study: Any, task: Task, folder: Path, storage: str, name: str,
     }
     results.write_json(folder / "best.json", content)
     heading = f"{name}: {len(told)} trials x {task.runs.seeds} seeds"
-    report.search_figure(folder / "search.png", told, list(space), heading)
+    with terminal.noted(f"the figure {folder / 'search.png'}"):
+        report.search_figure(folder / "search.png", told, list(space), heading)
     found = ", ".join(
         f"{key} {value:.4g}" if isinstance(value, float) else f"{key} {value}" for key, value in best.params.items()
     )

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 from .. import results
 from ..data import Dataset
 from ..errors import UsageError, first_difference
+from .terminal import noted
 
 VERSION = 2
 """Of the files of a result folder. Version 1 is what has no version."""
@@ -145,19 +146,20 @@ class Contents:
         return all(self.has(rule, seed) for rule in self.wanted.rules for seed in self.wanted.seeds)
 
     def write(self, render: "Render | None" = None) -> None:
-        """Write the result files of what there is so far, and what ``render`` makes of them."""
+        """Write the result files of what there is so far, then what ``render`` makes of them: it may fail."""
         if self.powers:
             results.write_rows(self.folder / "power.csv", results.POWER_COLUMNS, self.powers)
         results.write_metrics(self.folder / "metrics.csv", self.rows)
-        if render is not None:
-            render(self)
         content: dict[str, Any] = {"version": VERSION, "finished": self.finished, "title": self.heading}
         content |= {"data": self.wanted.config["data"]}
         content |= {"protocol": self.wanted.protocol} if self.wanted.protocol else {}
         content |= {"rules": self.summaries}
         content["statistics"] = {summary["rule"]: results.statistics_of(summary) for summary in self.summaries}
-        # Last: a rule that this file calls finished has its other files.
+        # After the rows: a rule that this file calls finished has them.
         results.write_json(self.folder / "summary.json", content | {"environment": results.environment()})
+        if render is not None:
+            with noted(f"tables and figures of {self.folder}"):
+                render(self)
 
 
 Render = Callable[[Contents], None]
