@@ -100,7 +100,7 @@ def test_a_checkpoint_takes_numpy_numbers(digits, tmp_path):
 
 
 def test_a_search_takes_numpy_numbers(digits, tmp_path):
-    space = {"learning_rate": fwdonly.Range(np.float32(1e-4), np.float32(1e-2)), "goodness": (np.int64(1), (2, 3))}
+    space = {"learning_rate": fwdonly.tune.Range(np.float32(1e-4), np.float32(1e-2)), "goodness": (np.int64(1), (2, 3))}
 
     def make(goodness):
         assert goodness in (1, (2, 3))
@@ -108,7 +108,7 @@ def test_a_search_takes_numpy_numbers(digits, tmp_path):
         return lambda learning_rate: fwdonly.mf.rule(net, optax.adam(learning_rate), num_classes=10), plan
 
     plan = Plan(epochs=1, batch_size=np.int64(64))
-    study = fwdonly.tune(
+    study = fwdonly.tune.tune(
         make, space, digits, trials=np.int64(2), seeds=np.arange(1), parallel=np.int64(2), about={"w": np.int64(3)},
         first={"learning_rate": np.float32(1e-3)}, storage=str(tmp_path / "journal"),
     )  # fmt: skip
@@ -121,13 +121,15 @@ def test_a_search_refuses_before_the_first_trial_what_it_cannot_write(digits, ab
         raise AssertionError("it has begun")
 
     with pytest.raises(UsageError, match=r"about.w cannot be written"):
-        fwdonly.tune(make, {"learning_rate": fwdonly.Range(1e-4, 1e-2)}, digits, about=about)
+        fwdonly.tune.tune(make, {"learning_rate": fwdonly.tune.Range(1e-4, 1e-2)}, digits, about=about)
 
 
-@pytest.mark.parametrize("own", [fwdonly.Range("1", 2), fwdonly.Range(None, 2), fwdonly.Range(1, 2, "yes"), 3])
+@pytest.mark.parametrize(
+    "own", [fwdonly.tune.Range("1", 2), fwdonly.tune.Range(None, 2), fwdonly.tune.Range(1, 2, "yes"), 3]
+)
 def test_a_range_without_numbers_is_refused_in_one_line(digits, own):
     with pytest.raises(UsageError, match="lr needs a Range of two numbers"):
-        fwdonly.tune(lambda: None, {"lr": own}, digits)
+        fwdonly.tune.tune(lambda: None, {"lr": own}, digits)
 
 
 def test_a_study_takes_numpy_numbers(digits):
@@ -224,8 +226,8 @@ from pathlib import Path
 from fwdonly import report
 folder = Path(sys.argv[1])
 rows = [
-    {"rule": "mf", "seed": s, "stage": 0, "epoch": e, "train_loss": 1 / e, "val_loss": 1 / e, "val_accuracy": 0.5 + e / 10,
-     "layer_loss": "", "cosine": "0.5 0.25 1", "norm_ratio": "1 2 1"}
+    {"rule": "mf", "seed": s, "stage": 0, "epoch": e, "train_loss": 1 / e, "val_loss": 1 / e,
+     "val_accuracy": 0.5 + e / 10, "layer_loss": "", "cosine": "0.5 0.25 1", "norm_ratio": "1 2 1"}
     for s in (0, 1) for e in (1, 2, 3)
 ]
 power = [{"rule": "mf", "seed": None, "seconds": t, "device": "gpu", "watts": 9.0 + t, "mark": ""} for t in (0.0, 1.0)]
