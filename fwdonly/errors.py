@@ -46,7 +46,7 @@ def number(value: Any, kind: type) -> Any:
     value = value.item() if getattr(value, "ndim", None) == 0 and hasattr(value, "item") else value
     if isinstance(value, bool) == (kind is bool) and isinstance(value, int if kind is not float else int | float):
         return kind(value)
-    if kind is float and hasattr(value, "as_integer_ratio"):  # wider floats of NumPy
+    if kind is float and hasattr(value, "as_integer_ratio") and not isinstance(value, bool):  # NumPy's wider floats
         return float(value)
     raise TypeError(f"not {NUMBERS[kind]}")
 

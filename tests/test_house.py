@@ -16,18 +16,19 @@ RULES = {"bp", "mf", "ff", "cwc", "cafo", "pepita", "foton", "feedback", "_two_p
 ROOMS = {"nets", "data", "measure", "results", "report", "study", "training", "tune"}
 MAY_IMPORT = {
     "errors": set(),
+    "files": {"errors"},
     "base": {"errors"},
     "nets": {"base", "errors"},
     "card": {"base"},
     "rules": {"base", "card", "errors", "nets"},
-    "data": {"errors"},
+    "data": {"errors", "files"},
     "measure": {"base", "errors", "nets"},
-    "results": {"errors"},
-    "report": {"results", "errors"},
-    "training": {"base", "data", "errors", "measure"},
+    "results": {"errors", "files"},
+    "report": {"results", "errors", "files"},
+    "training": {"base", "data", "errors", "files", "measure"},
     "tune": {"base", "card", "data", "errors", "training"},
-    "study": {"base", "card", "data", "errors", "measure", "nets", "results", "rules", "training"},
-    "cli": {"card", "data", "errors", "nets", "report", "results", "study", "training", "tune"},
+    "study": {"base", "card", "data", "errors", "files", "measure", "nets", "results", "rules", "training"},
+    "cli": {"card", "data", "errors", "files", "nets", "report", "results", "study", "training", "tune"},
 }
 """Rooms by the rooms that they may import."""
 

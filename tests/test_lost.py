@@ -2,23 +2,36 @@
 
 import json
 import os
+import stat
 import subprocess
 import sys
 import tracemalloc
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import jax
 import jax.numpy as jnp
+import jaxtyping
 import numpy as np
 import optax
 import pytest
 
 import fwdonly
+from fwdonly import files
 from fwdonly.cli import main
 from fwdonly.errors import UsageError, number, plain
-from fwdonly.study import Data, Machine, Measuring, Output, Runs, Study, load, make_arm
+from fwdonly.study import Data, Machine, Measuring, Output, Runs, Study, folder, load, make_arm
 from fwdonly.training import Plan, checkpoint
 
 SCALARS = [np.int64(3), np.int8(3), np.uint32(3), np.asarray(3), jnp.asarray(3)]
+
+
+@pytest.fixture(autouse=True, scope="module")
+def as_users_have_it():
+    """Without the suite's checks of annotations, which refuse what these tests give."""
+    jaxtyping.config.update("jaxtyping_disable", True)
+    yield
+    jaxtyping.config.update("jaxtyping_disable", False)
 
 
 @pytest.fixture(scope="module")
@@ -317,3 +330,239 @@ def test_a_failing_figure_of_a_search_is_a_note(tmp_path, monkeypatch, capsys):
     said = capsys.readouterr()
     assert "could not be made (no fonts)" in said.err
     assert "to train it:" in said.out
+
+
+# --- the machine and its folders --------------------------------------------------------------------------------------
+
+
+def breaks(*_, **__):
+    raise OSError(2, "No such file or directory")
+
+
+@pytest.mark.parametrize("what", ["cpuinfo", "platform", "processor", "version", "git"])
+def test_describing_the_machine_never_fails(monkeypatch, tmp_path, what):
+    from fwdonly.results import machines
+
+    if what == "cpuinfo":
+        monkeypatch.setattr(machines, "CPUINFO", tmp_path / "missing")
+    elif what == "git":
+        monkeypatch.setattr(machines.subprocess, "run", breaks)
+    elif what == "version":
+        monkeypatch.setattr(machines.metadata, "version", breaks)
+    else:
+        monkeypatch.setattr(machines, "CPUINFO", tmp_path / "missing")
+        monkeypatch.setattr(machines.platform, what, breaks)
+    found = machines.environment()
+    json.dumps(found)
+    assert fwdonly.results.machine()
+
+
+def test_a_cpu_whose_description_is_no_utf8_is_described(monkeypatch, tmp_path):
+    from fwdonly.results import machines
+
+    (tmp_path / "cpuinfo").write_bytes(b"model name\t: K\xfcchen-CPU\n")
+    monkeypatch.setattr(machines, "CPUINFO", tmp_path / "cpuinfo")
+    assert machines.environment()["cpu"].endswith("chen-CPU")
+
+
+@pytest.fixture
+def homeless(monkeypatch):
+    """HOME unset, and a user that has no entry in passwd: containers."""
+    import pwd
+
+    def nobody(_):
+        raise KeyError("getpwuid(): uid not found")
+
+    for name in ("HOME", "FWDONLY_CACHE", "FWDONLY_DATA", "XDG_CACHE_HOME", "TFDS_DATA_DIR"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr(pwd, "getpwuid", nobody)
+
+
+def test_no_home_ends_no_run(homeless, tmp_path, monkeypatch):
+    with pytest.raises(RuntimeError):
+        Path.home()  # the control
+    monkeypatch.chdir(tmp_path)
+    assert fwdonly.data.load("digits").num_classes == 10
+    assert fwdonly.data.cache_folder() is None
+    with pytest.raises(UsageError, match=r"need a home folder, or a cache folder in \$FWDONLY_CACHE"):
+        fwdonly.data.load("cifar10")
+    with pytest.raises(UsageError, match="is not prepared in"):
+        fwdonly.data.load("tfds:nothing", tmp_path)
+    assert not (tmp_path / "~").exists()
+
+
+def test_no_home_but_a_cache(homeless, tmp_path, monkeypatch):
+    monkeypatch.setenv("FWDONLY_CACHE", str(tmp_path))
+    assert fwdonly.data.cache_folder() == tmp_path
+    np.savez(
+        tmp_path / "mine.npz", x_train=np.zeros((2, 4, 4), np.uint8), y_train=np.arange(2),
+        x_test=np.zeros((2, 4, 4), np.uint8), y_test=np.arange(2),
+    )  # fmt: skip
+    assert fwdonly.data.load("mine", tmp_path).source == str(tmp_path / "mine.npz")
+
+
+@pytest.mark.parametrize("variable", ["FWDONLY_DATA", "FWDONLY_CACHE"])
+def test_a_home_that_nobody_has_is_an_error_in_one_line(monkeypatch, variable):
+    monkeypatch.setenv(variable, "~nosuchuser/d")
+    with pytest.raises(UsageError, match=rf"\${variable} ~nosuchuser/d: there is no such home folder"):
+        fwdonly.data.load("cifar10")
+
+
+@pytest.mark.parametrize(
+    ("kind", "name", "flag"), [(Data, "data_dir", "--data-dir"), (Output, "output_dir", "--output-dir")]
+)
+def test_a_tilde_is_the_home_folder(monkeypatch, tmp_path, kind, name, flag):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert getattr(kind(**{name: Path("~/x")}), name) == tmp_path / "x"
+    with pytest.raises(UsageError, match=f"{flag} ~nosuchuser/d: there is no such home folder"):
+        kind(**{name: Path("~nosuchuser/d")})
+
+
+@pytest.mark.parametrize(
+    ("command", "words"),
+    [
+        ("reproduce", ["feedback", "--list", "--output-dir=~nosuchuser/x"]),
+        ("reproduce", ["feedback", "--list", "--data-dir=~nosuchuser/x"]),
+        ("report", ["r", "--output=~nosuchuser/x.html"]),
+        ("tune", ["mf", "--output-dir=~nosuchuser/x"]),
+        ("compare", ["mf", "bp", "--tuned=~nosuchuser/x"]),
+        ("submit", ["--folder=~nosuchuser/x", "--", "list"]),
+    ],
+)
+def test_every_path_of_every_command_knows_the_tilde(capsys, command, words):
+    assert main([command, *words], ["fwdonly"]) == 2
+    assert "there is no such home folder" in capsys.readouterr().err
+
+
+def test_default_folders_never_collide(monkeypatch, tmp_path, digits):
+    monkeypatch.chdir(tmp_path)
+    with ThreadPoolExecutor(8) as pool:
+        found = list(pool.map(lambda _: folder.claim("train-mf", digits), range(20)))
+    assert len(set(found)) == 20
+    assert all(path.is_dir() for path in found)
+
+
+def test_runs_of_one_second_have_folders_of_their_own(monkeypatch, tmp_path, capsys):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(folder.time, "strftime", lambda _: "20260101-000000")
+    words = ["train", "mf", "--dataset", "digits", "--seeds", "1", "--epochs", "1", "--quiet", "--net"]
+    assert [main([*words, net], ["fwdonly"]) for net in ("mlp:8", "mlp:7")] == [0, 0]
+    names = sorted(path.name for path in (tmp_path / "results").iterdir())
+    assert names == ["train-mf-digits-20260101-000000", "train-mf-digits-20260101-000000-2"]
+    assert main([*words, "nonsense"], ["fwdonly"]) == 2
+    assert main([*words, "cnn:8;pool=max;activation=none"], ["fwdonly"]) == 2
+    assert len(list((tmp_path / "results").iterdir())) == 2  # a refused run leaves nothing
+
+
+# --- names ------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("given", "wanted"),
+    [
+        ("plain ä", "plain ä"),
+        (os.fsdecode(b"r\xff"), r"r\xff"),
+        ("ä".encode().decode("ascii", "surrogateescape"), "ä"),
+        ("x\ud800y", r"x\ud800y"),
+    ],
+)
+def test_odd_bytes_become_readable(given, wanted):
+    assert files.readable(given) == wanted
+
+
+ODD = {"bytes": b"r\xff\xfe", "umlaut": "größe".encode(), "tag": b"<b>&amp;", "newline": b"a\nb"}
+
+
+@pytest.mark.parametrize("name", ODD, ids=str)
+def test_odd_names_of_folders_get_all_files(tmp_path, name):
+    where = os.fsencode(tmp_path) + b"/" + ODD[name]
+    words = ["compare", "mf", "bp", "--dataset", "digits", "--seeds", "2", "--epochs", "1", "--net", "mlp:8", "--quiet"]
+    env = {**os.environ, "LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
+    env.pop("LANG", None)
+    found = subprocess.run(
+        [sys.executable, "-m", "fwdonly", *words, b"--output-dir", where], capture_output=True, env=env, check=False
+    )
+    assert found.returncode == 0, found.stderr
+    assert b"could not" not in found.stderr
+    there = {os.fsdecode(path) for path in os.listdir(where)}
+    assert {"summary.json", "table.md", "report.html", "report.md", "learning_curves.png"} <= there
+    page = Path(os.fsdecode(where + b"/report.html")).read_bytes().decode("utf-8")
+    wanted = {"bytes": r"r\xff\xfe", "umlaut": "größe", "tag": "&lt;b&gt;&amp;amp;", "newline": "a\nb"}
+    assert wanted[name] in page
+    assert "<b>&amp;" not in page
+
+
+# --- power cuts -------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def disk(monkeypatch):
+    """The order of what is asked of the disk."""
+    log = []
+    fsync, replace, opened = os.fsync, os.replace, os.open
+    folders = {}
+
+    def open_(path, flags, *args, **options):
+        handle = opened(path, flags, *args, **options)
+        folders[handle] = os.fspath(path)
+        return handle
+
+    def sync(handle):
+        kind = "folder" if stat.S_ISDIR(os.fstat(handle).st_mode) else "file"
+        log.append(kind if kind == "folder" else f"file of {os.fstat(handle).st_size > 0}")
+        fsync(handle)
+
+    monkeypatch.setattr(os, "open", open_)
+    monkeypatch.setattr(os, "fsync", sync)
+    monkeypatch.setattr(os, "replace", lambda a, b: (log.append("rename"), replace(a, b)))
+    return log
+
+
+WRITERS = {
+    "json": lambda path: fwdonly.results.write_json(path, {"a": 1}),
+    "text": lambda path: fwdonly.results.write_text(path, "text"),
+    "rows": lambda path: fwdonly.results.write_rows(path, ["a"], [{"a": 1}]),
+    "metrics": lambda path: fwdonly.results.write_metrics(path, []),
+    "checkpoint": lambda path: checkpoint.save(path, {"a": np.ones(3)}, {}),
+}
+
+
+@pytest.mark.parametrize("writer", WRITERS)
+def test_files_reach_the_disk_before_their_names_do(tmp_path, disk, writer):
+    WRITERS[writer](tmp_path / "file")
+    assert disk == ["file of True", "rename", "folder"]
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]
+
+
+@pytest.mark.parametrize("writer", WRITERS)
+def test_a_full_disk_is_one_line_and_leaves_the_earlier_file(tmp_path, monkeypatch, writer):
+    WRITERS[writer](tmp_path / "file")
+    before = (tmp_path / "file").read_bytes()
+
+    def full(_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(UsageError, match="No space left on device") as error:
+        WRITERS[writer](tmp_path / "file")
+    assert "\n" not in str(error.value)
+    assert (tmp_path / "file").read_bytes() == before
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]
+
+
+@pytest.mark.parametrize("content", [b"", b"\0" * 300])
+def test_an_empty_summary_is_an_absent_one(tmp_path, capsys, content):
+    assert mf1(tmp_path / "r") == 0
+    wanted = json.loads((tmp_path / "r" / "summary.json").read_text())["rules"][0]["runs"][0]["test_accuracy"]
+    (tmp_path / "r" / "summary.json").write_bytes(content)
+    with pytest.raises(UsageError, match=r"has no summary\.json"):
+        fwdonly.report.load(tmp_path / "r")
+    assert mf1(tmp_path / "r", "--resume") == 0
+    assert json.loads((tmp_path / "r" / "summary.json").read_text())["rules"][0]["runs"][0]["test_accuracy"] == wanted
+
+
+def test_a_folder_whose_configuration_is_empty_is_an_empty_one(tmp_path, capsys):
+    (tmp_path / "r").mkdir()
+    (tmp_path / "r" / "config.json").write_bytes(b"")
+    (tmp_path / "r" / "config.json.1234.part").write_bytes(b"{")
+    assert mf1(tmp_path / "r") == 0

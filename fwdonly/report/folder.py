@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from ..errors import UsageError
+from ..files import is_empty
 from ..results import Summary, check_summary, read_metrics
 from .numbers import label
 from .tables import footnotes, table_rows
@@ -67,7 +68,7 @@ def load(folder: Path | str) -> Folder:
     """
     folder = Path(folder)
     for name in ("config.json", "summary.json", "metrics.csv"):
-        if not (folder / name).is_file():
+        if not (folder / name).is_file() or is_empty(folder / name):
             raise UsageError(f"{folder} has no {name}; give a result folder in which a rule has been trained")
     name = "config.json"
     try:

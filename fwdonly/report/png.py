@@ -3,6 +3,7 @@
 import functools
 import math
 import os
+import sys
 import textwrap
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -33,6 +34,8 @@ def _matplotlib() -> Any:
     try:
         import matplotlib
     except ValueError:
+        for name in [name for name in sys.modules if name.partition(".")[0] == "matplotlib"]:
+            del sys.modules[name]  # what the failed import left
         chosen = os.environ.pop("MPLBACKEND", None)
         try:
             import matplotlib

@@ -5,14 +5,15 @@ where power was measured ``power.csv`` and ``power.png``. Missing numbers are nu
 """
 
 import csv
+import io
 import json
-import os
 import statistics
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
 from ..errors import UsageError
+from ..files import readable, write_whole
 
 Summary = dict[str, Any]
 """One rule's results as JSON: ``rule``, ``runs`` (one record per seed), seconds, and whether it finished."""
@@ -54,17 +55,13 @@ def write_rows(path: Path, columns: Sequence[str], rows: Iterable[dict[str, Any]
     Raises:
         UsageError: the file cannot be written.
     """
-    temporary = path.with_name(path.name + ".part")
     rows = list(rows)
     columns = list(dict.fromkeys([*columns, *(name for row in rows for name in row)]))
-    try:
-        with open(temporary, "w", newline="", encoding="utf-8") as file:
-            writer = csv.DictWriter(file, columns, restval="")
-            writer.writeheader()
-            writer.writerows(rows)
-        os.replace(temporary, path)
-    except OSError as error:
-        raise UsageError(f"cannot write {path}: {error.strerror}; choose a writable folder") from error
+    text = io.StringIO(newline="")
+    writer = csv.DictWriter(text, columns, restval="")
+    writer.writeheader()
+    writer.writerows(rows)
+    _write(path, text.getvalue())
 
 
 def read_metrics(path: Path) -> list[dict[str, Any]]:
@@ -119,9 +116,9 @@ def write_text(path: Path, text: str) -> None:
 
 
 def _write(path: Path, text: str) -> None:
-    temporary = path.with_name(path.name + ".part")
+    """As UTF-8, whatever the locale."""
+    content = readable(text).encode()
     try:
-        temporary.write_text(text, encoding="utf-8")
-        os.replace(temporary, path)
+        write_whole(path, lambda file: file.write(content))
     except OSError as error:
         raise UsageError(f"cannot write {path}: {error.strerror}; choose a writable folder") from error

@@ -1,12 +1,16 @@
 """The software and hardware of this process, as far as it can be read."""
 
+import contextlib
 import os
 import platform
 import subprocess
 import sys
+from collections.abc import Callable
 from importlib import metadata
 from pathlib import Path
 from typing import Any
+
+CPUINFO = Path("/proc/cpuinfo")
 
 
 def environment() -> dict[str, Any]:
@@ -17,10 +21,10 @@ def environment() -> dict[str, Any]:
     names = ("fwdonly", "jax", "jaxlib", "flax", "optax", "numpy")
     return {
         "python": platform.python_version(),
-        "packages": {name: _version(name) for name in names},
-        "git_commit": _git_commit(),
-        "platform": platform.platform(),
-        "cpu": _cpu(),
+        "packages": {name: _known(lambda name=name: _version(name)) for name in names},
+        "git_commit": _known(_git_commit),
+        "platform": _known(platform.platform),
+        "cpu": _known(_cpu),
         "cores": os.cpu_count(),
         "backend": jax.default_backend(),
         "device": device.device_kind,
@@ -35,6 +39,14 @@ def machine() -> str:
     found = environment()
     cores = f"{found['cores'] or 'unknown'} cores"
     return ", ".join([found["cpu"] or "unknown CPU", cores, found["device"], f"jax {found['packages']['jax']}"])
+
+
+def _known(read: Callable[[], str | None]) -> str | None:
+    """What ``read`` finds, or None: describing a machine ends no run."""
+    try:
+        return read()
+    except Exception:
+        return None
 
 
 def _version(name: str) -> str | None:
@@ -53,17 +65,17 @@ def _git_commit() -> str | None:
             ["git", "describe", "--always", "--dirty", "--abbrev=12"],
             cwd=here,
             capture_output=True,
-            text=True,
             check=True,
         )
     except (OSError, subprocess.CalledProcessError):
         return None
-    return out.stdout.strip()
+    return out.stdout.decode(errors="replace").strip()
 
 
 def _cpu() -> str | None:
     if sys.platform == "linux":
-        for line in Path("/proc/cpuinfo").read_text().splitlines():
-            if line.startswith("model name"):
-                return line.partition(":")[2].strip()
+        with contextlib.suppress(OSError):  # a container may hide it
+            for line in CPUINFO.read_text(encoding="utf-8", errors="replace").splitlines():
+                if line.startswith("model name"):
+                    return line.partition(":")[2].strip()
     return platform.processor() or None

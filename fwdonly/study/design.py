@@ -13,6 +13,7 @@ import numpy as np
 from ..card import Optimizer, Setting, Stage
 from ..data import Dataset
 from ..errors import UsageError, one_line, plain, settle_numbers
+from ..files import expanded
 from ..nets import Spec, parse
 from ..training import Plan
 from .optimizers import transformation
@@ -39,6 +40,10 @@ class Data:
     split: Literal["fixed", "paper"] = "fixed"
     """Validation images. fixed: stratified, the same for all seeds. paper: MNIST's last 10,000, else a random tenth
     drawn from the seed."""
+
+    def __post_init__(self) -> None:
+        if self.data_dir is not None:
+            object.__setattr__(self, "data_dir", expanded(self.data_dir, "--data-dir"))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -135,6 +140,8 @@ class Output:
 
     def __post_init__(self) -> None:
         settle_numbers(self, "--{}")
+        if self.output_dir is not None:
+            object.__setattr__(self, "output_dir", expanded(self.output_dir, "--output-dir"))
         if self.resume and self.output_dir is None:
             raise UsageError("--resume needs --output-dir, the folder to continue in")
 

@@ -21,7 +21,7 @@ def free_bytes() -> int | None:
     try:
         lines = Path("/proc/meminfo").read_text().splitlines()
         return next(int(line.split()[1]) for line in lines if line.startswith("MemAvailable")) * 1024
-    except (OSError, StopIteration):
+    except (OSError, StopIteration, ValueError, IndexError):
         return None
 
 
