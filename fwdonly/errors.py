@@ -43,7 +43,11 @@ def number(value: Any, kind: type) -> Any:
     Raises:
         TypeError: it is of another kind; 64.0 is no integer, and true is no number.
     """
-    value = value.item() if getattr(value, "ndim", None) == 0 and hasattr(value, "item") else value
+    if getattr(value, "ndim", None) == 0 and hasattr(value, "item"):
+        try:
+            value = value.item()
+        except NotImplementedError as error:  # keys of JAX
+            raise TypeError(f"not {NUMBERS[kind]}") from error
     if isinstance(value, bool) == (kind is bool) and isinstance(value, int if kind is not float else int | float):
         return kind(value)
     if kind is float and hasattr(value, "as_integer_ratio") and not isinstance(value, bool):  # NumPy's wider floats

@@ -386,7 +386,7 @@ def test_no_home_ends_no_run(homeless, tmp_path, monkeypatch):
     assert fwdonly.data.cache_folder() is None
     with pytest.raises(UsageError, match=r"need a home folder, or a cache folder in \$FWDONLY_CACHE"):
         fwdonly.data.load("cifar10")
-    with pytest.raises(UsageError, match="is not prepared in"):
+    with pytest.raises(UsageError, match="tfds:nothing (is not prepared in|needs tensorflow_datasets)"):
         fwdonly.data.load("tfds:nothing", tmp_path)
     assert not (tmp_path / "~").exists()
 
@@ -421,8 +421,8 @@ def test_a_tilde_is_the_home_folder(monkeypatch, tmp_path, kind, name, flag):
 @pytest.mark.parametrize(
     ("command", "words"),
     [
-        ("reproduce", ["feedback", "--list", "--output-dir=~nosuchuser/x"]),
-        ("reproduce", ["feedback", "--list", "--data-dir=~nosuchuser/x"]),
+        ("reproduce", ["feedback-2019", "--list", "--output-dir=~nosuchuser/x"]),
+        ("reproduce", ["feedback-2019", "--list", "--data-dir=~nosuchuser/x"]),
         ("report", ["r", "--output=~nosuchuser/x.html"]),
         ("tune", ["mf", "--output-dir=~nosuchuser/x"]),
         ("compare", ["mf", "bp", "--tuned=~nosuchuser/x"]),
@@ -566,3 +566,80 @@ def test_a_folder_whose_configuration_is_empty_is_an_empty_one(tmp_path, capsys)
     (tmp_path / "r" / "config.json").write_bytes(b"")
     (tmp_path / "r" / "config.json.1234.part").write_bytes(b"{")
     assert mf1(tmp_path / "r") == 0
+
+
+# --- journals ---------------------------------------------------------------------------------------------------------
+
+
+def search(data, where, trials):
+    def make():
+        return (lambda learning_rate: fwdonly.mf.rule(net, optax.adam(learning_rate), num_classes=10)), plan
+
+    net, plan = fwdonly.nets.mlp([8]), Plan(epochs=1, batch_size=64)
+    space = {"learning_rate": fwdonly.tune.Range(1e-4, 1e-2)}
+    return fwdonly.tune.tune(make, space, data, trials=trials, seeds=[0], parallel=2, storage=where)
+
+
+@pytest.fixture(scope="module")
+def journal(digits, tmp_path_factory):
+    """A journal of two trials, and the four that a search ends with."""
+    path = tmp_path_factory.mktemp("journal") / "study.journal"
+    search(digits, path, 2)
+    content = path.read_bytes()
+    whole = search(digits, path, 4)
+    return content, [trial.params for trial in whole.trials]
+
+
+@pytest.mark.parametrize("damage", ["cut", "half", "merged", "zeros", "number"])
+def test_a_journal_cut_in_mid_line_goes_on(digits, journal, tmp_path, capsys, damage):
+    content, wanted = journal
+    last = content.splitlines(keepends=True)[-1]
+    tails = {
+        "cut": last[: len(last) // 2],
+        "half": b"{",
+        "merged": last[: len(last) // 2] + last,  # what an earlier start appended
+        "zeros": b"\0" * 100,
+        "number": b"12\n",
+    }
+    path = tmp_path / "study.journal"
+    path.write_bytes(content + tails[damage])
+    study = search(digits, path, 4)
+    assert [trial.params for trial in study.trials] == wanted
+    said = capsys.readouterr().err
+    assert said.count("\n") == 1
+    assert "was incomplete" in said
+    (aside,) = tmp_path.glob("*.cut")
+    assert aside.read_bytes() == tails[damage]
+    assert len(search(digits, path, 4).trials) == 4  # and again
+    assert "incomplete" not in capsys.readouterr().err
+
+
+def test_a_journal_broken_further_up_is_an_error_that_names_the_line(digits, journal, tmp_path):
+    lines = journal[0].splitlines(keepends=True)
+    (tmp_path / "study.journal").write_bytes(b"".join([*lines[:2], b"{broken\n", *lines[2:]]))
+    before = (tmp_path / "study.journal").read_bytes()
+    with pytest.raises(UsageError, match=r"line 3 of .*study\.journal is damaged, and others follow"):
+        search(digits, tmp_path / "study.journal", 4)
+    assert (tmp_path / "study.journal").read_bytes() == before
+
+
+@pytest.mark.parametrize("when", [0, 3, 20])
+def test_a_full_disk_ends_a_search_in_one_line(digits, tmp_path, monkeypatch, when):
+    from optuna.storages.journal import JournalFileBackend
+
+    written, append = [], JournalFileBackend.append_logs
+
+    def full(self, logs):
+        written.append(logs)
+        if len(written) > when:
+            with open(self._file_path, "ab") as file:
+                file.write(json.dumps(logs[0]).encode()[:20])
+            raise OSError(28, "No space left on device")
+        append(self, logs)
+
+    monkeypatch.setattr(JournalFileBackend, "append_logs", full)
+    with pytest.raises(UsageError, match=r"cannot write the journal .*No space left on device.*make room") as error:
+        search(digits, tmp_path / "study.journal", 4)
+    assert "\n" not in str(error.value)
+    monkeypatch.undo()
+    assert len(search(digits, tmp_path / "study.journal", 4).trials) >= 4

@@ -129,8 +129,7 @@ def main(words: Sequence[str], command_line: Sequence[str], prog: str = "fwdonly
     storage = task.search.storage or str(folder / "study.journal")
     plans = prepare(arm, dataset, split).plans  # refuses what the rule or the network cannot take
     check_machine(Study("tune", (arm,), machine=task.machine), task.search.parallel * task.runs.seeds)
-    if task.search.storage is None:
-        folders.make(folder)
+    folders.make(folder)  # before the search: its results go there
     steps = steps_per_epoch(plans[0], split[0].shape[-1])
 
     def make() -> Any:
