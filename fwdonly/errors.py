@@ -1,8 +1,13 @@
 """Errors of the user, in one line that names the fault and the mend."""
 
 import contextlib
+import functools
+import math
 import operator
-from collections.abc import Generator, Sequence
+import os
+import types
+import typing
+from collections.abc import Generator, Mapping, Sequence
 from typing import Any
 
 
@@ -69,6 +74,87 @@ def check_seeds(seeds: Any) -> list[int]:
     if not found:
         raise UsageError("there are no seeds; give at least one")
     return [check_seed(seed) for seed in found]
+
+
+NUMBERS: dict[type, str] = {int: "a whole number", float: "a number", bool: "true or false"}
+"""Types of fields whose values may be NumPy's or JAX's scalars, in words."""
+
+
+def number(value: Any, kind: type) -> Any:
+    """A plain ``kind`` (int, float or bool) from it, or from a scalar of NumPy or JAX; an integer is a float, too.
+
+    Raises:
+        TypeError: it is of another kind; 64.0 is no integer, and true is no number.
+    """
+    if getattr(value, "ndim", None) == 0 and hasattr(value, "item"):
+        try:
+            value = value.item()
+        except NotImplementedError as error:  # keys of JAX
+            raise TypeError(f"not {NUMBERS[kind]}") from error
+    if isinstance(value, bool) == (kind is bool) and isinstance(value, int if kind is not float else int | float):
+        return kind(value)
+    if kind is float and hasattr(value, "as_integer_ratio") and not isinstance(value, bool):  # NumPy's wider floats
+        return float(value)
+    raise TypeError(f"not {NUMBERS[kind]}")
+
+
+@functools.cache
+def _fields_of_numbers(record: type) -> tuple[tuple[str, tuple[type, ...], bool], ...]:
+    """(name, kinds, whether None is one) of the fields that hold numbers or switches."""
+    found = []
+    for name, hint in typing.get_type_hints(record).items():
+        parts = typing.get_args(hint) if isinstance(hint, types.UnionType) else (hint,)
+        kinds = tuple(kind for kind in NUMBERS if kind in parts)
+        if kinds and len(kinds) + (type(None) in parts) == len(parts):
+            found.append((name, kinds, type(None) in parts))
+    return tuple(found)
+
+
+def settle_numbers(record: Any, flag: str = "{}") -> None:
+    """Give a frozen dataclass plain numbers in the place of NumPy's; ``flag`` is how its fields are called.
+
+    Raises:
+        UsageError: a field holds something else; said in one line, before anything is done with it.
+    """
+    for name, kinds, optional in _fields_of_numbers(type(record)):
+        value = getattr(record, name)
+        if optional and value is None:
+            continue
+        for kind in kinds:
+            with contextlib.suppress(TypeError, ValueError, OverflowError):
+                object.__setattr__(record, name, number(value, kind))
+                break
+        else:
+            words = " or ".join([*(NUMBERS[kind] for kind in kinds), *(["none"] if optional else [])])
+            shown = flag.format(name.replace("_", "-") if flag != "{}" else name)
+            raise UsageError(f"{shown} must be {words}; got {value!r}")
+
+
+def plain(value: Any, what: str) -> Any:
+    """What JSON gives back of a value: NumPy's and JAX's numbers are numbers, tuples are lists.
+
+    Call it before a training on what will be written after it.
+
+    Raises:
+        UsageError: ``what`` holds something that JSON has no form for, or a number that is not finite.
+    """
+    if value is None or isinstance(value, bool):
+        return value
+    if isinstance(value, str | int):
+        return str(value) if isinstance(value, str) else int(value)
+    if isinstance(value, Mapping):
+        return {str(plain(name, what)): plain(own, f"{what}.{name}") for name, own in value.items()}
+    if isinstance(value, tuple | list):
+        return [plain(own, what) for own in value]
+    if isinstance(value, os.PathLike):
+        return os.fspath(value)
+    if hasattr(value, "tolist") and not isinstance(value, float):  # arrays and scalars
+        with contextlib.suppress(TypeError):
+            return plain(value.tolist(), what)
+    with contextlib.suppress(TypeError, ValueError, OverflowError):
+        if math.isfinite(found := number(value, float)):
+            return found
+    raise UsageError(f"{what} cannot be written to a file as JSON; give finite numbers, text and lists; got {value!r}")
 
 
 def first_difference(found: Any, wanted: Any, where: str = "") -> str:

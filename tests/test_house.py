@@ -17,18 +17,20 @@ ROOMS = {"nets", "data", "measure", "results", "report", "study", "training", "t
 MAY_IMPORT = {
     "errors": set(),
     "surroundings": set(),
+    "files": {"errors"},
     "base": {"errors"},
     "nets": {"base", "errors"},
     "card": {"base"},
     "rules": {"base", "card", "errors", "nets"},
-    "data": {"errors"},
+    "data": {"errors", "files"},
     "measure": {"base", "errors", "nets"},
-    "results": {"errors", "surroundings"},
-    "report": {"results", "errors"},
-    "training": {"base", "data", "errors", "measure", "surroundings"},
+    "results": {"errors", "files", "surroundings"},
+    "report": {"results", "errors", "files"},
+    "training": {"base", "data", "errors", "files", "measure", "surroundings"},
     "tune": {"base", "card", "data", "errors", "surroundings", "training"},
-    "study": {"base", "card", "data", "errors", "measure", "nets", "results", "rules", "surroundings", "training"},
-    "cli": {"card", "data", "errors", "nets", "report", "results", "study", "training", "tune"},
+    "study": {"base", "card", "data", "errors", "files", "measure", "nets", "results", "rules", "surroundings"}
+    | {"training"},
+    "cli": {"card", "data", "errors", "files", "nets", "report", "results", "study", "training", "tune"},
 }
 """Rooms by the rooms that they may import."""
 

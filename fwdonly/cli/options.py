@@ -4,10 +4,12 @@ import argparse
 import dataclasses
 import textwrap
 from collections.abc import Collection, Mapping, Sequence
+from pathlib import Path
 from typing import Annotated, Any, Literal, NamedTuple
 
 from ..card import Optimizer
 from ..errors import UsageError
+from ..files import expanded
 from ..study import NAMES, Data, Field, Machine, Measuring, Output, Rule, Runs, declared, design, optimizers
 from ..training import Plan
 
@@ -112,7 +114,14 @@ def parse(
     top = dataclasses.make_dataclass("Options", made)
     found = tyro.cli(top, args=list(words), prog=prog, description=description, config=(tyro.conf.OmitArgPrefixes,))
     records = [getattr(found, name) for name, *_ in made]
-    return {name: value for record in records for name, value in vars(record).items()}
+    return {name: _with_home(name, value) for record in records for name, value in vars(record).items()}
+
+
+def _with_home(name: str, value: Any) -> Any:
+    """Paths with ``~`` as a folder: of ``--output-dir=~/x``, and in scripts without a shell, nobody expands it."""
+    if isinstance(value, tuple):
+        return tuple(_with_home(name, part) for part in value)
+    return expanded(value, f"--{name.replace('_', '-')}") if isinstance(value, Path) else value
 
 
 def short_help(groups: Sequence[Group], defaults: Mapping[str, Any], prog: str, description: str) -> str:

@@ -13,7 +13,7 @@ import jax
 from .. import report, results
 from ..errors import UsageError, first_difference
 from ..report import stats
-from ..study import Study, declared, published, run
+from ..study import Study, declared, published, run, terminal
 from ..study import folder as folders
 from . import options, tell, train
 from .options import Group
@@ -182,10 +182,8 @@ def publish(row: published.Row, source: str, folder: Path) -> None:
             ]
     if json.dumps(content) != before:
         results.write_json(path, content)
-    try:
+    with terminal.noted(f"the page {folder / 'report.html'}"):  # the table does not need it
         results.write_text(folder / "report.html", report.html_report([folder]))
-    except UsageError as error:  # the table does not need it
-        print(f"warning: no report.html: {error}", file=sys.stderr)
 
 
 def outcome(

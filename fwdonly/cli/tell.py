@@ -8,10 +8,16 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from .. import report, results
-from ..study import Contents, Outcome, processes
+from ..study import Contents, Outcome, processes, terminal
 
 SPARE = ("compile s", "CO2e g", "mean W", "val %", "net J", "train s")
 """Columns that a narrow terminal does without, the first one first."""
+
+FILES = (
+    "config.json", "summary.json", "metrics.csv", "table.md", "learning_curves.png", "alignment.png", "power.csv",
+    "power.png", "report.html", "report.md",
+)  # fmt: skip
+"""Of a result folder, in the order in which they are named."""
 
 
 def render(contents: Contents) -> None:
@@ -53,11 +59,9 @@ def conclude(outcome: Outcome, command: Sequence[str], finish: Callable[[Path], 
         print(f"interrupted; the table is partial. Continue with:\n  {resume_command(command, folder)}")
         return 130
     if finish is not None:
-        finish(contents.folder)
-    names = ["config.json", "summary.json", "metrics.csv", "table.md", "learning_curves.png"]
-    more = ("alignment.png", "power.csv", "power.png", "report.html", "report.md")
-    names += [name for name in more if (contents.folder / name).exists()]
-    print(f"results: {contents.folder}/ ({', '.join(names)})")
+        with terminal.noted(f"the report of {contents.folder}"):
+            finish(contents.folder)
+    print(f"results: {contents.folder}/ ({', '.join(name for name in FILES if (contents.folder / name).exists())})")
     return code
 
 

@@ -129,8 +129,7 @@ def main(words: Sequence[str], command_line: Sequence[str], prog: str = "fwdonly
     storage = task.search.storage or str(folder / "study.journal")
     plans = prepare(arm, dataset, split).plans  # refuses what the rule or the network cannot take
     check_machine(Study("tune", (arm,), machine=task.machine), task.search.parallel * task.runs.seeds)
-    if task.search.storage is None:
-        folders.make(folder)
+    folders.make(folder)  # before the search: its results go there
     steps = steps_per_epoch(plans[0], split[0].shape[-1])
 
     def make() -> Any:
@@ -211,7 +210,8 @@ def print_outcome(study: Any, task: Task, folder: Path, storage: str, name: str,
     }
     results.write_json(folder / "best.json", content)
     heading = f"{name}: {len(told)} trials x {task.runs.seeds} seeds"
-    report.search_figure(folder / "search.png", told, list(space), heading)
+    with terminal.noted(f"the figure {folder / 'search.png'}"):
+        report.search_figure(folder / "search.png", told, list(space), heading)
     found = ", ".join(
         f"{key} {value:.4g}" if isinstance(value, float) else f"{key} {value}" for key, value in best.params.items()
     )

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import UsageError
+from ..files import expanded, home
 
 
 def key_of(text: str) -> str:
@@ -16,8 +17,8 @@ def key_of(text: str) -> str:
 
 def shown(path: Path) -> str:
     """The path without the user's name, for messages and result files, which get published."""
-    path = path.absolute()
-    return f"~/{path.relative_to(Path.home())}" if path.is_relative_to(Path.home()) else str(path)
+    path, own = path.absolute(), home()
+    return f"~/{path.relative_to(own)}" if own is not None and path.is_relative_to(own) else str(path)
 
 
 def brief(error: BaseException) -> str:
@@ -30,7 +31,7 @@ def user_folder(data_dir: str | Path | None) -> tuple[Path, str] | None:
     given, where = (data_dir, "data_dir") if data_dir else (os.environ.get("FWDONLY_DATA"), "$FWDONLY_DATA")
     if not given:
         return None
-    folder = Path(given).expanduser()
+    folder = expanded(given, where)
     if not folder.is_dir():
         fault = "is a file; pass the folder that holds it" if folder.exists() else "does not exist; correct or unset it"
         raise UsageError(f"{where} {folder} {fault}")
@@ -38,13 +39,17 @@ def user_folder(data_dir: str | Path | None) -> tuple[Path, str] | None:
 
 
 def cache_folder() -> Path | None:
-    """Where downloads and conversions are kept; None if neither `$FWDONLY_CACHE` nor pooch says where."""
+    """Where downloads and conversions are kept; None if neither `$FWDONLY_CACHE` nor pooch says where.
+
+    A user without a home folder has none.
+    """
     if folder := os.environ.get("FWDONLY_CACHE"):
-        return Path(folder).expanduser()
+        return expanded(folder, "$FWDONLY_CACHE")
     try:
-        return Path(importlib.import_module("pooch").os_cache("fwdonly"))
-    except ImportError:
+        found = Path(importlib.import_module("pooch").os_cache("fwdonly"))
+    except (ImportError, RuntimeError, KeyError):
         return None
+    return found if found.is_absolute() else None  # "~/.cache", where nobody knows the home
 
 
 def optional(module: str, purpose: str, extra: str) -> Any:

@@ -19,6 +19,9 @@ from .dataset import Dataset
 from .facts import CLASS_NAMES
 from .folders import brief, shown
 
+MOST_CLASSES = 2**16
+"""Classes that a file may state where it has fewer training images."""
+
 
 def checked_dataset(
     name: str, source: str, where: Path | str, arrays: dict[str, Any], num_classes: int | None
@@ -56,10 +59,17 @@ def checked_dataset(
         low, high = int(checked[f"y_{part}"].min()), int(checked[f"y_{part}"].max())
         if low < 0 or high >= classes:
             raise UsageError(f"{where}: y_{part} holds labels {low}..{high}, outside 0..{classes - 1}; correct them")
-    if num_classes is None and (absent := set(range(classes)) - set(np.unique(checked["y_train"]).tolist())):
+    there = np.unique(checked["y_train"])
+    if num_classes is None and len(there) < classes:  # nothing here grows with the labels' values
+        absent = int((there == np.arange(len(there))).argmin()) if there[-1] >= len(there) else len(there)
         raise UsageError(
-            f"{where}: y_train reaches {classes - 1} but has no label {min(absent)}; number the classes from 0 without "
+            f"{where}: y_train reaches {classes - 1} but has no label {absent}; number the classes from 0 without "
             "gaps, or store num_classes as well"
+        )
+    if classes > max(MOST_CLASSES, len(checked["y_train"])):
+        raise UsageError(
+            f"{where}: {classes} classes for {len(checked['y_train'])} training images; a network has an output for "
+            "each, so correct num_classes"
         )
     for part in ("train", "test"):
         # Copies detach from buffers of files and of pickles; read-only keeps the cached digest true.

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from ..errors import UsageError
+from ..files import expanded, home, write_whole
 from . import facts
 from .dataset import Dataset
 from .folders import brief, cache_folder, optional, shown, user_folder
@@ -25,9 +26,11 @@ def from_tfds(name: str, data_dir: str | Path | None) -> Dataset:
     if not re.fullmatch(r"\w+(/[\w.+-]+)?(:\d+\.\d+\.\d+)?", wanted):
         raise UsageError(f"{name!r} is not tfds:NAME, tfds:NAME/CONFIG or one of them with :VERSION; correct the name")
     base, _, version = wanted.partition(":")
-    roots = [Path(os.environ.get("TFDS_DATA_DIR") or "~/tensorflow_datasets").expanduser()]
-    if user := user_folder(data_dir):
-        roots.insert(0, user[0])
+    roots = [user[0]] if (user := user_folder(data_dir)) else []
+    if given := os.environ.get("TFDS_DATA_DIR"):
+        roots.append(expanded(given, "$TFDS_DATA_DIR"))
+    elif own := home():
+        roots.append(own / "tensorflow_datasets")
     found = next(filter(None, (newest(root / base, f"{version or '*'}/dataset_info.json") for root in roots)), None)
     prepared = found.parent if found else None
     cache = cache_folder()
@@ -48,10 +51,7 @@ def from_tfds(name: str, data_dir: str | Path | None) -> Dataset:
     if converted:
         try:
             converted.mkdir(parents=True, exist_ok=True)
-            temporary = converted / f"{prepared.name}.{os.getpid()}.tmp"
-            with temporary.open("wb") as file:
-                np.savez_compressed(file, **arrays)
-            temporary.replace(converted / f"{prepared.name}.npz")
+            write_whole(converted / f"{prepared.name}.npz", lambda file: np.savez_compressed(file, **arrays))
         except OSError as error:
             raise UsageError(f"cannot write to {converted} ({brief(error)}): set $FWDONLY_CACHE") from error
     return data

@@ -1,6 +1,7 @@
 """Finding a data set by its name: folders, downloads, packages."""
 
 import difflib
+import importlib.util
 import os
 import re
 from collections.abc import Iterator
@@ -97,7 +98,7 @@ def _search(name: str, data_dir: str | Path | None) -> tuple[Dataset | None, lis
         else:
             tried.append(f"{shown(folder)} ({what}): no {' and no '.join(_file_names(name))}")
     if not cache:
-        tried.append("download cache and download: need pooch (pip install 'fwdonly[data]')")
+        tried.append(f"download cache and download: {_no_cache()}")
     elif os.environ.get("FWDONLY_OFFLINE", "0") not in ("", "0"):
         tried.append("download: switched off by $FWDONLY_OFFLINE")
     else:
@@ -107,6 +108,12 @@ def _search(name: str, data_dir: str | Path | None) -> tuple[Dataset | None, lis
             else:
                 return _read_folder(name, cache), tried
     return None, tried
+
+
+def _no_cache() -> str:
+    if importlib.util.find_spec("pooch") is None:
+        return "need pooch (pip install 'fwdonly[data]')"
+    return "need a home folder, or a cache folder in $FWDONLY_CACHE"
 
 
 def _file_names(name: str) -> tuple[str, ...]:

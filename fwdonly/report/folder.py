@@ -6,9 +6,13 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from ..errors import UsageError
+from ..files import is_empty
 from ..results import Predictions, Summary, check_summary, read_metrics, read_predictions
 from .numbers import label
 from .tables import footnotes, table_rows
+
+MOST_SEEDS = 10**6
+"""Of a rule: what a configuration says beyond is damage."""
 
 
 class Folder(NamedTuple):
@@ -51,6 +55,8 @@ class Folder(NamedTuple):
         for own in wanted.values():
             first, count = own.get("first_seed"), own.get("seeds")
             if isinstance(first, int) and isinstance(count, int):
+                if count > MOST_SEEDS:
+                    raise ValueError(f"{count} seeds of a rule")
                 found |= set(range(first, first + count))
         names = dict.fromkeys([*(summary["rule"] for summary in self.rules), *wanted])
         return {name: sorted(found) for name in names}
@@ -64,7 +70,7 @@ def load(folder: Path | str) -> Folder:
     """
     folder = Path(folder)
     for name in ("config.json", "summary.json", "metrics.csv"):
-        if not (folder / name).is_file():
+        if not (folder / name).is_file() or is_empty(folder / name):
             raise UsageError(f"{folder} has no {name}; give a result folder in which a rule has been trained")
     name = "config.json"
     try:

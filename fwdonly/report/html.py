@@ -8,6 +8,7 @@ import html
 from collections.abc import Sequence
 from importlib import resources
 
+from ..files import readable
 from .blocks import Block, Facts, Figures, Heading, Items, Text
 from .svg import marker
 
@@ -15,7 +16,7 @@ from .svg import marker
 def html_document(title: str, blocks: Sequence[Block]) -> str:
     """The blocks as a page."""
     body = "\n".join(map(_html, blocks))
-    return (
+    return readable(
         '<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
         '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
         f"<title>{html.escape(title)}</title>\n<style>\n{STYLE}</style>\n</head>\n<body>\n<main>\n{body}\n"

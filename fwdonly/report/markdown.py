@@ -3,6 +3,7 @@
 import html
 from collections.abc import Sequence
 
+from ..files import readable
 from .blocks import Block, Facts, Heading, Items, Table, Text
 
 
@@ -21,7 +22,7 @@ def markdown_document(blocks: Sequence[Block]) -> str:
         elif isinstance(block, Table):
             lines = [block.header, ["---"] * len(block.header), *block.rows]
             out.append("\n".join("| " + " | ".join(map(_cell, line)) + " |" for line in lines))
-    return "\n\n".join(out) + "\n"
+    return readable("\n\n".join(out) + "\n")
 
 
 def _plain(text: str) -> str:

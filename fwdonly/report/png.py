@@ -1,8 +1,11 @@
 """Figures of a result folder, drawn by matplotlib (extra ``experiments``)."""
 
+import functools
 import math
+import os
+import sys
 import textwrap
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +14,38 @@ import numpy as np
 from ..errors import UsageError
 
 
+def _apart(draw: Callable[..., None]) -> Callable[..., None]:
+    """A drawing function that neither uses nor changes what the user has chosen for figures of their own.
+
+    No pyplot, so no backend: that of a notebook stays as it is, and one that is not installed does not matter.
+    """
+
+    @functools.wraps(draw)
+    def drawn(*args: Any, **options: Any) -> None:
+        matplotlib = _matplotlib()
+        with matplotlib.rc_context({"text.usetex": False, "axes.formatter.use_mathtext": False}):
+            draw(*args, **options)
+
+    return drawn
+
+
+def _matplotlib() -> Any:
+    """Matplotlib; its import fails where ``$MPLBACKEND`` names a backend that is not known here."""
+    try:
+        import matplotlib
+    except ValueError:
+        for name in [name for name in sys.modules if name.partition(".")[0] == "matplotlib"]:
+            del sys.modules[name]  # what the failed import left
+        chosen = os.environ.pop("MPLBACKEND", None)
+        try:
+            import matplotlib
+        finally:
+            if chosen is not None:
+                os.environ["MPLBACKEND"] = chosen
+    return matplotlib
+
+
+@_apart
 def learning_curves(path: Path, rows: Sequence[dict[str, Any]], title: str) -> None:
     """Draw validation accuracy and training loss over epochs, every seed thin and the mean of each rule thick.
 
@@ -24,12 +59,7 @@ def learning_curves(path: Path, rows: Sequence[dict[str, Any]], title: str) -> N
         rows: as from `metric_rows` or `read_metrics`.
         title: a line above the figure, such as network and data.
     """
-    import matplotlib
-
-    matplotlib.use("Agg", force=False)
-    import matplotlib.pyplot as plt
-
-    figure, (left, right) = plt.subplots(1, 2, figsize=(11, 4.2), constrained_layout=True)
+    figure, ((left, right),) = _panels(1, 2, (11, 4.2))
     for colour, rule in enumerate(dict.fromkeys(row["rule"] for row in rows)):
         own = [row for row in rows if row["rule"] == rule]
         offsets, end = {}, 0
@@ -79,6 +109,7 @@ def learning_curves(path: Path, rows: Sequence[dict[str, Any]], title: str) -> N
     _save(figure, path)
 
 
+@_apart
 def alignment_curves(path: Path, rows: Sequence[dict[str, Any]], title: str) -> None:
     """Draw the cosine with backpropagation's gradient over training and over depth, and the ratio of norms over depth.
 
@@ -91,12 +122,7 @@ def alignment_curves(path: Path, rows: Sequence[dict[str, Any]], title: str) -> 
             out.
         title: a line above the figure, such as network and data.
     """
-    import matplotlib
-
-    matplotlib.use("Agg", force=False)
-    import matplotlib.pyplot as plt
-
-    figure, (left, middle, right) = plt.subplots(1, 3, figsize=(14, 4.2), constrained_layout=True)
+    figure, ((left, middle, right),) = _panels(1, 3, (14, 4.2))
     rows = [row for row in rows if row.get("cosine")]
     for colour, rule in enumerate(dict.fromkeys(row["rule"] for row in rows)):
         own = [row for row in rows if row["rule"] == rule]
@@ -125,6 +151,7 @@ def alignment_curves(path: Path, rows: Sequence[dict[str, Any]], title: str) -> 
     _save(figure, path)
 
 
+@_apart
 def power_figure(path: Path, rows: Sequence[dict[str, Any]], title: str) -> None:
     """Draw every rule's power over its training, one panel a rule, on one scale; epochs dotted, idle power dashed.
 
@@ -135,21 +162,8 @@ def power_figure(path: Path, rows: Sequence[dict[str, Any]], title: str) -> None
         rows: as from `power_rows` or `read_power`.
         title: a line above the figure, such as network and data.
     """
-    import matplotlib
-
-    matplotlib.use("Agg", force=False)
-    import matplotlib.pyplot as plt
-
     rules = list(dict.fromkeys(row["rule"] for row in rows))
-    figure, axes = plt.subplots(
-        len(rules),
-        1,
-        figsize=(11, 1.2 + 2.4 * len(rules)),
-        sharex=True,
-        sharey=True,
-        squeeze=False,
-        layout="constrained",
-    )
+    figure, axes = _panels(len(rules), 1, (11, 1.2 + 2.4 * len(rules)), shared=True)
     for axis, rule in zip(axes[:, 0], rules, strict=True):
         runs: dict[int | None, list[dict[str, Any]]] = {}
         for row in rows:
@@ -186,6 +200,7 @@ def power_figure(path: Path, rows: Sequence[dict[str, Any]], title: str) -> None
     _save(figure, path)
 
 
+@_apart
 def search_figure(path: Path, rows: Sequence[dict[str, Any]], names: Sequence[str], title: str) -> None:
     """Draw the validation accuracy of every trial of a search over each number searched, the best one ringed.
 
@@ -195,14 +210,9 @@ def search_figure(path: Path, rows: Sequence[dict[str, Any]], names: Sequence[st
         names: the numbers searched; other settings are left out.
         title: a line above the figure.
     """
-    import matplotlib
-
-    matplotlib.use("Agg", force=False)
-    import matplotlib.pyplot as plt
-
     rows = [row for row in rows if row["val_accuracy"] is not None]
     names = [name for name in names if all(isinstance(row.get(name), float | int) for row in rows)]
-    figure, axes = plt.subplots(1, max(len(names), 1), figsize=(5.5 * max(len(names), 1), 4.2), squeeze=False)
+    figure, axes = _panels(1, max(len(names), 1), (5.5 * max(len(names), 1), 4.2), layout=None)
     best = max((row for row in rows if row["state"] == "complete"), key=lambda row: row["val_accuracy"], default=None)
     for axis, name in zip(axes[0], names, strict=False):
         for state, look in (("pruned", {"marker": "x", "color": "0.6"}), ("complete", {"marker": "o", "color": "C0"})):
@@ -234,15 +244,23 @@ def _by_run(rows: Sequence[dict[str, Any]], name: str) -> np.ndarray:
     return np.array([curve[:shortest] for curve in by_seed.values()])
 
 
-def _save(figure: Any, path: Path) -> None:
-    import matplotlib.pyplot as plt
+def _panels(
+    lines: int, columns: int, size: tuple[float, float], *, shared: bool = False, layout: Any = "constrained"
+) -> tuple[Any, Any]:
+    """A figure of its own, drawn by Agg, and its axes (lines, columns); ``size`` in inches."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
 
+    figure = Figure(figsize=size, layout=layout)
+    FigureCanvasAgg(figure)
+    return figure, figure.subplots(lines, columns, sharex=shared, sharey=shared, squeeze=False)
+
+
+def _save(figure: Any, path: Path) -> None:
     try:
         figure.savefig(path, dpi=130)
     except OSError as error:
         raise UsageError(f"cannot write {path}: {error.strerror}; choose a writable folder") from error
-    finally:
-        plt.close(figure)
 
 
 def _float(value: float | None) -> float:

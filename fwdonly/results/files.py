@@ -8,7 +8,6 @@ cells, never 0.
 import csv
 import io
 import json
-import os
 import statistics
 import zipfile
 import zlib
@@ -19,6 +18,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from ..errors import UsageError
+from ..files import readable, write_whole
 
 Summary = dict[str, Any]
 """One rule's results as JSON: ``rule``, ``runs`` (one record per seed), seconds, and whether it finished."""
@@ -67,17 +67,13 @@ def write_rows(path: Path, columns: Sequence[str], rows: Iterable[dict[str, Any]
     Raises:
         UsageError: the file cannot be written.
     """
-    temporary = path.with_name(path.name + ".part")
     rows = list(rows)
     columns = list(dict.fromkeys([*columns, *(name for row in rows for name in row)]))
-    try:
-        with open(temporary, "w", newline="", encoding="utf-8") as file:
-            writer = csv.DictWriter(file, columns, restval="")
-            writer.writeheader()
-            writer.writerows(rows)
-        os.replace(temporary, path)
-    except OSError as error:
-        raise UsageError(f"cannot write {path}: {error.strerror}; choose a writable folder") from error
+    text = io.StringIO(newline="")
+    writer = csv.DictWriter(text, columns, restval="")
+    writer.writeheader()
+    writer.writerows(rows)
+    _write(path, text.getvalue())
 
 
 def read_metrics(path: Path) -> list[dict[str, Any]]:
@@ -164,9 +160,9 @@ def read_predictions(path: Path) -> Predictions:
 
 
 def _write(path: Path, content: str | bytes) -> None:
-    temporary = path.with_name(path.name + ".part")
+    """Text as UTF-8, whatever the locale."""
+    written = readable(content).encode() if isinstance(content, str) else content
     try:
-        temporary.write_bytes(content.encode("utf-8") if isinstance(content, str) else content)
-        os.replace(temporary, path)
+        write_whole(path, lambda file: file.write(written))
     except OSError as error:
         raise UsageError(f"cannot write {path}: {error.strerror}; choose a writable folder") from error

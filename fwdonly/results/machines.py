@@ -5,10 +5,13 @@ import os
 import platform
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from ..surroundings import cores, switches, version
+
+CPUINFO = Path("/proc/cpuinfo")
 
 
 def environment() -> dict[str, Any]:
@@ -22,10 +25,10 @@ def environment() -> dict[str, Any]:
     names = ("fwdonly", "jax", "jaxlib", "flax", "optax", "numpy")
     return {
         "python": platform.python_version(),
-        "packages": {name: version(name) for name in names},
-        "git_commit": _git_commit(),
-        "platform": platform.platform(),
-        "cpu": _cpu(),
+        "packages": {name: _known(lambda name=name: version(name)) for name in names},
+        "git_commit": _known(_git_commit),
+        "platform": _known(platform.platform),
+        "cpu": _known(_cpu),
         "cores": cores(),
         "backend": jax.default_backend(),
         "device": device.device_kind,
@@ -42,6 +45,14 @@ def machine() -> str:
     return ", ".join([found["cpu"] or "unknown CPU", cores, found["device"], f"jax {found['packages']['jax']}"])
 
 
+def _known(read: Callable[[], str | None]) -> str | None:
+    """What ``read`` finds, or None: describing a machine ends no run."""
+    try:
+        return read()
+    except Exception:
+        return None
+
+
 def _git_commit() -> str | None:
     here = Path(__file__).parents[2]
     if not (here / ".git").exists():  # an installed wheel; the repository around it, if any, is somebody else's
@@ -51,18 +62,17 @@ def _git_commit() -> str | None:
             ["git", "describe", "--always", "--dirty", "--abbrev=12"],
             cwd=here,
             capture_output=True,
-            text=True,
             check=True,
         )
     except (OSError, subprocess.CalledProcessError):
         return None
-    return out.stdout.strip()
+    return out.stdout.decode(errors="replace").strip()
 
 
 def _cpu() -> str | None:
     if sys.platform == "linux":
-        with contextlib.suppress(OSError):
-            for line in Path("/proc/cpuinfo").read_text().splitlines():
+        with contextlib.suppress(OSError):  # a container may hide it
+            for line in CPUINFO.read_text(encoding="utf-8", errors="replace").splitlines():
                 if line.startswith("model name"):
                     return line.partition(":")[2].strip()
     return platform.processor() or None

@@ -1,7 +1,6 @@
 """A study as a record: its rules with all their settings, its data, seeds, machine and measurements."""
 
 import dataclasses
-import json
 import math
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -9,10 +8,12 @@ from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from ..card import Optimizer, Setting, Stage
 from ..data import Dataset
-from ..errors import UsageError, check_whole, one_line
+from ..errors import UsageError, check_whole, one_line, plain, settle_numbers
+from ..files import expanded
 from ..nets import Spec, parse
 from ..surroundings import numerics
 from ..training import Plan
@@ -21,6 +22,7 @@ from .rules import Rule
 
 
 def _at_least(record: Any, **lowest: int) -> None:
+    settle_numbers(record, "--{}")
     for name, low in lowest.items():
         value = getattr(record, name)
         if value is not None and value < low:
@@ -39,6 +41,10 @@ class Data:
     split: Literal["fixed", "paper"] = "fixed"
     """Validation images. fixed: stratified, the same for all seeds. paper: MNIST's last 10,000, else a random tenth
     drawn from the seed."""
+
+    def __post_init__(self) -> None:
+        if self.data_dir is not None:
+            object.__setattr__(self, "data_dir", expanded(self.data_dir, "--data-dir"))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -86,6 +92,7 @@ class Measuring:
     """Compare every step with backpropagation's gradient: the cosine and the ratio of norms, per layer and epoch."""
 
     def __post_init__(self) -> None:
+        settle_numbers(self, "--{}")
         for name in ("carbon_intensity", "carbon_source", "codecarbon"):
             if getattr(self, name) is not None and not self.energy:
                 raise UsageError(f"--{name.replace('_', '-')} needs --energy")
@@ -135,6 +142,9 @@ class Output:
     """Show no progress, only the table."""
 
     def __post_init__(self) -> None:
+        settle_numbers(self, "--{}")
+        if self.output_dir is not None:
+            object.__setattr__(self, "output_dir", expanded(self.output_dir, "--output-dir"))
         if self.resume and self.output_dir is None:
             raise UsageError("--resume needs --output-dir, the folder to continue in")
 
@@ -163,6 +173,9 @@ class Arm:
     about: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     """What else the summary says of this rule: ``label``, ``tuned``."""
     alignment: bool = False
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "about", plain(self.about, f"what is said about {self.name}"))
 
     def settings(self) -> dict[str, Any]:
         """All settings that decide the numbers, by the names of the options."""
@@ -298,7 +311,12 @@ class Study:
         }
         content = {"command": self.name, "rules": self.settings(), "data": described, "numerics": numerics()}
         content |= {"protocol": dict(self.protocol)} if self.protocol else {}
-        return json.loads(json.dumps(content))
+        return plain(content, "the configuration")
+
+
+def _number(value: Any) -> Any:
+    """A setting, with NumPy's numbers as numbers: what is traced comes later, by `Arm.changed`."""
+    return value.item() if isinstance(value, np.generic) else value
 
 
 def make_arm(rule: Rule, values: Mapping[str, Any], *, net: str | None = None, name: str | None = None) -> Arm:
@@ -311,7 +329,7 @@ def make_arm(rule: Rule, values: Mapping[str, Any], *, net: str | None = None, n
     network = parse(net or values.get("net") or rule.card.net).with_defaults(start)
     empty = Arm(name or rule.name, rule, rule.default_options, network, Optimizer(), Plan())
     about = {"label": rule.label}
-    given = {key: value for key, value in values.items() if key not in ("net", "preset")}
+    given = {key: _number(value) for key, value in values.items() if key not in ("net", "preset")}
     made = dataclasses.replace(empty.changed(given), about=about, preset=values.get("preset"))
     made.check()
     return made

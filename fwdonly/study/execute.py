@@ -48,11 +48,23 @@ def run(study: Study, render: Render | None = None) -> Outcome:
     print(
         f"data: {dataset.name}, {len(dataset.x_train):,} + {len(dataset.x_test):,} images, {dataset.source}", flush=True
     )
+    process, processes = workers.which(study)
+    folder, claimed = study.output.output_dir, False
+    if folder is None:
+        folder, claimed = folders.claim(study.name, dataset), True
+    try:
+        return _run_in(folder, study, dataset, (process, processes), render)
+    finally:
+        if claimed:
+            folders.give_up(folder)  # unless something is in it
+
+
+def _run_in(folder: Path, study: Study, dataset: Dataset, place: tuple[int, int], render: Render | None) -> Outcome:
+    """Train what is missing in this folder; ``place`` is the number of this process and that of all."""
     split = split_of(study.data, dataset, study.runs.numbers)
     config = study.configuration(dataset, split)
-    folder = study.output.output_dir or folders.new_name(study.name, dataset)
     folders.look_into(folder, config, resume=study.output.resume)
-    process, processes = workers.which(study)
+    process, processes = place
     protocol = config.get("protocol")
     wanted = Wanted(config, protocol, [arm.name for arm in study.arms], study.runs.numbers, dataset.num_classes)
     with Work(folder, wanted, process, processes) as work:

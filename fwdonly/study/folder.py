@@ -1,5 +1,7 @@
 """The result folder of a study: looked into, described, and read back where a run was interrupted."""
 
+import contextlib
+import itertools
 import json
 import time
 from collections.abc import Callable
@@ -9,6 +11,8 @@ from typing import Any, NamedTuple
 from .. import results
 from ..data import Dataset
 from ..errors import UsageError, first_difference
+from ..files import PART, is_empty
+from .terminal import noted
 
 VERSION = 3
 """Of the files of a result folder. Version 1 is what has no version; up to 2 the configuration names no switches."""
@@ -17,15 +21,39 @@ LOCK = ".lock"
 """Ends the names of files that keep other launches out of a folder."""
 
 
-def new_name(study: str, dataset: Dataset) -> Path:
-    """A result folder's default name."""
+def claim(study: str, dataset: Dataset) -> Path:
+    """Make a result folder of a default name that nobody else has, on whatever machine and in the same second.
+
+    Raises:
+        UsageError: it cannot be made.
+    """
     stamp = time.strftime("%Y%m%d-%H%M%S")
-    return Path("results") / f"{study}-{dataset.name.replace(':', '-').replace('/', '-')}-{stamp}"
+    base = Path("results") / f"{study}-{dataset.name.replace(':', '-').replace('/', '-')}-{stamp}"
+    make(base.parent)
+    for number in itertools.count(1):
+        folder = base if number == 1 else base.with_name(f"{base.name}-{number}")
+        try:
+            folder.mkdir()  # one process alone can
+            return folder
+        except FileExistsError:
+            continue
+        except OSError as error:
+            raise _cannot_make(folder, error) from error
+    raise AssertionError
+
+
+def give_up(folder: Path) -> None:
+    """Remove a claimed folder in which nothing was written."""
+    with contextlib.suppress(OSError):
+        folder.rmdir()
 
 
 def holds_something(folder: Path) -> bool:
-    """Whether a folder holds more than locks."""
-    return any(path.suffix != LOCK for path in folder.iterdir())
+    """Whether a folder holds more than locks, and files that a death left half written or empty."""
+    left = (LOCK, PART)
+    return any(
+        path.suffix not in left and not (path.name == "config.json" and is_empty(path)) for path in folder.iterdir()
+    )
 
 
 def look_into(folder: Path, config: dict[str, Any], *, resume: bool) -> None:
@@ -70,13 +98,17 @@ def make(folder: Path) -> Path:
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise UsageError(f"cannot make the folder {folder}: {error.strerror}; give a writable --output-dir") from error
+        raise _cannot_make(folder, error) from error
     return folder
+
+
+def _cannot_make(folder: Path, error: OSError) -> UsageError:
+    return UsageError(f"cannot make the folder {folder}: {error.strerror}; give a writable --output-dir")
 
 
 def describe(folder: Path, config: dict[str, Any], dataset: Dataset, command: str) -> None:
     """Say in the folder what it is, if it does not yet."""
-    if not (folder / "config.json").exists():
+    if is_empty(folder / "config.json"):
         opened = {"version": VERSION, "configuration": config, "command": command}
         results.write_json(folder / "config.json", opened | {"data_source": dataset.source})
 
@@ -119,7 +151,7 @@ class Contents:
         self.rows: list[dict[str, Any]] = []
         self.powers: list[dict[str, Any]] = []
         self.predictions: results.Predictions | None = None
-        if not (folder / "summary.json").exists():
+        if is_empty(folder / "summary.json"):
             return
         try:
             content = json.loads((folder / "summary.json").read_text(encoding="utf-8"))
@@ -182,21 +214,22 @@ class Contents:
         return all(self.has(rule, seed) for rule in self.wanted.rules for seed in self.wanted.seeds)
 
     def write(self, render: "Render | None" = None) -> None:
-        """Write the result files of what there is so far, and what ``render`` makes of them."""
+        """Write the result files of what there is so far, then what ``render`` makes of them: it may fail."""
         if self.powers:
             results.write_rows(self.folder / "power.csv", results.POWER_COLUMNS, self.powers)
         results.write_metrics(self.folder / "metrics.csv", self.rows)
         if self.predictions is not None:
             results.write_predictions(self.folder / "predictions.npz", self.predictions)
-        if render is not None:
-            render(self)
         content: dict[str, Any] = {"version": VERSION, "finished": self.finished, "title": self.heading}
         content |= {"data": self.wanted.config["data"] | {"classes": self.wanted.classes}}
         content |= {"protocol": self.wanted.protocol} if self.wanted.protocol else {}
         content |= {"rules": self.summaries}
         content["statistics"] = {summary["rule"]: results.statistics_of(summary) for summary in self.summaries}
-        # Last: a rule that this file calls finished has its other files.
+        # After the rows: a rule that this file calls finished has them.
         results.write_json(self.folder / "summary.json", content | {"environment": results.environment()})
+        if render is not None:
+            with noted(f"tables and figures of {self.folder}"):
+                render(self)
 
 
 Render = Callable[[Contents], None]

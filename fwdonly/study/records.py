@@ -1,12 +1,12 @@
 """A training's result as plain JSON types and rows, for the files of a result folder."""
 
-import json
 import math
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
+from ..errors import plain
 from ..measure import Intensity, Reading
 from ..results import METRIC_COLUMNS, Predictions, Summary, machine
 from ..training import Result
@@ -94,7 +94,7 @@ def _seconds_at(result: Result, epoch: int) -> float | None:
 
 def _energy(reading: Reading, intensity: Intensity | None) -> dict[str, Any]:
     more = {} if intensity is None else {"co2e": reading.carbon(intensity).as_json()}
-    return json.loads(json.dumps(reading.as_json() | more))  # as it comes back from the file: lists for tuples
+    return plain(reading.as_json() | more, "the energy")  # as it comes back from the file: lists for tuples
 
 
 def metric_rows(rule: str, seeds: Sequence[int], result: Result) -> list[dict[str, Any]]:

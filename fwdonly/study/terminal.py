@@ -32,6 +32,18 @@ def interruptible() -> Generator[Callable[[], bool], None, None]:
             signal.signal(number, handler)
 
 
+@contextlib.contextmanager
+def noted(what: str) -> Generator[None, None, None]:
+    """Within it ``what`` is made of numbers that are written already: a failure is a line, and the run goes on."""
+    try:
+        yield
+    except Exception as error:
+        words = " ".join(str(error).split())[:200] or type(error).__name__
+        line = f"note: {what} could not be made ({words}); the numbers are written"
+        with contextlib.suppress(OSError, ValueError):  # of a terminal that is gone
+            print(line, file=sys.stderr, flush=True)
+
+
 class Display:
     """The callback of a study: a bar for all of it and a line for the run under way; elsewhere a line per epoch.
 

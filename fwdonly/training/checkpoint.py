@@ -1,8 +1,6 @@
 """Save and load trees of arrays in one .npz file: no pickle, written whole or not at all."""
 
-import contextlib
 import json
-import os
 import zipfile
 from pathlib import Path
 from typing import Any
@@ -11,7 +9,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ..errors import UsageError
+from ..errors import UsageError, plain
+from ..files import PART, write_whole
 
 _MEND = "delete it, or give another output folder"
 
@@ -19,7 +18,7 @@ _MEND = "delete it, or give another output folder"
 def save(path: str | Path, tree: Any, meta: dict[str, Any]) -> None:
     """Write ``tree`` (arrays of any dtype, any nesting) and JSON-serialisable ``meta`` to ``path``.
 
-    The file is written beside ``path`` and renamed, so that an interruption leaves the earlier file untouched.
+    An interruption, or a power cut, leaves the earlier file untouched.
 
     Raises:
         UsageError: the folder cannot be written.
@@ -33,29 +32,39 @@ def save(path: str | Path, tree: Any, meta: dict[str, Any]) -> None:
         f"leaf{i}": np.ascontiguousarray(a).reshape(-1).view(np.uint8) for i, a in enumerate(leaves.values())
     }
     arrays["header"] = np.frombuffer(json.dumps(header).encode(), np.uint8)
-    temporary = path.with_name(path.name + ".part")
     try:
-        with open(temporary, "wb") as file:
-            np.savez(file, **arrays)
-        os.replace(temporary, path)
+        write_whole(path, lambda file: np.savez(file, **arrays))
     except OSError as error:
-        with contextlib.suppress(OSError):
-            temporary.unlink(missing_ok=True)
         raise UsageError(f"cannot write the checkpoint {path}: {error.strerror}; choose a writable folder") from error
 
 
-def check_writable(path: str | Path) -> None:
-    """Find out before hours of training whether `save` will be able to write.
+def check_writable(path: str | Path, meta: Any = None) -> None:
+    """Find out before hours of training whether `save` will be able to write, and to write this.
 
     Raises:
-        UsageError: the folder is missing or cannot be written.
+        UsageError: the folder is missing or cannot be written, or ``meta`` holds what is no JSON.
     """
-    temporary = Path(path).with_name(Path(path).name + ".part")
+    plain(meta, "the record of the training")
+    temporary = Path(path).with_name(Path(path).name + PART)
     try:
         temporary.touch()
         temporary.unlink()
     except OSError as error:
         raise UsageError(f"cannot write the checkpoint {path}: {error.strerror}; choose a writable folder") from error
+
+
+def check_tree(tree: Any) -> None:
+    """Find out likewise whether `save` has a form for these arrays.
+
+    Raises:
+        UsageError: NumPy has none for one of them.
+    """
+    for where, leaf in jax.tree_util.tree_flatten_with_path(tree)[0]:
+        if jnp.issubdtype(leaf.dtype, jax.dtypes.extended):
+            raise UsageError(
+                f"{jax.tree_util.keystr(where)} is {leaf.dtype}, which no checkpoint can hold; keep "
+                "jax.random.key_data(key) in the state, or train without a checkpoint"
+            )
 
 
 def read_meta(path: str | Path) -> dict[str, Any]:

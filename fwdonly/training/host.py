@@ -66,7 +66,7 @@ class Host:
         self.seconds = self.compiled_before = 0.0
         self.saved_at = time.perf_counter()
         if hooks.checkpoint is not None:
-            checkpoints.check_writable(hooks.checkpoint)
+            checkpoints.check_writable(hooks.checkpoint, work.fingerprint)
 
     def without_padding(self, array: Any) -> np.ndarray:
         """Values of the runs, without those that only fill the last device."""
@@ -94,6 +94,8 @@ class Host:
         """Compile what the stages from here on will run, so that neither clock nor meter sees a compilation."""
         jobs, run, arrays = self.work.jobs, self.work.run, self.work.arrays
         step = self.step
+        if self.checkpoint is not None:
+            checkpoints.check_tree((learner, tracker))
         if self.stage == len(jobs) - 1 and not np.asarray(tracker.active).any():
             return  # a finished training, resumed
         features = blocks = 0  # bytes: of all runs' features, and of all runs' batches on their way

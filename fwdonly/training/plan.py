@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from typing import Literal, get_args
 
 from ..base import Precision
-from ..errors import UsageError
+from ..errors import UsageError, settle_numbers
 
 Normalise = Literal["pixel", "paper", "half", "none"]
 Monitor = Literal["loss", "accuracy"]
@@ -61,6 +61,7 @@ class Plan:
     """Steps (of every run of a sweep) per compiled call, after which the host reports and may stop."""
 
     def __post_init__(self) -> None:
+        settle_numbers(self)
         for name in ("epochs", "batch_size", "chunk_steps", "patience", "validate_every"):
             value = getattr(self, name)
             if value is not None and value < 1:

@@ -16,7 +16,7 @@ import numpy as np
 from .. import data as datasets
 from ..base import LearningRule
 from ..card import Range, Space
-from ..errors import UsageError, check_seeds, first_difference
+from ..errors import UsageError, check_seeds, first_difference, number, plain
 from ..surroundings import numerics
 from ..training import Plan, Progress, sweep
 from .storage import load_optuna, losses, open_storage, reachable
@@ -144,19 +144,19 @@ def tune(
             mid-search, or a study that was begun with other settings.
     """
     optuna = load_optuna()
-    numbers = check_seeds(seeds)
+    space, numbers = settled(space), check_seeds(seeds)
     check(space, trials, numbers, parallel)
     started = time.perf_counter()
     facts = {
-        "space": json.loads(json.dumps(space)),
+        "space": plain(space, "the space"),
         "seeds": numbers,
         "data": data.digest,
-        "parallel": parallel,
-        "prune": prune,
+        "parallel": int(parallel),
+        "prune": bool(prune),
         "objective": OBJECTIVE,
         "sampler": f"TPESampler of Optuna {optuna.__version__}, seeded per round by the name",
         "numerics": numerics(),
-        "about": json.loads(json.dumps(dict(about or {}))),
+        "about": plain(about or {}, "about"),
     }
     with reachable(storage):
         study = open_study(optuna, name, storage, space, facts, None if first is None else within(space, first))
@@ -322,6 +322,31 @@ def best(study: Any) -> Any:
     return max(complete, key=lambda trial: (trial.value, -trial.number))
 
 
+def settled(space: Space) -> dict[str, Any]:
+    """The space with plain numbers, which every storage can keep.
+
+    Raises:
+        UsageError: the ends of a range are no numbers.
+    """
+    found: dict[str, Any] = {}
+    for name, own in space.items():
+        try:
+            found[name] = _plain_range(own) if isinstance(own, Range) else tuple(map(_plain_choice, own))
+        except TypeError as error:
+            raise UsageError(f"{name} needs a Range of two numbers, or a tuple of choices; got {own!r}") from error
+    return found
+
+
+def _plain_range(own: Range) -> Range:
+    return Range(number(own.low, float), number(own.high, float), number(own.log, bool))
+
+
+def _plain_choice(choice: Any) -> Any:
+    if isinstance(choice, np.generic | np.ndarray):
+        choice = choice.tolist()
+    return tuple(map(_plain_choice, choice)) if isinstance(choice, tuple | list) else choice
+
+
 def check(space: Space, trials: int, seeds: Sequence[int], parallel: int) -> None:
     """Reject a space, budget or seeds with which nothing can be searched."""
     if not space:
@@ -331,9 +356,9 @@ def check(space: Space, trials: int, seeds: Sequence[int], parallel: int) -> Non
             raise UsageError(f"the range of {name} needs low < high, and low > 0 if it is logarithmic; got {own}")
         if not isinstance(own, Range) and not own:
             raise UsageError(f"{name} has no choices")
-    for what, number in (("trials", trials), ("parallel", parallel)):
-        if number < 1:
-            raise UsageError(f"{what} must be at least 1; got {number}")
+    for what, count in (("trials", trials), ("parallel", parallel)):
+        if not isinstance(count, int | np.integer) or count < 1:
+            raise UsageError(f"{what} must be a whole number, at least 1; got {count!r}")
     if len(set(seeds)) != len(seeds):
         raise UsageError(f"the seeds of a trial must differ; got {list(seeds)}")
 

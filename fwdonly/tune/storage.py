@@ -2,6 +2,7 @@
 
 import contextlib
 import importlib
+import json
 import os
 import re
 import socket
@@ -55,7 +56,9 @@ def open_storage(where: Any) -> Any:
         if "://" in text:
             return open_database(optuna, text)
         journal = importlib.import_module("optuna.storages.journal")
-        return optuna.storages.JournalStorage(journal.JournalFileBackend(text))
+        backend = journal.JournalFileBackend(text)
+        mend_journal(text, journal)
+        return optuna.storages.JournalStorage(backend)
     except UsageError:
         raise
     except Exception as error:  # of whatever database driver
@@ -63,6 +66,61 @@ def open_storage(where: Any) -> Any:
             f"cannot open the storage {masked(text)} ({words_of(error, text)}); give a writable path, or the URL of a "
             "database that runs"
         ) from error
+
+
+def mend_journal(path: str, journal: Any) -> None:
+    """Set a last line aside that a full disk or a power cut has left unfinished, and say so.
+
+    Whatever is appended to it would make one broken line of both, and no journal with such a line can be opened.
+
+    Raises:
+        UsageError: an earlier line is broken.
+    """
+    if first_broken_line(path) is None:
+        return
+    lock = journal.JournalFileSymlinkLock(path)  # of Optuna's own writers
+    lock.acquire()
+    try:
+        broken = first_broken_line(path)  # anew: a line that was being written is whole now
+        if broken is None:
+            return
+        number, start, last = broken
+        if not last:
+            raise UsageError(
+                f"line {number} of {path} is damaged, and others follow; restore the file, or take the line out"
+            )
+        with open(path, "r+b") as file:
+            file.seek(start)
+            rest = file.read()
+            aside = f"{path}.{time.strftime('%Y%m%d-%H%M%S')}.cut"
+            with contextlib.suppress(OSError), open(aside, "ab") as other:  # a disk that is full has no room for it
+                other.write(rest)
+            file.truncate(start)
+            os.fsync(file.fileno())
+    finally:
+        with contextlib.suppress(RuntimeError):
+            lock.release()
+    print(
+        f"note: the last line of {path} was incomplete (a full disk, or a power cut?); it is set aside in {aside}, and "
+        f"the study goes on from line {number - 1}",
+        file=sys.stderr,
+        flush=True,
+    )
+
+
+def first_broken_line(path: str) -> tuple[int, int, bool] | None:
+    """(number from 1, its first byte, whether it is the last one) of a line that is no JSON object; None: all are."""
+    start = 0
+    with open(path, "rb") as file:
+        for number, line in enumerate(file, start=1):
+            try:
+                whole = line.endswith(b"\n") and isinstance(json.loads(line), dict)
+            except ValueError:
+                whole = False
+            if not whole:
+                return number, start, not file.read(1)
+            start += len(line)
+    return None
 
 
 def masked(text: str) -> str:
@@ -76,11 +134,23 @@ def reachable(storage: Any) -> Generator[None, None, None]:
     optuna = load_optuna()
     try:
         yield
+    except OSError as error:
+        if isinstance(error, ConnectionError) or not is_journal(storage):
+            raise
+        raise UsageError(
+            f"cannot write the journal {os.fspath(storage)} ({error.strerror or error}); finished trials are kept: "
+            "make room, or the file writable, and repeat the command"
+        ) from error
     except losses(optuna) as error:
         where = f" {masked(os.fspath(storage))}" if isinstance(storage, str | os.PathLike) else ""
         raise UsageError(
             f"lost the storage{where} ({words_of(error)}); finished trials are kept: repeat the command when it is back"
         ) from error
+
+
+def is_journal(storage: Any) -> bool:
+    """Whether studies are kept in a file that Optuna appends to."""
+    return isinstance(storage, str | os.PathLike) and "://" not in os.fspath(storage)
 
 
 def losses(optuna: Any) -> tuple[type[Exception], ...]:
