@@ -811,7 +811,7 @@ def test_split_faults():
     for bad in (-1, 1000):
         fault("num_validation", "0 to 999", call=partial(data.split, labelled(UNEVEN), num_validation=bad))
     for call in (data.split, data.paper_split):
-        fault("seed is -1", call=partial(call, labelled(UNEVEN), seed=-1))
+        fault("got -1", call=partial(call, labelled(UNEVEN), seed=-1))
 
 
 def test_paper_split():

@@ -245,7 +245,12 @@ def _by_run(rows: Sequence[dict[str, Any]], name: str) -> np.ndarray:
 
 
 def _panels(
-    lines: int, columns: int, size: tuple[float | int, float | int], *, shared: bool = False, layout: Any = "constrained"
+    lines: int,
+    columns: int,
+    size: tuple[float | int, float | int],
+    *,
+    shared: bool = False,
+    layout: Any = "constrained",
 ) -> tuple[Any, Any]:
     """A figure of its own, drawn by Agg, and its axes (lines, columns); ``size`` in inches."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg

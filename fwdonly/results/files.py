@@ -146,7 +146,8 @@ def read_predictions(path: Path) -> Predictions:
         ValueError: it is none.
     """
     try:
-        with np.load(path, allow_pickle=False) as found:
+        # Opened here: NumPy leaves the file open where it is no archive.
+        with path.open("rb") as file, np.load(file, allow_pickle=False) as found:
             arrays = {name: found[name] for name in found.files}
     except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError) as error:
         raise ValueError("it is no whole .npz file") from error
