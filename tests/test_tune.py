@@ -204,10 +204,10 @@ def test_the_callback_may_end_the_search(tiny):
 @pytest.mark.parametrize(
     ("more", "words"),
     [
-        ({"trials": 0}, "trials must be at least 1"),
+        ({"trials": 0}, "trials must be a whole number, at least 1"),
         ({"seeds": []}, "there are no seeds"),
         ({"seeds": [1, 1]}, "must differ"),
-        ({"parallel": 0}, "parallel must be at least 1"),
+        ({"parallel": 0}, "parallel must be a whole number, at least 1"),
         ({"storage": "/nowhere/at/all/study.journal"}, "cannot open the storage"),
         ({"storage": "sqlite:////nowhere/at/all.db"}, "cannot open the storage"),
         ({"storage": "nonsense://host/name"}, "cannot open the storage"),
