@@ -104,7 +104,7 @@ def test_a_killed_process_costs_its_unfinished_runs_alone(again, tmp_path):
     assert numbers(folder) == numbers(whole)
     after = runs_of(folder / "summary.json")
     assert len(after) == 6 and all(after[key] == seconds for key, seconds in before.items())  # none was trained twice
-    assert not list(folder.glob("part-*")) and not list(folder.glob("*.npz"))
+    assert not list(folder.glob("part-*")) and not list(folder.glob("*.checkpoint*.npz"))
 
 
 def test_an_interrupted_process_says_so_and_undoes_nothing_that_is_done(tmp_path):
@@ -121,11 +121,11 @@ def test_an_interrupted_process_says_so_and_undoes_nothing_that_is_done(tmp_path
     assert ended(second)[0] == 130
 
 
-def test_a_folder_is_refused_while_a_process_is_at_work_in_it(script, tmp_path):
+def test_a_folder_is_refused_while_a_process_is_at_work_in_it(tmp_path):
     options = [*SMALL, "--output-dir", tmp_path / "r"]
     first = begin(*options, "--epochs", 4000)
     wait_for(lambda: list((tmp_path / "r").glob("*.lock")), first)
-    code, _, err = script("mf_mlp", *options, "--epochs", 4000, "--resume")
+    code, _, err = ended(begin(*options, "--epochs", 4000, "--resume"))
     assert code == 2 and len(err.splitlines()) == 1
     assert f"error: process {first.pid} on " in err and "is still at work in" in err
     first.send_signal(signal.SIGTERM)
