@@ -1,6 +1,6 @@
 """What the benchmarks share: networks, programs of training steps, eager PyTorch beside them, and the clock.
 
-Nothing here needs more than JAX, Flax, optax and NumPy (PyTorch where it is asked for), so that `gpu_suite.py` runs on
+Nothing here needs more than JAX, Flax, optax and NumPy (PyTorch where it is asked for), so that `gpu_jobs.py` runs on
 machines that have no tyro.
 """
 
@@ -105,13 +105,17 @@ def jax_steps(rule: LearningRule, shape: tuple[int, ...], batch: int, count: int
 
 
 class Swept:
-    """Training steps of several runs at once by ``vmap``, as in a sweep: every run has batches and a state of its own.
+    """Training steps of several runs, as in a sweep: every run has batches and a state of its own.
+
+    ``how``: "vmap" trains them at once, "map" one after another.
 
     Pixels are random: what a board draws depends on the numbers it multiplies, and these are the same for every rule.
     """
 
-    def __init__(self, rule: LearningRule, shape: tuple[int, ...], batch: int, runs: int, batches: int) -> None:
-        self.rule, self.batches = rule, batches
+    def __init__(
+        self, rule: LearningRule, shape: tuple[int, ...], batch: int, runs: int, batches: int, how: str = "vmap"
+    ) -> None:
+        self.rule, self.batches, self.how = rule, batches, how
         self.x = jax.random.uniform(jax.random.key(1), (batches, batch, *shape))
         self.y = jax.random.randint(jax.random.key(2), (batches, batch), 0, CLASSES)
         keys = jax.random.split(jax.random.key(0), runs)
@@ -129,7 +133,13 @@ class Swept:
 
     def compiled(self, count: int) -> tuple[Callable[[], Any], float]:
         """A call of ``count`` steps that returns the runs' losses and does not wait, and the seconds of compiling."""
-        run = jax.vmap(lambda state, start, x, y: self._steps(state, start, x, y, count), in_axes=(0, 0, None, None))
+
+        def run(states: Any, starts: Any, x: Any, y: Any) -> Any:
+            each = lambda state, start: self._steps(state, start, x, y, count)
+            if self.how == "map":
+                return jax.lax.map(lambda own: each(*own), (states, starts))
+            return jax.vmap(each)(states, starts)
+
         began = time.perf_counter()
         made = jax.jit(run, donate_argnums=0).lower(self.states, self.starts, self.x, self.y).compile()
         seconds = time.perf_counter() - began
@@ -142,15 +152,21 @@ class Swept:
 
 
 def torch_steps(
-    rule: str, widths: tuple[int, ...], batch: int, optimizer: str, count: int, device: str = "cpu"
+    rule: str,
+    widths: tuple[int, ...],
+    batch: int,
+    optimizer: str,
+    count: int,
+    device: str = "cpu",
+    compiled: bool = False,
 ) -> Callable[[], None]:
-    """The same ``count`` steps in eager PyTorch, a call that waits for their end."""
+    """The same ``count`` steps in PyTorch, eager or by `torch.compile`; a call that waits for their end."""
     torch = torch_module()
-    generator = torch.Generator().manual_seed(0)
-    x = torch.randn(4, batch, widths[0], generator=generator).to(device)
-    y = torch.randint(0, CLASSES, (4, batch), generator=generator).to(device)
+    x, y = torch_batches(widths, batch, device)
     with torch.device(device):
         step = torch_ff(widths, optimizer) if rule == "ff" else torch_gradient(rule, widths, optimizer)
+    if compiled:
+        step = torch.compile(step)
 
     def call() -> None:
         for i in range(count):
@@ -161,19 +177,59 @@ def torch_steps(
     return call
 
 
-def torch_optimizer(optimizer: str, parameters: Any) -> Any:
-    """PyTorch's own."""
+def torch_graphed(
+    rule: str, widths: tuple[int, ...], batch: int, optimizer: str, count: int, device: str
+) -> Callable[[], None]:
+    """The same ``count`` steps, each the replay of one CUDA graph: no launch costs the host anything."""
+    torch = torch_module()
+    x, y = torch_batches(widths, batch, device)
+    with torch.device(device):
+        step = torch_gradient(rule, widths, optimizer, capturable=True)
+    given = x[0].clone(), y[0].clone()
+    side = torch.cuda.Stream()
+    side.wait_stream(torch.cuda.current_stream())
+    with torch.cuda.stream(side):  # PyTorch asks for some steps before the capture, on another stream
+        for _ in range(3):
+            step(*given)
+    torch.cuda.current_stream().wait_stream(side)
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        step(*given)
+
+    def call() -> None:
+        for i in range(count):
+            given[0].copy_(x[i % 4])
+            given[1].copy_(y[i % 4])
+            graph.replay()
+        torch.cuda.synchronize()
+
+    return call
+
+
+def torch_batches(widths: tuple[int, ...], batch: int, device: str) -> tuple[Any, Any]:
+    """Four random batches."""
+    torch = torch_module()
+    generator = torch.Generator().manual_seed(0)
+    x = torch.randn(4, batch, widths[0], generator=generator).to(device)
+    return x, torch.randint(0, CLASSES, (4, batch), generator=generator).to(device)
+
+
+def torch_optimizer(optimizer: str, parameters: Any, capturable: bool = False) -> Any:
+    """PyTorch's own; ``capturable``: its step can be part of a CUDA graph."""
     kind = {"sgd": torch_module().optim.SGD, "adam": torch_module().optim.Adam}[optimizer]
-    return kind(parameters, lr=LEARNING_RATE)
+    return kind(parameters, lr=LEARNING_RATE, **({"capturable": True} if capturable and optimizer == "adam" else {}))
 
 
-def torch_gradient(rule: str, widths: tuple[int, ...], optimizer: str) -> Callable[[Any, Any], None]:
+def torch_gradient(
+    rule: str, widths: tuple[int, ...], optimizer: str, capturable: bool = False
+) -> Callable[[Any, Any], None]:
     """A step of MF, detached hand-overs and one loss per layer, or of BP, one loss."""
     torch = torch_module()
     layers = [torch.nn.Linear(a, b) for a, b in itertools.pairwise(widths)]
     outputs = [torch.nn.Linear(n, CLASSES, bias=False) for n in widths[1:]] if rule == "mf" else []
     outputs = outputs or [torch.nn.Linear(widths[-1], CLASSES)]
-    opt = torch_optimizer(optimizer, [p for module in [*layers, *outputs] for p in module.parameters()])
+    parameters = [p for module in [*layers, *outputs] for p in module.parameters()]
+    opt = torch_optimizer(optimizer, parameters, capturable)
     loss_of = torch.nn.functional.cross_entropy
 
     def step(a: Any, label: Any) -> None:

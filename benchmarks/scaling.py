@@ -11,7 +11,7 @@ A CPU has one device; more of them are simulated, each number in a process of it
 no gain is all that can be hoped for.
 """
 
-import argparse  # as gpu_suite.py, and for its reason
+import argparse  # as gpu_jobs.py, and for its reason
 import functools
 import json
 import math

@@ -1,4 +1,4 @@
-"""The benchmarks of energy and of the GPU: their arithmetic against closed forms, and runs that measure nothing."""
+"""The benchmarks of energy and of scaling: their arithmetic against closed forms, and runs that measure nothing."""
 
 import importlib.util
 import json
@@ -11,9 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from fwdonly import RULES, Batch, UsageError, measure, nets
-from fwdonly.base import DOT
-from fwdonly.measure import Quantity
+from fwdonly import RULES, Batch, measure, nets
 
 SOURCE = Path(__file__).parents[1] / "benchmarks" / "energy.py"
 
@@ -137,287 +135,6 @@ def test_bad_input_is_one_line(energy, monkeypatch, capsys, tmp_path):
         code, _, err = run(energy, monkeypatch, capsys, *arguments)
         assert code == 2 and err.startswith("error: ") and err.count("\n") == 1 and word in err, (word, err)
     assert damaged.read_text() == "{" and not (tmp_path / "new.json").exists()
-
-
-# ---------------------------------------------------------------------------------------------------------------------
-# gpu_suite.py
-
-
-@pytest.fixture(scope="module")
-def suite_of():
-    """The module, and a way to make a `Suite` from command-line words."""
-    folder = SOURCE.parent
-    sys.path.insert(0, str(folder))
-    import gpu_suite
-
-    yield gpu_suite
-    sys.path.remove(str(folder))
-
-
-def suite_with(module, tmp_path, *words):
-    return module.Suite(module.parse(["--smoke", "--no-torch", "--output", str(tmp_path / "out.json"), *words]))
-
-
-def test_a_step_is_held_against_the_larger_of_arithmetic_and_traffic(suite_of, monkeypatch):
-    """5e9 multiply-accumulates at 2e13 operations a second take 0.5 ms; 4e8 bytes at 4e12 a second 0.1 ms."""
-    ceiling = suite_of.Ceiling(flops=2e13, bandwidth=4e12)
-    known = {"macs_per_step": 5e9, "optimizer_bytes": 4e8}
-
-    def holds():
-        own = suite_of.against(known, 0.75e-3, ceiling)
-        more = suite_of.against(known | {"optimizer_bytes": 4e9}, 2e-3, ceiling)  # 1 ms of traffic
-        eight = suite_of.against(known, 6e-3, ceiling, runs=8)
-        found = [own["roofline_ms"], own["step_over_roofline"], own["share_of_matmul"], more["roofline_ms"]]
-        found += [more["step_over_roofline"], more["share_of_matmul"], eight["step_over_roofline"]]
-        words = (own["roofline_by"], more["roofline_by"]) == ("arithmetic", "bandwidth")
-        return words and np.allclose(found, [0.5, 1.5, 2 / 3, 1.0, 2.0, 0.25, 1.5])
-
-    assert holds()
-    right = suite_of.roofline
-    for slipped in (
-        lambda macs, moved, c: right(macs / 2, moved, c),  # a multiply-accumulate as one operation
-        lambda macs, moved, c: right(macs, 8 * moved, c),  # bytes as bits
-        lambda macs, moved, c: suite_of.Roofline(*[sum(right(macs, moved, c))] * 2),  # the sum for the larger
-    ):
-        monkeypatch.setattr(suite_of, "roofline", slipped)
-        assert not holds()
-    unknown = suite_of.against(known, 1.0, None)
-    assert unknown["step_over_roofline"] is None and "not measured" in unknown["reason"]
-
-
-def test_the_price_of_an_added_seed_is_that_of_the_first_times_the_slope(suite_of):
-    """1, 2 and 4 seeds take 10, 11 and 15 ms: 0.1 and 0.2 of the first each, 1/6 in the mean since the first."""
-    curve = [{"seeds": n, "ms_per_step": ms} for n, ms in ((1, 10.0), (2, 11.0), (4, 15.0))]
-    curve.insert(2, {"seeds": 3, "failed": "out of memory"})
-    suite_of.add_shares(curve)
-    assert curve[0]["added_share"] is None and "added_share" not in curve[2]
-    assert [curve[1]["added_share"], curve[3]["added_share"]] == pytest.approx([0.1, 0.2])
-    assert curve[3]["added_share_mean"] == pytest.approx(1 / 6)
-    measured = [curve[0], curve[1], curve[3]]
-    for point, ratio in zip(measured, (9.0, 5.0, 1.9), strict=True):  # the device is full with four
-        point["step_over_roofline"] = ratio
-    assert suite_of.until_full(measured)[0] == [(pytest.approx(0.1), "up to 2 seeds")]
-    measured[2]["step_over_roofline"] = 2.1  # and here not yet
-    assert max(suite_of.until_full(measured)[0])[0] == pytest.approx(0.2)
-    alone = [{"seeds": 8, "ms_per_step": 10.0}, {"seeds": 16, "ms_per_step": 12.0}]
-    suite_of.add_shares(alone)
-    assert [own["added_share"] for own in alone] == [None, None]
-
-
-def test_verdicts_are_cautious(suite_of):
-    """The worst cell decides; cells that are missing cannot have reached anything; nothing is reached on a CPU."""
-    cell = {"net": "784-1000-1000", "batch": 1024, "optimizer": "adam", "library": "fwdonly"}
-    cells = [{**cell, "rule": "mf", "step_over_roofline": 1.4}, {**cell, "rule": "bp", "step_over_roofline": 1.2}]
-    cells += [{**cell, "rule": "bp", "batch": 128, "step_over_roofline": 9.0}, {**cell, "rule": "bp", "skipped": "x"}]
-    cells += [{**cell, "rule": "mf", "optimizer": "sgd", "step_over_roofline": 1.6}]
-    content = {"sections": {"steps": {"cells": cells}, "seeds": {"skipped": "no time"}}}
-    content["sections"]["train"] = {"rules": {"mf": {"seconds": 2.5, "train_seconds": [2.5]}}}
-    found = {own["what"]: own for own in suite_of.asked(content, True)}
-    verdicts = [own["verdict"] for own in found.values()]
-    assert verdicts[:4] == [
-        "reached",
-        "not reached",
-        "not measured",
-        "not measured",
-    ]  # mf adam, mf sgd, bp adam, bp sgd
-    assert verdicts[4:] == ["not measured", "not measured", "reached"]
-    assert "1 of 2 cells are missing" in next(own["of"] for what, own in found.items() if what.startswith("BP, adam"))
-    cells[0]["step_over_roofline"] = 0.7  # faster than possible: the ceiling is wrong, and nothing is reached
-    impossible = suite_of.asked(content, True)[0]
-    assert impossible["verdict"] == "not measured" and "too low" in impossible["of"]
-    assert {own["verdict"] for own in suite_of.asked(content, False)} == {"not measured"}
-    assert all(own["value"] is None for own in suite_of.asked(content, False))
-
-
-def test_a_piece_must_fit_into_what_its_section_has_left(suite_of):
-    now = [0.0]
-    budget = suite_of.Budget(10.0, lambda: now[0])
-    assert budget.lacks() is None and budget.lacks(11.0)
-    with budget.piece():
-        now[0] = 6.0
-    assert "4 of the section's 10 s were left, and it may take 6 s" in budget.lacks()
-    now[0] = 12.0
-    assert "0 of the section's 10 s" in budget.lacks()
-
-
-@pytest.mark.parametrize(
-    ("asked", "sign"),
-    [("float32", "HIGHEST"), ("tf32", "lhs_precision_type = tf32"), ("bfloat16", "lhs_precision_type = bf16")],
-)
-def test_threads_compile_in_the_precision_that_was_asked_for(suite_of, tmp_path, asked, sign):
-    """A context of JAX belongs to one thread: without its own, a thread would compile in the default."""
-    suite, x = suite_with(suite_of, tmp_path, "--precision", asked), np.ones((4, 4), np.float32)
-
-    def text():
-        return jax.jit(jnp.matmul).trace(x, x).lower(lowering_platforms=("cuda",)).as_text()
-
-    made = suite.at_once({"text": text, "fails": lambda: 1 / 0})
-    assert sign in made["text"] and isinstance(made["fails"], ZeroDivisionError)
-    assert sign not in text()  # the control
-    assert suite.content["precision"] == {"asked": asked, "jax": DOT[asked], "of": "products, convolutions"}
-
-
-@pytest.mark.parametrize(("asked", "operands"), [("float32", "f32"), ("tf32", "f32"), ("bfloat16", "bf16")])
-def test_convolutions_are_in_the_precision_that_was_asked_for(suite_of, tmp_path, monkeypatch, asked, operands):
-    """What `prepare` compiles, as it is handed to the compiler of a GPU; factors are cast for bfloat16 alone."""
-    suite = suite_with(suite_of, tmp_path, "--precision", asked)
-    monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
-    texts = []
-
-    def compile_step(rule, shape, batch):
-        x, y = jax.ShapeDtypeStruct((batch, *shape), np.float32), jax.ShapeDtypeStruct((batch,), np.int32)
-        key = jax.eval_shape(lambda: jax.random.key(0))
-        traced = jax.jit(rule.update).trace(jax.eval_shape(rule.init, key, x), Batch(x, y), key)
-        texts.append(traced.lower(lowering_platforms=("cuda",)).as_text())
-        raise UsageError("seen")
-
-    monkeypatch.setattr(measure, "compile_step", compile_step)
-    made = suite.at_once({"bp": lambda: suite_of.prepare(suite, "bp", "cnn-4-8", 8, "adam")})
-    lines = [line for line in texts[0].splitlines() if "stablehlo.convolution" in line]
-    assert str(made["bp"]) == "seen" and lines and all(f"x{operands}>, tensor<" in line for line in lines)
-    assert all((line.count("precision HIGHEST") == 2) == (asked == "float32") for line in lines)
-
-
-def test_the_precision_of_a_product_shows_in_its_error(suite_of):
-    """Operands cut to 11 and 8 significant bits, as TF32 and bfloat16 have them."""
-    a, b = np.random.default_rng(1).standard_normal((2, 512, 512))
-
-    def error(bits):
-        def cut(x):
-            mantissa, exponent = np.frexp(x)
-            return np.ldexp(np.round(mantissa * 2**bits) / 2**bits, exponent)
-
-        return np.linalg.norm(cut(a) @ cut(b) - a @ b) / np.linalg.norm(a @ b)
-
-    assert [suite_of.computed_as(error(bits)) for bits in (24, 11, 8)] == ["float32", "tf32", "bfloat16"]
-    assert suite_of.computed_as(suite_of.inexactness("float32", 256)) == "float32"
-    call, text = suite_of.product("bfloat16", 16, 3)  # which the suite leaves out on a CPU
-    assert call().dtype == jnp.bfloat16 and "bf16[16,16]" in text
-
-
-def test_a_measurement_that_fails_costs_itself_alone(suite_of, tmp_path):
-    suite = suite_with(suite_of, tmp_path)
-    made = {"mf": RuntimeError("RESOURCE_EXHAUSTED: out of memory\nmore"), "bp": UsageError("too wide; use less")}
-    made["ff"] = (lambda: None, 2, {"macs_per_step": 1.0, "optimizer_bytes": 1})
-    rows = suite_of.measure_steps(suite, {"net": "36-16-16", "batch": 8, "optimizer": "adam"}, made)
-    found = {row["rule"]: row for row in rows}
-    assert found["mf"]["failed"] == "RuntimeError: RESOURCE_EXHAUSTED: out of memory"
-    assert found["bp"]["skipped"] == "refused: too wide; use less" and suite.failures == 1
-    assert found["ff"]["ms_per_step"] > 0 and found["ff"]["step_over_roofline"] is None and found["ff"]["reason"]
-
-
-@pytest.mark.usefixtures("quickest_compilation")
-def test_the_suite_measures_every_section_and_says_what_it_left_out(suite_of, capsys, tmp_path):
-    output = tmp_path / "out.json"
-    assert suite_of.main(["--smoke", "--no-torch", "--output", str(output)]) == 0
-    out = capsys.readouterr().out
-    content = json.loads(output.read_text())
-    sections = content["sections"]
-    assert content["finished"] and list(sections) == ["ceiling", "steps", "seeds", "train", "energy"]
-    assert all(own["seconds"] > 0 and "failed" not in own for own in sections.values())
-    products = sections["ceiling"]["products"]
-    assert set(products) == {"float32", "tf32", "bfloat16"} and products["float32"]["per_second"] > 0
-    assert all("needs an accelerator" in products[name]["skipped"] for name in ("tf32", "bfloat16"))
-    assert all(own["per_second"] > 0 for own in sections["ceiling"]["bandwidth"].values())
-
-    cells = {(own["net"], own["rule"]): own for own in sections["steps"]["cells"]}
-    assert {rule for _, rule in cells} == {"mf", "bp", "ff", "cafo", "pepita", "foton"}
-    assert "pools maxima" in cells["cnn-4-8", "foton"]["skipped"]
-    for own in cells.values():
-        assert ("ms_per_step" in own) != ("skipped" in own)
-        if "ms_per_step" in own:
-            assert own["compiled_memory"]["value"] > 0 and own["step_over_roofline"] > 0
-            assert own["allocator_peak"]["value"] is None and own["allocator_peak"]["reason"]
-    bp = cells["36-16-16", "bp"]
-    weights = 36 * 16 + 16 + 16 * 16 + 16 + 16 * 10 + 10
-    assert bp["macs_per_step"] == 8 * (2 * 36 * 16 + 3 * 16 * 16 + 3 * 16 * 10)
-    assert bp["optimizer_bytes"] == 28 * weights + 8  # float32 Adam, and its counter
-    assert cells["36-16-16", "cafo"]["optimizer_bytes"] < 28 * (2 * 16 * 10) + 100  # its blocks are not trained
-    for curve in sections["seeds"]["curves"].values():
-        assert [own["seeds"] for own in curve] == [1, 2] and all(own["ms_per_step"] > 0 for own in curve)
-    trained = sections["train"]
-    assert "synthetic" in trained["data"] and "synthetic" in out
-    assert all(own["seconds"] > 0 and "test_accuracy" not in own for own in trained["rules"].values())
-    for own in sections["energy"]["windows"]:
-        assert own["joules_per_image"]["value"] is None and own["joules_per_image"]["reason"]
-    assert len(content["asked"]) == 7 and {own["verdict"] for own in content["asked"]} == {"not measured"}
-    assert out.count("(at most") == 7 and "| ceiling |" in out
-    assert output.with_suffix(".png").stat().st_size > 3000
-    assert str(tmp_path) not in output.read_text()
-
-
-def test_a_suite_without_time_leaves_a_file_that_says_so(suite_of, capsys, tmp_path):
-    output = tmp_path / "out.json"
-    words = ["--smoke", "--no-torch", "--minutes", "1e-9", "--sections", "ceiling", "steps", "--output", str(output)]
-    assert suite_of.main(words) == 0
-    sections = json.loads(output.read_text())["sections"]
-    assert all("no time" in sections[name]["skipped"] for name in ("ceiling", "steps"))
-    assert all("not asked for" in sections[name]["skipped"] for name in ("seeds", "train", "energy"))
-    assert "not measured" in capsys.readouterr().out
-
-
-def test_a_process_that_looks_for_the_allocators_peak_says_what_there_is(suite_of, capsys):
-    assert suite_of.main(["--in-a-process", json.dumps(["mf", "36-16-16", 8, "adam", "float32"])]) == 0
-    found = json.loads(capsys.readouterr().out)
-    assert found["value"] is None and "keeps no statistics" in found["reason"]
-
-
-def test_peaks_come_from_processes_of_their_own(suite_of, tmp_path, monkeypatch):
-    suite = suite_with(suite_of, tmp_path)
-    cell = {"net": "36-16-16", "batch": 8, "optimizer": "adam", "library": "fwdonly", "ms_per_step": 1.0}
-    cells = [{**cell, "rule": "mf"}, {**cell, "rule": "bp"}, {**cell, "rule": "ff"}]
-    programs = {"mf": "print('{\"value\": 5}')", "bp": "raise SystemExit('no memory')"}
-
-    def start(suite, own):
-        command = [sys.executable, "-c", programs[own["rule"]]]
-        return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-
-    monkeypatch.setattr(suite_of, "_start_probe", start)
-    monkeypatch.setattr(measure, "device_peak", lambda: Quantity(1, "B", "measured", "xla_allocator"))
-    suite_of.peaks(suite, suite_of.Budget(60.0), cells)
-    assert cells[0]["allocator_peak"] == {"value": 5} and "allocator_peak" not in cells[2]
-    assert cells[1]["allocator_peak"]["value"] is None and cells[1]["allocator_peak"]["reason"] == "no memory"
-    suite_of.peaks(suite, suite_of.Budget(0.0), cells)
-    assert "no time" in cells[0]["allocator_peak"]["reason"]
-
-
-def test_mnist_is_used_where_the_folder_has_it_and_nothing_is_invented_otherwise(suite_of, tmp_path):
-    suite = suite_with(suite_of, tmp_path, "--data-dir", str(tmp_path))
-    dataset, words = suite_of.images(suite)
-    assert dataset.x_train.dtype == np.uint8 and words.startswith("synthetic")
-
-
-def test_bad_input_of_the_suite_is_one_line(suite_of, capsys, tmp_path):
-    there = tmp_path / "there.json"
-    there.write_text("{}")
-    cases = {
-        "--minutes": ["--minutes", "0"],
-        "--energy-seconds": ["--energy-seconds", "nan"],
-        "invalid choice": ["--precision", "float16"],
-        "no folder": ["--data-dir", str(tmp_path / "none")],
-        "exists": ["--output", str(there)],
-        "unrecognized": ["--rounds", "3"],
-    }
-    for word, arguments in cases.items():
-        with pytest.raises(SystemExit) as stopped:
-            suite_of.main(["--smoke", *arguments])
-        err = capsys.readouterr().err
-        assert stopped.value.code == 2 and err.startswith("error: ") and err.count("\n") == 1 and word in err, err
-    assert suite_of.main(["--smoke", "--no-torch", "--output", "/proc/none/out.json"]) == 2
-    err = capsys.readouterr().err
-    assert err.startswith("error: ") and err.count("\n") == 1 and "writable" in err
-    for precision in ("tf32", "bfloat16"):
-        assert suite_of.main(["--smoke", "--precision", precision, "--output", str(tmp_path / "new.json")]) == 2
-        err = capsys.readouterr().err
-        assert err.startswith("error: ") and err.count("\n") == 1 and "needs an accelerator" in err
-    assert there.read_text() == "{}" and not (tmp_path / "new.json").exists()
-
-
-@pytest.mark.device
-@pytest.mark.skipif(jax.default_backend() == "cpu", reason="needs an accelerator; here is a CPU alone")
-def test_a_gpu_multiplies_in_the_precision_that_was_asked_for(suite_of):
-    found = {name: suite_of.computed_as(suite_of.inexactness(name, 2048)) for name in DOT}
-    assert found == {"float32": "float32", "tf32": "tf32", "bfloat16": "bfloat16"}
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -608,3 +325,16 @@ def test_bad_input_of_scaling_is_one_line(scaling, capsys, tmp_path):
         err = capsys.readouterr().err
         assert err.startswith("error: ") and err.count("\n") == 1 and word in err
     assert there.read_text() == "{}" and not (tmp_path / "new.json").exists()
+
+
+def test_a_piece_must_fit_into_what_its_section_has_left(monkeypatch):
+    monkeypatch.syspath_prepend(str(SOURCE.parent))
+    Budget = importlib.import_module("_shared").Budget
+    now = [0.0]
+    budget = Budget(10.0, lambda: now[0])
+    assert budget.lacks() is None and budget.lacks(11.0)
+    with budget.piece():
+        now[0] = 6.0
+    assert "4 of the section's 10 s were left, and it may take 6 s" in budget.lacks()
+    now[0] = 12.0
+    assert "0 of the section's 10 s" in budget.lacks()

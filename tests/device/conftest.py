@@ -1,6 +1,7 @@
 """Tests of the device that JAX has: a GPU, or with ``--device-dry-run`` the CPU at toy size.
 
-    python -m pytest tests/device -n 8                     # on a machine with an accelerator
+    python -m pytest tests/device -n 12 -m "not alone"     # on a machine with an accelerator
+    python -m pytest tests/device -m alone                 # the meter's, which need it to themselves
     python -m pytest tests/device --device-dry-run         # shows on a CPU that they run
 
 `pytest.ini` beside this file makes the folder a suite of its own, so that the ordinary conftest is not loaded, which
