@@ -1,5 +1,10 @@
 """JAX's three usual switches for debugging, in every way to train."""
 
+import copy
+import os
+import pickle
+import subprocess
+import sys
 import traceback
 
 import jax
@@ -8,7 +13,7 @@ import numpy as np
 import optax
 import pytest
 
-from fwdonly import Batch, Plan, base, cafo, ff, fit, mf, nets, sweep
+from fwdonly import Batch, Plan, UsageError, base, cafo, ff, fit, mf, nets, sweep
 
 pytestmark = pytest.mark.usefixtures("quickest_compilation")
 
@@ -101,3 +106,66 @@ def test_without_compilation_values_can_be_seen_and_small_batches_are_taken(tiny
     state = mf_rule(0.01).init(jax.random.key(0), jnp.ones((2, *tiny.x_train.shape[1:])))
     with pytest.raises(base.UsageError, match="shuffle the data"):  # as ever outside of the loop
         mf_rule(0.01).update(state, Batch(jnp.ones((2, *tiny.x_train.shape[1:])), jnp.zeros(2, int)), jax.random.key(0))
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_a_training_asks_for_no_unseen_transfer_and_no_unseen_promotion(tiny, way):
+    """Optax's own Adam promotes integers (0.2.8), so the optimizer is SGD."""
+
+    def make(learning_rate):
+        return mf.rule(NET, optax.sgd(learning_rate), num_classes=4)
+
+    usual = WAYS[way](tiny, make)
+    with jax.transfer_guard("disallow"), jax.numpy_dtype_promotion("strict"):
+        found = WAYS[way](tiny, make)
+        with pytest.raises(ValueError, match="dtype promotion"):  # the control
+            _ = jax.jit(lambda a: a + jnp.ones((), jnp.float32))(jax.device_put(np.int32(1)))
+    np.testing.assert_array_equal(found.val_loss, usual.val_loss)
+
+
+def test_networks_pickle():
+    """Activations of jax.nn and start values are closures or wrapped, and go by their names."""
+    net = nets.cnn([4], kernel_init=nets.orthogonal, pool="max") + nets.mlp([3], activation=jnp.tanh, bias="none")
+    again = pickle.loads(pickle.dumps(net))
+    assert again == net and hash(again) == hash(net) and again[1].activation is jnp.tanh
+    assert copy.deepcopy(net) == net
+
+
+NO_NETWORKS = {
+    "NET[0]": "a network is a tuple of blocks; got one Dense: write (block,)",
+    "list(NET)": "a network is a tuple of blocks, such as fwdonly.nets.mlp([1000]); got a list",
+    "()": "the network has no hidden layer; give it at least one, such as fwdonly.nets.mlp([1000])",
+    "(nets.Dense,)": "block 1 is Dense; a block has init and apply, as every Flax Linen module",
+    "(NET[0], 16)": "block 2 is a int; a block has init and apply, as every Flax Linen module",
+}
+
+
+def test_what_is_no_network_is_refused_in_one_line():
+    """In a process without beartype, which would refuse it before."""
+    program = "import jax, jax.numpy as jnp\nfrom fwdonly import nets, UsageError\nNET = nets.mlp([8])\n"
+    program += "def tried(net):\n    try:\n        nets.init(jax.random.key(0), jnp.ones((2, 5)), net)\n"
+    program += "    except UsageError as error:\n        print(error)\n"
+    program += "\n".join(f"tried({net})" for net in NO_NETWORKS)
+    ended = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=120)
+    assert ended.stdout.splitlines() == list(NO_NETWORKS.values()), ended.stderr
+
+
+def test_a_maker_that_needs_a_value_is_refused_in_one_line(tiny):
+    def make(width):
+        return mf.rule(NET if width > 8 else (*NET, *NET), optax.sgd(0.1), num_classes=4)
+
+    with pytest.raises(UsageError, match="make_rule needs the value of width") as refused:
+        sweep(make, tiny, PLAN, seeds=[0], hyper={"width": 8.0})
+    assert "\n" not in str(refused.value)
+
+
+def test_a_platform_that_is_not_there_is_one_line():
+    words = [sys.executable, "-m", "fwdonly", "train", "mf", "--dataset", "digits"]
+    for platform in ("cuda", "no_such"):
+        ended = subprocess.run(
+            words, env=os.environ | {"JAX_PLATFORMS": platform}, capture_output=True, text=True, timeout=120
+        )
+        assert ended.returncode == 2, ended
+        last = ended.stderr.strip().splitlines()[-1]
+        assert last.startswith(f"error: JAX finds no device with JAX_PLATFORMS={platform}; unset it")
+        assert "Traceback" not in ended.stderr

@@ -63,11 +63,26 @@ def _run(words: Sequence[str], command_line: Sequence[str]) -> int:
         raise UsageError(f"there is no command {words[0]!r}; the commands are {', '.join(COMMANDS)}")
     try:
         command = importlib.import_module(f".{words[0]}", __package__)
+        if "JAX_PLATFORMS" in os.environ and not {"-h", "--help"} & set(words):
+            _check_platform(os.environ["JAX_PLATFORMS"])
         return command.main(words[1:], command_line)
     except ImportError as error:
         if error.name and error.name.partition(".")[0] in ("tyro", "rich", "filelock", "matplotlib"):
             raise UsageError(f"commands need {error.name}: pip install 'fwdonly[experiments]'") from error
         raise
+
+
+def _check_platform(wanted: str) -> None:
+    """Refuse a platform that JAX does not find here; JAX itself answers with a traceback, or with an assertion."""
+    import jax
+
+    try:
+        jax.devices()
+    except (RuntimeError, AssertionError) as error:
+        raise UsageError(
+            f"JAX finds no device with JAX_PLATFORMS={wanted}; unset it, or install that platform's plugin "
+            "(NVIDIA: pip install 'jax[cuda13]')"
+        ) from error
 
 
 def _started() -> list[str]:

@@ -1,8 +1,9 @@
 """Blocks, one per hidden layer: Flax Linen modules that are hashable by value."""
 
+import importlib
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import Any, Literal, get_args
+from typing import Any, Literal, NamedTuple, get_args
 
 import flax.linen as nn
 import jax
@@ -11,12 +12,45 @@ from jaxtyping import Array, Float
 
 from ..base import DOT, setting
 from ..errors import check_word
+from . import starts
 from .starts import Initializer, he_uniform, uniform_within
 
 Pool = Literal["average", "isometric", "max", "none"]
 
 
-class Dense(nn.Module):
+class _Picklable(nn.Module):
+    """Pickles by its fields: activations and start values by their names, since such functions do not pickle."""
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        names = [name for name in self.__dataclass_fields__ if name not in ("parent", "name")]
+        return _rebuilt, (type(self), {name: _by_name(getattr(self, name)) for name in names})
+
+
+class _Named(NamedTuple):
+    """What a module calls so."""
+
+    module: str
+    name: str
+
+
+def _by_name(value: Any) -> Any:
+    if callable(value):
+        for module in (starts, jax.nn, jnp):
+            for name, own in vars(module).items():
+                if own is value:
+                    return _Named(module.__name__, name)
+    return value
+
+
+def _rebuilt(kind: Any, fields: dict[str, Any]) -> Any:
+    found = {
+        name: getattr(importlib.import_module(own.module), own.name) if isinstance(own, _Named) else own
+        for name, own in fields.items()
+    }
+    return kind(**found)
+
+
+class Dense(_Picklable):
     """``activation(flatten(x) W + b)``: inputs (batch, *features) to (batch, width).
 
     ``bias`` starts at 0, or is drawn as PyTorch does, uniform on +-1/sqrt(fan_in); "none" has none.
@@ -41,7 +75,7 @@ class Dense(nn.Module):
         return self.activation(linear(x))
 
 
-class Conv(nn.Module):
+class Conv(_Picklable):
     """Convolution, activation, 2x2 pooling; by default 3x3 windows, stride 1, same size.
 
     Inputs (batch, height, width, channels) to (batch, height // 2, width // 2, channels), or of the same height and

@@ -9,7 +9,7 @@ from jaxtyping import Array, Float
 from ..base import Net
 from ..errors import UsageError
 from .blocks import Conv, Dense, side_after
-from .parts import check_not_empty
+from .parts import check_net
 from .starts import torch_uniform
 
 
@@ -62,14 +62,14 @@ def init(key: Array, x: Float[Array, "batch *features"], net: Net) -> tuple[tupl
     Raises:
         UsageError: no block, or one that cannot take the shape it is given or leaves nothing of it.
     """
-    check_not_empty(net)
+    check_net(net)
     params, activations = [], []
     for i, block in enumerate(net, start=1):
         if isinstance(block, Conv) and (x.ndim != 4 or side_after(block, min(x.shape[1:3])) < 1):
             raise UsageError(
                 f"block {i} is a convolution and needs images (batch, height, width, channels) that leave something "
-                f"after {block.kernel}x{block.kernel} windows and pooling; it is given {x.shape}: use fewer blocks, "
-                "larger images or an mlp"
+                f"after {block.kernel}x{block.kernel} windows and pooling; it is given {x.shape}: "
+                + ("use fewer blocks or larger images" if x.ndim == 4 else "use an mlp, or inputs with these four axes")
             )
         params.append(block.init(jax.random.fold_in(key, i), x))
         x = block.apply(params[-1], x)

@@ -22,13 +22,13 @@ def check_parts(net: Net) -> None:
     Raises:
         UsageError: one line that names the layer.
     """
+    check_net(net)
     for number, block in enumerate(net, start=1):
         if not isinstance(block, Dense | Conv):
             raise UsageError(
                 f"block {number} is a {type(block).__name__}; this rule treats its linear part and its activation "
                 "apart and needs fwdonly.nets.Dense or Conv"
             )
-    check_not_empty(net)
 
 
 def linear(block: Any, *, bias: bool = True) -> Any:
@@ -82,6 +82,21 @@ def batch_norm(
     return x * factor.reshape(*lead, -1) + (shift - mean * factor).reshape(*lead, -1)
 
 
-def check_not_empty(net: Net) -> None:
+def check_net(net: Net) -> None:
+    """Refuse what is no tuple of blocks.
+
+    Raises:
+        UsageError: no tuple, no block in it, or something that is no block.
+    """
+    if hasattr(net, "apply"):
+        raise UsageError(f"a network is a tuple of blocks; got one {type(net).__name__}: write (block,)")
+    if not isinstance(net, tuple):
+        raise UsageError(
+            f"a network is a tuple of blocks, such as fwdonly.nets.mlp([1000]); got a {type(net).__name__}"
+        )
     if not net:
         raise UsageError("the network has no hidden layer; give it at least one, such as fwdonly.nets.mlp([1000])")
+    for number, block in enumerate(net, start=1):
+        if isinstance(block, type) or not (hasattr(block, "init") and hasattr(block, "apply")):
+            found = block.__name__ if isinstance(block, type) else f"a {type(block).__name__}"
+            raise UsageError(f"block {number} is {found}; a block has init and apply, as every Flax Linen module")

@@ -77,7 +77,37 @@ class Work(NamedTuple):
     @property
     def rules(self) -> tuple[Any, ...]:
         """The stages' rules, built with the hyperparameters of the first run."""
-        return stages_of(self.jobs[0].source, jax.tree.map(lambda a: jnp.asarray(a).ravel()[0], self.run.hyper))
+        with jax.transfer_guard("allow"):  # a few numbers, also where the user forbids unseen transfers
+            return stages_of(self.jobs[0].source, jax.tree.map(lambda a: jnp.asarray(a).ravel()[0], self.run.hyper))
+
+
+TRACED = (
+    jax.errors.ConcretizationTypeError,
+    jax.errors.TracerArrayConversionError,
+    jax.errors.TracerIntegerConversionError,
+)
+"""What JAX raises where Python code asks for the value of a traced number."""
+
+
+def count_stages(source: Source, hyper: Mapping[str, Any]) -> int:
+    """How many stages a rule has, or those that a maker makes of hyperparameters.
+
+    Raises:
+        UsageError: none, or a maker that needs the value of a hyperparameter.
+    """
+    found: list[int] = []
+    shapes = {name: jax.ShapeDtypeStruct((), jax.dtypes.canonicalize_dtype(v.dtype)) for name, v in hyper.items()}
+    try:
+        with one_line():
+            jax.eval_shape(lambda hyper: found.append(len(stages_of(source, hyper))), shapes)
+    except TRACED as error:
+        raise UsageError(
+            f"make_rule needs the value of {', '.join(hyper)}, which is known only when the program runs: hyper is for "
+            "numbers such as learning rates; of a width or a choice make one sweep for each"
+        ) from error
+    if found[0] == 0:
+        raise UsageError("there is nothing to train: the sequence of stages is empty")
+    return found[0]
 
 
 def prepare(
@@ -96,9 +126,7 @@ def prepare(
     if not test:
         data = dataclasses.replace(data, x_test=data.x_test[:0], y_test=data.y_test[:0])
     check_data(data, runs.split, test)
-    count = len(stages_of(source, {name: jnp.asarray(value).ravel()[0] for name, value in runs.hyper.items()}))
-    if count == 0:
-        raise UsageError("there is nothing to train: the sequence of stages is empty")
+    count = count_stages(source, runs.hyper)
     check_split(runs.split, len(data.y_train))
     plans = plans_of_stages(plan, count)
     steps = plans[0].validate_every * steps_per_epoch(plans[0], runs.split[0].shape[-1])

@@ -37,7 +37,7 @@ class Setup(NamedTuple):
 
     def _put(self, tree: Any, spec: PartitionSpec) -> Any:
         if self.mesh is None:
-            return jax.tree.map(jax.numpy.asarray, tree)
+            return jax.device_put(tree)
         return jax.device_put(tree, NamedSharding(self.mesh, spec))
 
     @property

@@ -59,7 +59,7 @@ def chunk(job: Job, count: int, learner: Learner, feed: Feed, run: Run, arrays: 
 
     learner = jax.lax.cond(active, lambda s: jax.lax.scan(step, s, fed, length=count)[0], lambda s: s, learner)
     done = (learner.step - 1) % job.steps + 1
-    return learner, jnp.where(active, learner.metrics["loss"] / done, jnp.nan)
+    return learner, jnp.where(active, learner.metrics["loss"] / done.astype(jnp.float32), jnp.nan)
 
 
 def end_epoch(
