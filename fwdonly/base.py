@@ -173,12 +173,17 @@ def check_labels(batch: Batch, num_classes: int) -> Float[Array, ""] | float:
 
     Raises:
         UsageError: labels that are missing, not one integer per sample, outside 0..num_classes-1, or all alike in a
-            batch of several samples.
+            batch of several samples; a batch that is split by ``jax.shard_map`` (see docs/several-devices.md).
     """
     y, x = batch.y, jax.tree.leaves(batch.x)[0]
     if y is None or not hasattr(y, "dtype") or not jnp.issubdtype(y.dtype, jnp.integer) or y.shape != x.shape[:1]:
         found = "none" if y is None else f"{getattr(y, 'dtype', type(y).__name__)}{list(getattr(y, 'shape', ()))}"
         raise UsageError(f"a batch needs integer labels of shape ({len(x)},), one per sample; got {found}")
+    if axes := _split_over(y):  # JAX sums gradients of replicated parameters over them
+        raise UsageError(
+            f"within jax.shard_map over {', '.join(sorted(axes))} a step would be as many times too long as there are "
+            "shards; use jax.jit on a batch sharded over its first axis, or check_vma=False and average the gradients"
+        )
     if isinstance(y, Tracer):
         highest = min(num_classes - 1, jnp.iinfo(y.dtype).max)  # uint8 holds no 256
         return jnp.where(((y >= 0) & (y <= highest)).all(), 0.0, jnp.nan)  # a weak type: the loss keeps its own
@@ -193,6 +198,15 @@ def check_labels(batch: Batch, num_classes: int) -> Float[Array, ""] | float:
             f"every label of the batch is {values[0]}; shuffle the data, so that a batch has several classes"
         )
     return 0.0
+
+
+def _split_over(a: Any) -> frozenset[str]:
+    """The axes of ``jax.shard_map`` over which an array differs, where it keeps account of them (``check_vma``)."""
+    if not isinstance(a, Tracer):
+        return frozenset()
+    kind = jax.typeof(a)
+    of_old = getattr(kind, "vma", frozenset())  # its name before jax 0.10
+    return getattr(getattr(kind, "manual_axis_type", None), "varying", of_old)
 
 
 def at_state(grads: Callable[..., tuple[PyTree, Metrics]], *fields: str, **options: Any) -> Any:

@@ -225,7 +225,7 @@ MUTANTS = [
     ),
     Mutant(
         "nets/builders.py",
-        "    check_not_empty(net)\n    params, activations",
+        "    check_net(net)\n    params, activations",
         "    params, activations",
         (CONTRACT,),
         "a network without layers is taken",

@@ -15,7 +15,7 @@ import optax
 import pytest
 from comparing import template_images
 
-from fwdonly import Batch, Plan, UsageError, bp, cafo, fit, mf, nets, pepita, sweep
+from fwdonly import RULES, Batch, Plan, UsageError, bp, cafo, fit, mf, nets, pepita, sweep
 from fwdonly.training import images, memory, prepare, programs, steps
 from fwdonly.training.host import Host
 
@@ -394,6 +394,49 @@ def test_precision_is_that_of_every_product_and_convolution():
 def test_a_processor_refuses_a_precision_it_would_ignore(precision, tiny):
     with pytest.raises(UsageError, match=f"precision {precision} needs an accelerator"):
         trained("mf", tiny, plan=replace(PLAN, precision=precision))
+
+
+SPLIT_BATCH = """
+import sys
+import jax, jax.numpy as jnp, numpy as np, optax
+from jax.sharding import Mesh, NamedSharding, PartitionSpec as P
+from fwdonly import RULES, Batch, UsageError, ff, nets
+
+mesh = Mesh(np.array(jax.devices()), ("d",))
+put = lambda tree, spec: jax.device_put(tree, NamedSharding(mesh, spec))
+x, y = jax.random.normal(jax.random.key(0), (32, 6, 6, 1)), jnp.arange(32) % 4
+for name, module in RULES.items():
+    net, tx = nets.mlp([16, 12]) if name != "cwc" else nets.cwc([8, 8], 4), optax.sgd(0.1)
+    if name == "foton":
+        net = tuple(block.clone(kernel_init=nets.orthogonal, bias="none") for block in net)
+    rule = module.rule(net, ff.separate(tx, tx, tx) if name == "ff" else tx, num_classes=4)
+    state, key = rule.init(jax.random.key(1), x), jax.random.key(2)
+    one = jax.device_get(jax.jit(rule.update)(state, Batch(x, y), key)[0])
+    many = jax.device_get(jax.jit(rule.update)(put(state, P()), Batch(put(x, P("d")), put(y, P("d"))), key)[0])
+    for a, b in zip(jax.tree.leaves(one), jax.tree.leaves(many), strict=True):
+        np.testing.assert_allclose(a, b, atol=1e-6, err_msg=name)
+    ends = zip(jax.tree.leaves(one.params), jax.tree.leaves(state.params), strict=True)
+    assert max(np.abs(a - np.asarray(b)).max() for a, b in ends) > 1e-4, name
+    loss = lambda state, x, y: rule.update(state, Batch(x, y), key)[1]["loss"][None]
+    for checked in (True, False):
+        within = jax.shard_map(loss, mesh=mesh, in_specs=(P(), P("d"), P("d")), out_specs=P("d"), check_vma=checked)
+        try:
+            within(state, x, y)
+            print(name, checked, "runs")
+        except UsageError as error:
+            print(name, checked, str(error).splitlines()[0])
+"""
+
+
+def test_a_split_batch_is_that_of_one_device_by_jit_and_refused_where_gradients_would_be_summed():
+    environ = os.environ | {"XLA_FLAGS": "--xla_force_host_platform_device_count=4", "JAX_PLATFORMS": "cpu"}
+    words = [sys.executable, "-W", "ignore", "-c", SPLIT_BATCH]
+    ended = subprocess.run(words, env=environ, capture_output=True, text=True, timeout=300)
+    assert ended.returncode == 0, ended.stderr[-2000:]
+    lines = ended.stdout.splitlines()
+    assert len(lines) == 2 * len(RULES)
+    assert all(line.endswith("False runs") for line in lines[1::2]), lines
+    assert all("True within jax.shard_map over d a step would be as many times too long" in line for line in lines[::2])
 
 
 if __name__ == "__main__":
