@@ -67,12 +67,9 @@ def transformation(rule: str, optimizer: str) -> optax.GradientTransformation:
 
 def built(rule: str, net: Net, optimizer: str) -> LearningRule:
     """The rule on a network, as a comparison needs it."""
-    options: dict[str, Any] = {}
     if rule == "foton":  # orthonormal from the start, without biases
         net = tuple(block.clone(kernel_init=nets.orthogonal, bias="none") for block in net)
-    if rule == "ff" and any(isinstance(block, nets.Conv) for block in net):  # peer normalisation takes no max pooling
-        options["peer"] = 0.0
-    return RULES[rule].rule(net, transformation(rule, optimizer), num_classes=CLASSES, **options)
+    return RULES[rule].rule(net, transformation(rule, optimizer), num_classes=CLASSES)
 
 
 def jax_steps(rule: LearningRule, shape: tuple[int, ...], batch: int, count: int) -> Callable[[], None]:

@@ -56,12 +56,14 @@ class Options(NamedTuple):
     """Sharpness of SymBa's loss."""
     negatives: Negatives = "hard"
     """Wrong labels drawn by the head's probabilities ("hard"), or all alike ("uniform")."""
-    peer: float | Array = 0.03
-    """Strength of peer normalisation; 0 is off."""
+    peer: float | Array | None = None
+    """Strength of peer normalisation; 0 is off. None: 0.03 for the sum of blocks that allow it, otherwise 0."""
     peer_momentum: float | Array = 0.9
     """Of the running mean activity m."""
     label: Label = "overlay"
     """"overlay": in place of the first C input values. "append": after the last one, for dense blocks."""
+    label_strength: float | Array | None = None
+    """Value of the true label's input; 1 in the reference. None: its square is a tenth of the image's energy."""
     first: int = 2
     """Lowest layer, from 1, of the head and of the goodness prediction; a network of fewer layers uses its last."""
 
@@ -119,15 +121,13 @@ def init(
     Raises:
         UsageError: fewer than two classes, more classes than input values to overlay, or inputs that do not fit.
     """
-    settings = _checked(options)
+    settings = _checked(options, net)
     if num_classes < 2:
         raise UsageError(
             f"classification needs at least 2 classes, or no label is wrong; got num_classes={num_classes}"
         )
     block_key, _ = jax.random.split(key)  # as other rules do, so that one key gives equal blocks to all
-    blocks, activations = nets.init(
-        block_key, _labelled(x, jnp.zeros((len(x), num_classes), x.dtype), settings.label), net
-    )
+    blocks, activations = nets.init(block_key, _labelled(x, jnp.zeros((len(x), num_classes), x.dtype), settings), net)
     params = [
         Layer(block, jnp.zeros((s[0].size, num_classes), s.dtype) if _is_read(at, net, settings) else None)
         for at, (block, s) in enumerate(zip(blocks, activations, strict=True))
@@ -192,13 +192,18 @@ def grads(
         * The Matlab drops the factor 2 of d(s^2)/ds and divides by B: the same number as the gradient of the mean over
           2B samples, which is taken here by automatic differentiation within the layer, so that a block may be any map.
         * eps in rms is 1e-30 in place of exp(-100), see `EPS`.
+        * The Matlab's label is 1 on pixels in [0, 1], some 1 % of the image's energy, and .1 % of that of standardised
+          pixels, where the network hardly sees it. By default it has a tenth of the image's sum of squares;
+          ``label_strength=1.0`` is the Matlab's.
+        * Peer normalisation's 0.03 is for the sum of squares. The gradient of a mean is N_l times smaller, and 0.03
+          would drown it; there the default is 0. SymBa has no peer term in its paper.
         * Overlaid label values replace the first C inputs in memory order. On colour images these are the channels of
           the first pixels, which are lost; ``label="append"`` keeps the image whole.
         * The Matlab takes its batches in a fixed order; `fwdonly.fit` shuffles.
         * In a convolution, goodness, rms and m run over all positions and channels of the pooled map.
         * The unsupervised (hybrid images), locally connected and recurrent forms are not here.
     """
-    gradients, metrics, _ = _passes(params, m, batch, key, net, _checked(options))
+    gradients, metrics, _ = _passes(params, m, batch, key, net, _checked(options, net))
     return gradients, metrics
 
 
@@ -208,8 +213,6 @@ def _passes(
     """The neutral pass, then the positive and the negative one side by side: gradients, metrics and the new m."""
     num_classes = next(own.U.shape[1] for own in params if own.U is not None)
     doubt = check_labels(batch, num_classes)
-    if m is not None:
-        _check_peer(net, options)
     count = len(batch.y)
 
     q_in, neutral = _head_scores(params, batch.x, net, options)
@@ -217,7 +220,7 @@ def _passes(
     y_neg = wrong_labels(key, q_in if options.negatives == "hard" else jnp.zeros_like(q_in), batch.y)
 
     both = jax.nn.one_hot(jnp.concatenate([batch.y, y_neg]), num_classes, dtype=batch.x.dtype)
-    n = rms(_labelled(jnp.concatenate([batch.x, batch.x]), both, options.label))
+    n = rms(_labelled(jnp.concatenate([batch.x, batch.x]), both, options))
     gradients, losses, wrong_pairs, new_m = [], [], [], []
     for block, own, m_l, n_neutral in zip(net, params, [None] * len(net) if m is None else m, neutral, strict=True):
         g, (loss, s, wrong, m_l) = jax.grad(_objective, has_aux=True)(own.block, block, n, m_l, options)
@@ -263,7 +266,7 @@ def _objective(
 def _head_scores(params: Params, x: Array, net: Net, options: Options) -> tuple[Array, list[Array]]:
     """sum_l n_l U_l of the neutral pass, and every n_l."""
     num_classes = next(own.U.shape[1] for own in params if own.U is not None)
-    n = rms(_labelled(x, jnp.full((len(x), num_classes), 1 / num_classes, x.dtype), options.label))
+    n = rms(_labelled(x, jnp.full((len(x), num_classes), 1 / num_classes, x.dtype), options))
     q_in, activities = jnp.zeros((len(x), num_classes), x.dtype), []
     for block, own in zip(net, params, strict=True):
         n = rms(block.apply(own.block, n))
@@ -289,7 +292,7 @@ def update(
     state: State, batch: Batch, key: Array, *, net: Net, tx: optax.GradientTransformation, **options: Any
 ) -> tuple[State, Metrics]:
     """One step: all passes at the old parameters, then one optax step per layer. Args and metrics as for `grads`."""
-    gradients, metrics, m = _passes(state.params, state.m, batch, key, net, _checked(options))
+    gradients, metrics, m = _passes(state.params, state.m, batch, key, net, _checked(options, net))
     stepped = [descend(tx, *layer) for layer in zip(gradients, state.opt_state, state.params, strict=True)]
     params, opt_state = zip(*stepped, strict=True)
     return State(params, opt_state, m), metrics
@@ -311,7 +314,7 @@ def predict(
     Raises:
         UsageError: an option that does not exist or does not fit.
     """
-    settings = _checked(options)
+    settings = _checked(options, net)
     check_word("prediction", prediction, get_args(Prediction))
     if prediction == "softmax":
         return _head_scores(state.params, x, net, settings)[0]
@@ -319,7 +322,7 @@ def predict(
 
     def total_goodness(label: Array) -> Array:
         value = jnp.broadcast_to(jax.nn.one_hot(label, num_classes, dtype=x.dtype), (len(x), num_classes))
-        n, total = rms(_labelled(x, value, settings.label)), jnp.zeros(len(x), x.dtype)
+        n, total = rms(_labelled(x, value, settings)), jnp.zeros(len(x), x.dtype)
         for at, (block, own) in enumerate(zip(net, state.params, strict=True)):
             s = block.apply(own.block, n)
             total, n = total + _goodness(s, settings) * _is_read(at, net, settings), rms(s)
@@ -343,7 +346,7 @@ def rule(
         UsageError: an option that does not exist or does not fit.
     """
     check_word("prediction", prediction, get_args(Prediction))
-    _check_peer(net, _checked(options))
+    _checked(options, net)
     other = "softmax" if prediction == "goodness" else "goodness"
     read = {mode: partial(predict, net=net, prediction=mode, **options) for mode in get_args(Prediction)}
     return LearningRule(
@@ -413,26 +416,25 @@ def half_then_linear(rate: float | Array, steps_per_epoch: int, epochs: int) -> 
     return schedule
 
 
-def _checked(options: dict[str, Any]) -> Options:
+def _checked(options: dict[str, Any], net: Net) -> Options:
+    """The options, with the strength of peer normalisation that suits the goodness and the blocks."""
     settings = base.chosen(Options, options, "Forward-Forward")
     if settings.first < 1:
         raise UsageError(f"first is the number of a layer, from 1; got {settings.first}")
+    fits = [hasattr(block, "activation") and getattr(block, "pool", "none") != "max" for block in net]
+    if settings.peer is None:
+        return settings._replace(peer=0.03 if _sums(settings) and all(fits) else 0.0)
+    if _has_peer(settings) and not all(fits):
+        raise UsageError(
+            f"peer normalisation needs blocks with an activation and no maximum pooling, unlike block "
+            f"{fits.index(False) + 1}; leave peer out, or set it to 0"
+        )
     return settings
 
 
 def _has_peer(options: Options) -> bool:
     """False only where the strength is known to be 0."""
     return not (isinstance(options.peer, float | int) and options.peer == 0)
-
-
-def _check_peer(net: Net, options: Options) -> None:
-    for number, block in enumerate(net, start=1):
-        fits = hasattr(block, "activation") and getattr(block, "pool", "none") != "max"
-        if _has_peer(options) and not fits:
-            raise UsageError(
-                f"peer normalisation needs blocks with an activation and no maximum pooling, unlike block {number}; "
-                "set peer=0"
-            )
 
 
 def _sums(options: Options) -> bool:
@@ -450,10 +452,13 @@ def _is_read(at: int, net: Net, options: Options) -> bool:
     return at + 1 >= min(options.first, len(net))
 
 
-def _labelled(x: Array, label: Array, how: Label) -> Array:
-    """``x`` with label values (B, C) in place of its first C values, or after its last one."""
-    values = flat(x)
-    if how == "append":
+def _labelled(x: Array, label: Array, options: Options) -> Array:
+    """``x`` with label values (B, C), made as strong as asked, in place of its first C values or after its last one."""
+    values, strength = flat(x), options.label_strength
+    if strength is None:
+        strength = jnp.sqrt(0.1 * (values**2).sum(1, keepdims=True))
+    label = strength * label
+    if options.label == "append":
         return jnp.concatenate([values, label], axis=1)
     if label.shape[1] > values.shape[1]:
         raise UsageError(
@@ -485,9 +490,10 @@ CARD = Card(
     recipe={
         **{"learning_rate": 0.01, "lr_schedule": "half_linear", "optimizer": "reference", "weight_decay": 0.001},
         **{"batch_size": 100, "epochs": 60, "keep": "last", "monitor": "accuracy", "normalise": "none"},
+        "label_strength": 1.0,
     },
     compared={"optimizer": "adamw", "learning_rate": 1e-3, "head_learning_rate": 0.01}
-    | {"negatives": "uniform", "peer": 0.0},
+    | {"negatives": "uniform", "peer": 0.0, "label_strength": None},
     optimizers=("reference",),
     twin={
         **{"learning_rate": 1.2e-3, "lr_schedule": "cosine", "optimizer": "adam", "weight_decay": 0.0},

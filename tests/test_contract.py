@@ -651,7 +651,7 @@ WITHOUT_A = cafo.init(jax.random.key(0), VECTORS, net=nets.mlp([4]), tx=TX, num_
         lambda: ff.rule(nets.mlp([4]), TX, num_classes=3, goodness="max"),
         lambda: ff.rule(nets.mlp([4]), TX, num_classes=3, first=0),
         lambda: ff.rule(nets.mlp([4]), TX, num_classes=3, pear=0.1),
-        lambda: ff.rule(POOLED, TX, num_classes=3),
+        lambda: ff.rule(POOLED, TX, num_classes=3, peer=0.03),
         lambda: cafo.rule(POOLED, TX, num_classes=3, loss="hinge"),
         lambda: cafo.rule(POOLED, TX, num_classes=3, loss="mse", head_bias=True),
         lambda: cafo.rule(POOLED, TX, num_classes=3, part=2),
@@ -660,8 +660,8 @@ WITHOUT_A = cafo.init(jax.random.key(0), VECTORS, net=nets.mlp([4]), tx=TX, num_
         lambda: cafo.predict(WITHOUT_A, VECTORS, net=nets.mlp([4]), part="blocks"),
         lambda: cafo.update(WITHOUT_A, PAIR, jax.random.key(0), net=nets.mlp([4]), tx=TX, part="blocks", block_tx=TX),
         lambda: ff.update(
-            *(ff.rule(POOLED, TX, num_classes=3, peer=0).init(jax.random.key(0), IMAGES), PAIR, jax.random.key(0)),
-            **{"net": POOLED, "tx": TX},
+            *(ff.rule(POOLED, TX, num_classes=3).init(jax.random.key(0), IMAGES), PAIR, jax.random.key(0)),
+            **{"net": POOLED, "tx": TX, "peer": 0.03},
         ),
         lambda: cafo.rule(POOLED, TX, num_classes=3, part="blocks"),
         lambda: cafo.rule(POOLED, TX, num_classes=3, rigde=0.1),
@@ -677,7 +677,7 @@ def test_bad_options_of_ff_cafo_and_cwc_are_refused_in_one_line(make, monkeypatc
 def test_control_options_that_fit_are_taken():
     ff.rule(nets.mlp([4]), TX, num_classes=5).init(jax.random.key(0), VECTORS)  # a label of all inputs
     ff.rule(nets.mlp([4]), TX, num_classes=6, label="append").init(jax.random.key(0), VECTORS)
-    ff.rule(POOLED, TX, num_classes=3, peer=0)
+    ff.rule(POOLED, TX, num_classes=3)  # without peer normalisation, which it cannot have
     cafo.rule(POOLED, TX, num_classes=3, part=1)
 
 

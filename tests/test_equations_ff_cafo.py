@@ -42,6 +42,13 @@ def compiled(f, **options):
 
 # --- Forward-Forward -------------------------------------------------------------------------------------------------
 
+
+class Matlab:
+    """FF with the Matlab's label, which is what the restatement has."""
+
+    update, grads, predict = (partial(f, label_strength=1.0) for f in (ff.update, ff.grads, ff.predict))
+
+
 NET = nets.mlp([7, 6, 5], kernel_init=nets.normal)
 PIXELS = (3, 3)
 STEPS, PER_EPOCH, EPOCHS = 11, 3, 4  # the gains are 1 (six steps), 3/4 (three) and 1/4 (two)
@@ -54,6 +61,45 @@ def ff_start(net=NET, shape=PIXELS, tx=SGD, classes=CLASSES, **options):
     shapes = jax.eval_shape(init, jax.random.key(3), jax.ShapeDtypeStruct((1, *shape), jnp.float64))
     params = drawn(shapes.params)
     return ff.State(params, tuple(map(tx.init, params)), jax.tree.map(jnp.abs, drawn(shapes.m, seed=2)))
+
+
+@pytest.mark.parametrize("scale", [1.0, 8.0])
+def test_by_default_a_label_has_a_tenth_of_the_energy_of_its_image(float64, scale):
+    """Overlaid and appended, neutral or not, whatever the scale of the pixels; a number is that number."""
+    x, y = problem(PIXELS)
+    x, T = scale * x, np.eye(CLASSES)[y]
+    energy = (x.reshape(len(x), -1) ** 2).sum(1, keepdims=True)
+    for label, neutral in ((T, False), (np.full_like(T, 1 / CLASSES), True)):
+        found = ff._labelled(jnp.asarray(x), jnp.asarray(label), ff.Options())
+        restated = reference.ff.neutral if neutral else reference.ff.overlay
+        given = (x, CLASSES) if neutral else (x, label)
+        near(found.reshape(len(x), -1), restated(*given, on=np.sqrt(0.1 * energy)))
+        near(
+            ff._labelled(jnp.asarray(x), jnp.asarray(label), ff.Options(label_strength=3.0)).reshape(len(x), -1),
+            restated(*given, on=3.0),
+        )
+    further = ff._labelled(jnp.asarray(x), jnp.asarray(T), ff.Options(label="append"))[:, -CLASSES:]
+    near((further**2).sum(1), 0.1 * energy[:, 0])
+    state = ff_start()
+    read = {k: ff.predict(state, jnp.asarray(k * x), net=NET) for k in (1.0, 5.0)}
+    near(read[1.0], read[5.0])  # rms takes out the scale, and the label goes with it
+    plain = [Matlab.predict(state, jnp.asarray(k * x), net=NET) for k in (1.0, 5.0)]
+    assert not np.allclose(*plain, rtol=1e-3)  # the control
+
+
+@pytest.mark.parametrize(
+    ("net", "options", "strength"),
+    [
+        (nets.mlp([4]), {}, 0.03),
+        (nets.mlp([4]), {"loss": "symba"}, 0.0),
+        (nets.mlp([4]), {"goodness": "mean"}, 0.0),
+        (nets.mlp([4]), {"loss": "symba", "goodness": "sum"}, 0.03),
+        (nets.cnn([4], pool="max"), {}, 0.0),
+        (nets.mlp([4]), {"loss": "symba", "peer": 0.5}, 0.5),
+    ],
+)
+def test_peer_normalisation_is_as_strong_as_its_goodness_allows(net, options, strength):
+    assert ff._checked(options, net).peer == strength
 
 
 def ff_layers(params, m=None):
@@ -114,7 +160,7 @@ def test_ff_worked_example(float64, key):
     block = {"params": {"Dense_0": {"kernel": jnp.asarray(W), "bias": jnp.zeros(3)}}}
     params = (ff.Layer(block, jnp.zeros((3, 2))),)
     state = ff.State(params, (tx.init(params[0]),), (jnp.full(3, 0.5),))
-    stepped, metrics = compiled(ff.update, net=net, tx=tx)(state, batch, key)
+    stepped, metrics = compiled(Matlab.update, net=net, tx=tx)(state, batch, key)
     digits(metrics["layer_loss"], loss)
     digits(weights(stepped.params[0].block)["W"], new_W)
     digits(stepped.m[0], m)
@@ -126,7 +172,7 @@ def ff_trajectory(kind):
     tx = ff.reference(PER_EPOCH, EPOCHS, **RATES)
     state, (xs, ys) = ff_start(tx=tx), problem(PIXELS, STEPS)
     keys = jax.random.split(jax.random.key(5), STEPS)
-    update = partial(ff.update, net=NET, tx=tx, negatives=kind)
+    update = partial(Matlab.update, net=NET, tx=tx, negatives=kind)
 
     def step(state, now):
         state, metrics = update(state, Batch(*now[:2]), now[2])
@@ -181,7 +227,7 @@ def test_control_another_constant_is_another_trajectory(float64, monkeypatch, ch
 def test_ff_predictions_equal_the_restatement(float64, monkeypatch):
     state, x = ff_start(), problem(PIXELS)[0]
     layers = ff_layers(state.params, state.m)
-    read = lambda **options: jit(partial(ff.predict, net=NET, **options))(state, x)
+    read = lambda **options: jit(partial(Matlab.predict, net=NET, **options))(state, x)
     goodness = reference.ff.goodness_scores(layers, x, CLASSES)
     near(read(), goodness)
     near(read(prediction="softmax"), reference.ff.softmax_scores(layers, x, CLASSES))
@@ -224,7 +270,7 @@ def test_losses_and_their_gradients_equal_the_restatement(float64, key, options,
     state, (x, y) = ff_start(), problem(PIXELS)
     numbers = {name: options[name] for name in ("alpha", "threshold") if name in options}
     words = {name: word for name, word in options.items() if name not in numbers}
-    gradient, metrics = compiled(ff.grads, net=NET, **words)(state.params, Batch(x, y), key, **numbers)
+    gradient, metrics = compiled(Matlab.grads, net=NET, **words)(state.params, Batch(x, y), key, **numbers)
     layers = ff_layers(state.params)
     inputs = both_inputs(layers, x, y, negatives(layers, x, y, key))
     for at, (layer, own, pair) in enumerate(zip(layers, gradient, inputs, strict=True)):
@@ -237,14 +283,14 @@ def test_losses_and_their_gradients_equal_the_restatement(float64, key, options,
 
 def test_an_appended_label_is_an_overlay_on_further_inputs(float64, key):
     state, (x, y) = ff_start(label="append"), problem(PIXELS)
-    gradient, _ = compiled(ff.grads, net=NET, label="append")(state.params, Batch(x, y), key)
+    gradient, _ = compiled(Matlab.grads, net=NET, label="append")(state.params, Batch(x, y), key)
     layers, padded = ff_layers(state.params), np.concatenate([np.zeros((BATCH, CLASSES)), x.reshape(BATCH, -1)], 1)
     layers[0]["W"] = np.roll(layers[0]["W"], CLASSES, axis=0)  # the restatement's label comes first
     (n_pos, n_neg), *_ = both_inputs(layers, padded, y, negatives(layers, padded, y, key))
     expected = logistic_gradient(layers[0], n_pos, n_neg, 1, layers[0]["b"].size)[1]
     near(weights(gradient[0].block)["W"], np.roll(expected, -CLASSES, axis=0))
     scores = reference.ff.goodness_scores(layers, padded, CLASSES)
-    near(compiled(ff.predict, net=NET, label="append")(state, x), scores)
+    near(compiled(Matlab.predict, net=NET, label="append")(state, x), scores)
     assert differ(layers[0]["W"], np.roll(layers[0]["W"], CLASSES, axis=0))
 
 
@@ -252,8 +298,8 @@ def test_a_convolutional_layer_equals_the_restatement_and_its_peer_term_passes_r
     net, peer = nets.cnn([3, 4]), 0.3
     state, (x, y) = ff_start(net, (6, 5, 2)), problem((6, 5, 2))
     options = {"net": net, "negatives": "uniform"}
-    plain, metrics = compiled(ff.grads, **options)(state.params, Batch(x, y), key)
-    full, _ = compiled(ff.grads, peer=peer, **options)(state.params, Batch(x, y), key, m=state.m)
+    plain, metrics = compiled(Matlab.grads, **options)(state.params, Batch(x, y), key)
+    full, _ = compiled(Matlab.grads, peer=peer, **options)(state.params, Batch(x, y), key, m=state.m)
     y_neg = np.asarray(ff.wrong_labels(key, jnp.zeros((BATCH, CLASSES)), jnp.asarray(y)))
     rms = lambda a: reference.ff.rms(a.reshape(BATCH, -1)).reshape(a.shape)
     n = [rms(reference.ff.overlay(x, np.eye(CLASSES)[labels]).reshape(x.shape)) for labels in (y, y_neg)]
@@ -283,7 +329,7 @@ def test_the_peer_term_is_that_of_the_layer_without_its_activation(float64, key,
     net, strength = (nets.Conv(3, pool=pool, activation=jnp.tanh),), 0.3
     state, (x, y) = ff_start(net, (6, 5, 2)), problem((6, 5, 2))
     batch = Batch(jnp.asarray(x), jnp.asarray(y))
-    step = jax.jit(lambda peer: ff.grads(state.params, batch, key, net=net, m=state.m, peer=peer))
+    step = jax.jit(lambda peer: Matlab.grads(state.params, batch, key, net=net, m=state.m, peer=peer))
     (full,), (plain,) = step(strength)[0], step(0.0)[0]
     n = ff.rms(jnp.asarray(reference.ff.overlay(x, np.eye(CLASSES)[y]).reshape(x.shape)))
     m = 0.9 * state.m[0] + 0.1 * net[0].apply(state.params[0].block, n).mean(0)
@@ -306,7 +352,7 @@ def test_the_update_multiplies_the_activity_of_a_positive_sample(float64, key):
     n, factors = reference.ff.rms(reference.ff.overlay(np.asarray(batch.x), np.eye(2)[:1])), []
     s = np.maximum(n @ W, 0)
     for m in (None, (jnp.full(3, 0.5),)):
-        (gradient,), _ = compiled(ff.grads, net=net)(params, batch, key, m=m)
+        (gradient,), _ = compiled(Matlab.grads, net=net)(params, batch, key, m=m)
         own = weights(gradient.block)
         factors.append(np.maximum(n @ (W - 0.05 * own["W"]) - 0.05 * own["b"], 0)[0, 1:] / s[0, 1:])
         assert s[0, 0] == 0
@@ -324,7 +370,7 @@ def test_rms_keeps_the_direction_alone(float64):
     assert not ff.rms(a)[4].any()
     assert differ(ff.rms(a), jax.vmap(ff.rms)(a))  # the control: every row of an image by itself
     state, (x, _) = ff_start(), problem(PIXELS)
-    read = compiled(ff.predict, net=NET)
+    read = compiled(Matlab.predict, net=NET)
     assert differ(read(state, x), read(state, 2 * x))  # a label keeps its size
 
 
@@ -332,8 +378,8 @@ def test_losses_are_ln_2_at_the_threshold_and_at_equal_goodness(float64, key):
     """Sheets: ff 8.3.3 and variants 8.1."""
     net, (x, y) = NET[:1], problem(PIXELS)
     params, y = ff_start(net, classes=2).params, y % 2
-    own_loss = lambda params, y: compiled(ff.grads, net=net)(params, Batch(x, y), key)[1]["loss"]
-    pair_loss = compiled(ff.grads, net=net, loss="symba")
+    own_loss = lambda params, y: compiled(Matlab.grads, net=net)(params, Batch(x, y), key)[1]["loss"]
+    pair_loss = compiled(Matlab.grads, net=net, loss="symba")
     symba = lambda params, y, alpha: pair_loss(params, Batch(x, y), key, alpha=alpha)[1]["loss"]
     for activity, at_threshold in [(1.0, True), (1.1, False)]:  # of all units, in both passes: g_l = N_l activity^2
         constant = jax.tree.map(lambda a, v=activity: jnp.full(a.shape, v * (a.ndim == 1)), params)
@@ -349,7 +395,7 @@ def test_losses_are_ln_2_at_the_threshold_and_at_equal_goodness(float64, key):
 
 def test_the_peer_term_does_not_change_the_mean_drive_of_a_layer(float64, key):
     state, (x, y) = ff_start(), problem(PIXELS)
-    gradient = compiled(ff.grads, net=NET)
+    gradient = compiled(Matlab.grads, net=NET)
     without, with_peer = (gradient(state.params, Batch(x, y), key, m=m)[0] for m in (None, state.m))
     for one, other in zip(without, with_peer, strict=True):
         added = jax.tree.map(np.subtract, weights(other.block), weights(one.block))
@@ -381,7 +427,7 @@ def test_dead_units_revive_by_the_peer_term_alone(float64):
 
     @jit
     def train(peer, batch):
-        step = lambda state, key: (ff.update(state, Batch(*batch), key, net=NET, tx=SGD, peer=peer)[0], None)
+        step = lambda state, key: (Matlab.update(state, Batch(*batch), key, net=NET, tx=SGD, peer=peer)[0], None)
         return jax.lax.scan(step, state._replace(params=params), jax.random.split(jax.random.key(0), 100))[0].params
 
     for peer, revived in [(0.0, False), (0.03, True)]:
