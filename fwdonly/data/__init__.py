@@ -4,6 +4,7 @@ Images stay uint8 until they are on the device (MNIST: 45 MiB instead of 180 as 
 are pure functions for use inside the compiled step.
 """
 
+from .checks import DataWarning
 from .dataset import Dataset
 from .facts import CLASS_NAMES, KNOWN
 from .folders import cache_folder
@@ -14,6 +15,7 @@ from .splits import paper_split, split
 __all__ = [
     "CLASS_NAMES",
     "KNOWN",
+    "DataWarning",
     "Dataset",
     "cache_folder",
     "crop_flip",
