@@ -6,6 +6,7 @@ import io
 import pickle
 import struct
 import tarfile
+import warnings
 import zlib
 from collections.abc import Callable
 from pathlib import Path
@@ -15,7 +16,7 @@ import numpy as np
 
 from ..errors import UsageError
 from . import facts
-from .checks import count_classes, labels_of
+from .checks import DataWarning, count_classes, labels_of
 from .dataset import Dataset
 from .facts import CLASS_NAMES
 from .folders import brief, shown
@@ -36,7 +37,11 @@ def checked_dataset(
     """
     if num_classes is None:
         num_classes = count_classes(source, labels_of(f"{source}: y_train", arrays["y_train"]))
-    data = Dataset(name, source, *(arrays[key] for key in KEYS), num_classes=num_classes, num_validation=num_validation)
+    with warnings.catch_warnings():
+        if name in facts.IMAGE_SHAPE:  # sharper checks of named sets follow, and end in an error
+            warnings.simplefilter("ignore", DataWarning)
+        parts = [arrays[key] for key in KEYS]
+        data = Dataset(name, source, *parts, num_classes=num_classes, num_validation=num_validation)
     found = data.x_train.shape[1:]
     if name in facts.IMAGE_SHAPE and (found != facts.IMAGE_SHAPE[name] or data.x_train.dtype != np.uint8):
         raise UsageError(
