@@ -8,7 +8,7 @@ from .checks import DataWarning
 from .dataset import Dataset
 from .facts import CLASS_NAMES, KNOWN
 from .folders import cache_folder
-from .pixels import crop_flip, normalise, statistics
+from .pixels import crop_flip, normalise, standardise, statistics
 from .places import load
 from .splits import paper_split, split
 
@@ -23,5 +23,6 @@ __all__ = [
     "normalise",
     "paper_split",
     "split",
+    "standardise",
     "statistics",
 ]

@@ -74,7 +74,7 @@ def array_of(what: str, values: Any) -> np.ndarray:
 def features_of(what: str, values: Any) -> np.ndarray:
     """Features: uint8 as it is, every other number as float32; images (n, h, w) get their channel."""
     x = array_of(what, values)
-    if x.dtype.kind not in "buif":
+    if x.dtype.kind not in "buif" and not x.dtype.name.startswith(("bfloat", "float8")):  # JAX's own
         raise UsageError(f"{what} is {x.dtype}; give numbers (data.from_table takes columns of text)")
     if x.ndim < 2:
         mend = "pass x.reshape(-1, 1) for a single column" if x.ndim else "give samples along the first axis"

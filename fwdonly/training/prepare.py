@@ -100,6 +100,8 @@ def prepare(
     check_split(runs.split, len(data.y_train))
     plans = plans_of_stages(plan, count)
     steps = plans[0].validate_every * steps_per_epoch(plans[0], runs.split[0].shape[-1])
+    if plans[0].augment and data.x_train.ndim != 4:
+        raise UsageError(f"augment crops images, and {data.name} has samples {data.x_train.shape[1:]}; leave it out")
     mean, sd = datasets.statistics(data, plans[0].normalise)
     programs.check_precision(plans[0].precision)
     mesh = None if placement.how == "single" else programs.mesh_of(len(runs.seeds), placement.devices)
