@@ -231,8 +231,8 @@ FOLDERS = {
     "a file": "HERE/bee/0.png is no folder; give one with a sub-folder of images for each class",
     "no classes": "HERE/bee has 0 sub-folders; give one with a sub-folder of images per class",
     "an empty class": "HERE/cat holds no image file (.png, .jpg, .bmp, .gif, .tif, .webp); fill or remove it",
-    "several sizes": "images have several sizes (HERE/ant/0.png 5x6, HERE/bee/0.png 8x9); give size=(height, width), or "
-    "folder:PATH#size=N",
+    "several sizes": "images have several sizes (HERE/ant/0.png 5x6, HERE/bee/0.png 8x9); give size=(height, width), "
+    "or folder:PATH#size=N",
     "damage": "HERE/bee/3.png cannot be read as an image (UnidentifiedImageError: ...): replace or remove it",
     "truncated": "HERE/bee/3.png cannot be read as an image (OSError: ...): replace or remove it",
     "16 bits": "HERE/bee/3.png has more than 8 bits a pixel (mode I;16); convert it, or use from_arrays",
@@ -384,10 +384,6 @@ def test_said_of_tables(pandas):
 # --- Hugging Face ----------------------------------------------------------------------------------------------------
 
 
-FOREIGN = pytest.mark.filterwarnings("ignore:Cannot (locate|pickle)")
-"""`datasets` pickles to find its fingerprints."""
-
-
 @pytest.fixture
 def hub():
     pytest.importorskip("PIL")
@@ -404,7 +400,6 @@ def images(hub, number, seed=0, size=8):
     return hub.Dataset.from_dict(content, features=features), pixels, y
 
 
-@FOREIGN
 def test_images_of_hugging_face_with_three_parts(hub, tmp_path):
     parts = {part: images(hub, n, n) for part, n in (("train", 30), ("validation", 9), ("test", 12))}
     hub.DatasetDict({name: part[0] for name, part in parts.items()}).save_to_disk(tmp_path / "animals")
@@ -416,14 +411,12 @@ def test_images_of_hugging_face_with_three_parts(hub, tmp_path):
     np.testing.assert_array_equal(data.split(found)[1], np.arange(30, 39))
 
 
-@FOREIGN
 def test_images_of_hugging_face_with_one_part(hub, tmp_path):
     images(hub, 30)[0].save_to_disk(tmp_path / "animals")
     found = data.from_huggingface(str(tmp_path / "animals"), test=6)
     assert len(found.x_test) == 6 and np.bincount(found.y_test).tolist() == [2, 2, 2]
 
 
-@FOREIGN
 def test_a_table_of_hugging_face(hub, tmp_path):
     pytest.importorskip("sklearn")
     hub.DatasetDict({"train": hub.Dataset.from_dict(rows())}).save_to_disk(tmp_path / "things")
