@@ -9,6 +9,9 @@ import numpy as np
 from ..errors import UsageError, check_whole
 from .checks import Parts, checked
 
+UNEQUAL = 1.5
+"""Samples of the largest class by those of the smallest from which accuracy alone misleads."""
+
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Dataset:
@@ -60,6 +63,27 @@ class Dataset:
             raise UsageError(f"{where}: {len(self.class_names)} class names for {self.num_classes} classes; name each")
         if not 0 <= check_whole(self.num_validation, f"{where}: num_validation") < len(self.y_train):
             raise UsageError(f"{where}: num_validation is {self.num_validation}; leave some of the training samples")
+
+    @functools.cached_property
+    def imbalance(self) -> float:
+        """Samples of the largest class by those of the smallest that occurs, in the part where that is more."""
+        counts = (np.unique(y, return_counts=True)[1] for y in (self.y_train, self.y_test))
+        return max(float(count.max() / count.min()) for count in counts)
+
+    @property
+    def unequal(self) -> bool:
+        """Whether classes are unequal by more than 1.5 to 1, so that balanced accuracy stands beside accuracy."""
+        return self.imbalance > UNEQUAL
+
+    def balance(self) -> str:
+        """In words, where the classes are unequal: the smallest and the largest of the training part; else empty."""
+        if not self.unequal:
+            return ""
+        labels, counts = np.unique(self.y_train, return_counts=True)
+        ends = (int(counts.argmin()), int(counts.argmax()))
+        names = [self.class_names[labels[at]] if self.class_names else str(labels[at]) for at in ends]
+        low, high = (f"{name!r} has {counts[at]:,}" for name, at in zip(names, ends, strict=True))
+        return f"classes are unequal: of the training samples {low}, {high}; balanced accuracy is shown beside accuracy"
 
     @functools.cached_property
     def digest(self) -> str:

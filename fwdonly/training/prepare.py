@@ -58,6 +58,8 @@ class Work(NamedTuple):
     """By which a checkpoint knows its training."""
     must_fit: bool
     test: bool
+    unequal: np.ndarray | None
+    """The test labels, where classes are so unequal that accuracy alone misleads."""
 
     @property
     def plans(self) -> tuple[Plan, ...]:
@@ -123,7 +125,7 @@ def prepare(
     fingerprint = fingerprint_of(data, plans, runs, placement.how)
     work = Work(
         jobs, setup.place(pad(runs.seeds)), run, arrays, setup, feeder, padding, runs.group, fingerprint,
-        placement.must_fit, test,
+        placement.must_fit, test, data.y_test if test and data.unequal else None,
     )  # fmt: skip
     with one_line():
         classes = shapes_of(start_scores, jobs[-1], *work.start).shape[-1]
