@@ -176,7 +176,7 @@ def grads(
         the higher goodness.
 
     Raises:
-        UsageError: labels that are missing, out of range or all alike (values are seen outside compiled code only), or
+        UsageError: labels that are missing or out of range (values are seen outside compiled code only), or
             an option that does not exist or does not fit.
 
     Example:
