@@ -9,9 +9,10 @@ from functools import partial
 
 import jaxtyping
 import numpy as np
+import optax
 import pytest
 
-from fwdonly import UsageError, data
+from fwdonly import Plan, UsageError, bp, data, fit, mf, nets
 from fwdonly.cli import train
 
 RANDOM = np.random.default_rng(0)
@@ -240,6 +241,12 @@ FOLDERS = {
 }
 
 
+@pytest.mark.parametrize("size", [(0, 8), (8,)])
+def test_sizes_refused(pillow, tmp_path, size):
+    line = line_of(partial(data.from_folder, tmp_path, size=size))
+    assert line == f"size is (height, width) in pixels, at least 1; got {size}"
+
+
 @pytest.mark.parametrize("how", FOLDERS)
 def test_folders_refused(pillow, tmp_path, how):
     folder = spoil(pillow, tmp_path, how)
@@ -355,6 +362,8 @@ def test_more_faults_of_tables(pandas, tmp_path):
     wide = pandas.DataFrame({"a": np.arange(300.0), "kind": np.arange(300) / 7})
     line = "the table: 'kind' holds 300 different numbers, and rules tell classes apart; give a column of classes"
     assert line_of(partial(call, wide)) == line
+    twice = pandas.concat([frame, frame[["age"]]], axis=1)
+    assert line_of(partial(call, twice)) == "the table has several columns 'age'; rename or drop them"
     other = frame[:8]
     lacking = partial(call, frame, test=other.drop(columns="age"))
     assert line_of(lacking) == "the test table has no column 'age'; give it the columns of the training table"
@@ -366,6 +375,31 @@ def test_more_faults_of_tables(pandas, tmp_path):
     assert "cannot be read as CSV (EmptyDataError" in line_of(partial(call, tmp_path / "empty.csv"))
     (tmp_path / "ragged.csv").write_text("a,b\n1,2\n1,2,3,4\n")
     assert "cannot be read as CSV (ParserError" in line_of(partial(call, tmp_path / "ragged.csv"))
+
+
+def test_types_of_pandas_and_columns_with_numbers_for_names(pandas):
+    frame = pandas.DataFrame(rows())
+    plain = data.from_table(frame, target="kind")
+    typed = frame.astype({"colour": "category", "size": "Int64", "kind": "string"})
+    assert data.from_table(typed, target="kind").digest == plain.digest
+    numbered = frame.rename(columns=dict(zip(frame.columns, range(4), strict=True)))
+    assert data.from_table(numbered, target="3").digest == plain.digest
+
+
+@pytest.mark.usefixtures("quickest_compilation")
+@pytest.mark.parametrize("name", ["breast_cancer", "digits"])
+def test_tables_of_scikit_learn_reach_logistic_regression(pandas, tmp_path, name):
+    """Within two points, on the same rows, with MF and BP."""
+    datasets, linear = pytest.importorskip("sklearn.datasets"), pytest.importorskip("sklearn.linear_model")
+    table = getattr(datasets, f"load_{name}")(as_frame=True).frame
+    table.to_csv(tmp_path / "table.csv", index=False)
+    made = data.load(f"csv:{tmp_path}/table.csv#target=target")
+    regression = linear.LogisticRegression(max_iter=2000).fit(made.x_train, made.y_train)
+    least = regression.score(made.x_test, made.y_test) - 0.02
+    plan = Plan(epochs=15, batch_size=32, keep="last")
+    for rule in (mf, bp):
+        found = fit(rule.rule(nets.mlp([64]), optax.adam(3e-3), num_classes=made.num_classes), made, plan)
+        assert found.test_accuracy >= least, rule.__name__
 
 
 def test_said_of_tables(pandas):

@@ -36,6 +36,7 @@ def from_table(table: Any, *, target: str, test: Any = 0.2, seed: SupportsIndex 
         UsageError: no such file or column, missing values, dates, columns of free text, in one line.
     """
     frame, name, where = _frame(table)
+    target = str(target)
     _check_target(where, frame, target)
     given = not isinstance(test, float | int | np.number)
     other = _frame(test)[0] if given else None
@@ -58,7 +59,7 @@ def _frame(table: Any) -> tuple[Any, str, str]:
     """A DataFrame with its name, and where it came from."""
     pandas = optional("pandas", "a table", "data")
     if isinstance(table, pandas.DataFrame):
-        return table.reset_index(drop=True), "table", "the table"
+        return table.reset_index(drop=True).rename(columns=str), "table", "the table"
     path = expanded(table, "the table")
     where = shown(path)
     try:
@@ -78,6 +79,9 @@ def _check_target(where: str, frame: Any, target: str) -> None:
         close = difflib.get_close_matches(target, columns, n=1)
         known = f"did you mean {close[0]!r}?" if close else f"its columns are {', '.join(columns[:20])}"
         raise UsageError(f"{where} has no column {target!r}; {known}")
+    if len(set(columns)) < len(columns):
+        twice = next(column for column in columns if columns.count(column) > 1)
+        raise UsageError(f"{where} has several columns {twice!r}; rename or drop them")
     if len(columns) < 2:
         raise UsageError(f"{where} has no column beside {target!r}; give features")
 
