@@ -1,7 +1,6 @@
 """The contract every learning rule keeps: a batch, a record of three pure functions, and one optimizer step."""
 
 from collections.abc import Callable
-from contextvars import ContextVar
 from typing import Any, Literal, NamedTuple, Protocol, TypeVar, get_args, get_origin, runtime_checkable
 
 import jax
@@ -157,10 +156,6 @@ def check_classes(num_classes: int) -> None:
         raise UsageError(f"classification needs at least 2 classes; got num_classes={num_classes}")
 
 
-LABELS_SEEN: ContextVar[bool] = ContextVar("labels_seen", default=False)
-"""Set by a loop that has looked at all labels, and runs without compilation: its batches are not looked at again."""
-
-
 def check_labels(batch: Batch, num_classes: int) -> Float[Array, ""] | float:
     """Refuse labels a supervised rule cannot use; every rule asks this first and adds the answer to its ``loss``.
 
@@ -172,13 +167,18 @@ def check_labels(batch: Batch, num_classes: int) -> Float[Array, ""] | float:
         0; within compiled code NaN where a label is no class.
 
     Raises:
-        UsageError: labels that are missing, not one integer per sample, outside 0..num_classes-1, or all alike in a
-            batch of several samples; a batch that is split by ``jax.shard_map`` (see docs/several-devices.md).
+        UsageError: labels that are missing, not one integer per sample, or outside 0..num_classes-1; a batch without
+            samples, a sample without its batch axis, or a batch split by ``jax.shard_map`` (docs/several-devices.md).
     """
     y, x = batch.y, jax.tree.leaves(batch.x)[0]
+    if getattr(y, "shape", None) == ():
+        raise UsageError("a batch has samples along its first axis; give a single sample as x[None], y[None]")
+    if not len(x):
+        raise UsageError("the batch is empty; give it at least one sample")
     if y is None or not hasattr(y, "dtype") or not jnp.issubdtype(y.dtype, jnp.integer) or y.shape != x.shape[:1]:
         found = "none" if y is None else f"{getattr(y, 'dtype', type(y).__name__)}{list(getattr(y, 'shape', ()))}"
-        raise UsageError(f"a batch needs integer labels of shape ({len(x)},), one per sample; got {found}")
+        mend = _mend_of_labels(y)
+        raise UsageError(f"a batch needs integer labels of shape ({len(x)},), one per sample; got {found}{mend}")
     if axes := _split_over(y):  # JAX sums gradients of replicated parameters over them
         raise UsageError(
             f"within jax.shard_map over {', '.join(sorted(axes))} a step would be as many times too long as there are "
@@ -187,16 +187,10 @@ def check_labels(batch: Batch, num_classes: int) -> Float[Array, ""] | float:
     if isinstance(y, Tracer):
         highest = min(num_classes - 1, jnp.iinfo(y.dtype).max)  # uint8 holds no 256
         return jnp.where(((y >= 0) & (y <= highest)).all(), 0.0, jnp.nan)  # a weak type: the loss keeps its own
-    if LABELS_SEEN.get():
-        return 0.0
     values = np.asarray(y)  # not jnp: labels that a compiled function closes over are known, results on them are not
     low, high = int(values.min(initial=0)), int(values.max(initial=0))
     if low < 0 or high >= num_classes:
         raise UsageError(f"labels must lie in 0..{num_classes - 1}; found {low}..{high}; correct them or num_classes")
-    if len(values) > 1 and (values == values[0]).all():
-        raise UsageError(
-            f"every label of the batch is {values[0]}; shuffle the data, so that a batch has several classes"
-        )
     return 0.0
 
 
@@ -207,6 +201,18 @@ def _split_over(a: Any) -> frozenset[str]:
     kind = jax.typeof(a)
     of_old = getattr(kind, "vma", frozenset())  # its name before jax 0.10
     return getattr(getattr(kind, "manual_axis_type", None), "varying", of_old)
+
+
+def _mend_of_labels(y: Any) -> str:
+    """How labels of a common wrong form become right ones; empty for others."""
+    if isinstance(y, list | tuple):
+        return ": pass jnp.asarray(y)"
+    kind, shape = getattr(getattr(y, "dtype", None), "kind", ""), getattr(y, "shape", ())
+    if len(shape) == 2:
+        return ": pass y[:, 0]" if shape[1] == 1 else ": pass y.argmax(1), if they are one-hot"
+    if kind in ("U", "S"):
+        return ": number the classes, as data.from_arrays does"
+    return ": pass y.astype(int)" if kind in ("f", "b") else ""
 
 
 def at_state(grads: Callable[..., tuple[PyTree, Metrics]], *fields: str, **options: Any) -> Any:

@@ -136,7 +136,7 @@ def grads(
         weighted, that of the output layer last; in nats, taken before any update.
 
     Raises:
-        UsageError: labels that are missing, out of range or all alike (values are seen outside compiled code only),
+        UsageError: labels that are missing or out of range (values are seen outside compiled code only),
             unknown readouts, some that ``params`` have not, or a weight for others than "deep".
 
     Example:

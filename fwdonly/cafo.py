@@ -213,7 +213,7 @@ def grads(
         heads,) and its sum ``loss``, before any update.
 
     Raises:
-        UsageError: labels that are missing, out of range or all alike (values are seen outside compiled code only).
+        UsageError: labels that are missing or out of range (values are seen outside compiled code only).
 
     Example:
         >>> import jax, optax, fwdonly

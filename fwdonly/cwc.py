@@ -98,7 +98,7 @@ def grads(params: Params, batch: Batch, key: Array, *, net: Net, num_classes: in
         Gradients shaped like ``params``, and ``layer_loss`` (layers,) and its sum ``loss``, before any update.
 
     Raises:
-        UsageError: labels that are missing, out of range or all alike (values are seen outside compiled code only).
+        UsageError: labels that are missing or out of range (values are seen outside compiled code only).
 
     Example:
         >>> import jax, optax, fwdonly

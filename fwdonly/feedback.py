@@ -154,7 +154,7 @@ def grads(
         Pseudo-gradients shaped like ``params``, to be subtracted, and the metric ``loss`` in nats, before any update.
 
     Raises:
-        UsageError: labels that are missing, out of range or all alike (values are seen outside compiled code only), or
+        UsageError: labels that are missing or out of range (values are seen outside compiled code only), or
             an option that does not exist or does not fit.
 
     Example:

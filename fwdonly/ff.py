@@ -176,7 +176,7 @@ def grads(
         the higher goodness.
 
     Raises:
-        UsageError: labels that are missing, out of range or all alike (values are seen outside compiled code only), or
+        UsageError: labels that are missing or out of range (values are seen outside compiled code only), or
             an option that does not exist or does not fit.
 
     Example:
@@ -259,7 +259,7 @@ def _objective(
     if m is not None:
         m = options.peer_momentum * m + (1 - options.peer_momentum) * jax.lax.stop_gradient(s[:count].mean(0))
         if has_peer:
-            objective = loss - (options.peer * (m.mean() - m) * z[:count].mean(0)).sum()
+            objective = loss - (cast(Any, options.peer) * (m.mean() - m) * z[:count].mean(0)).sum()
     return objective, (loss, s, (g_neg > g_pos).mean(dtype=loss.dtype), m)
 
 

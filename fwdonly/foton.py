@@ -135,7 +135,7 @@ def grads(
         of T s (or half the squared error of s), before any update.
 
     Raises:
-        UsageError: labels that are missing, out of range or all alike (values are seen outside compiled code only), or
+        UsageError: labels that are missing or out of range (values are seen outside compiled code only), or
             an option that does not exist or does not fit.
 
     Example:

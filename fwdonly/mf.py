@@ -152,7 +152,7 @@ def grads(
         and ``layer_loss`` (trained layers,), never weighted, both in nats and taken before any update.
 
     Raises:
-        UsageError: labels that are missing, out of range or all alike (values are seen outside compiled code only), an
+        UsageError: labels that are missing or out of range (values are seen outside compiled code only), an
             unknown gradient, a single layer for "joint", or a weight for "local".
 
     Example:

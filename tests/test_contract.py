@@ -599,9 +599,9 @@ def labelled(request, batch, key):
         jnp.array([0, 1]),
         jnp.array([0, 1, 2, 0, 1, 3]),
         jnp.array([0, 1, -1, 0, 1, 2]),
-        jnp.ones(6, int),
+        jnp.ones((6, 1), int),
     ],
-    ids=["none", "floats", "too_few", "too_high", "negative", "one_class"],
+    ids=["none", "floats", "too_few", "too_high", "negative", "a_column"],
 )
 def test_batches_without_usable_labels_are_refused_in_one_line(labelled, y, batch, key):
     rule, state = labelled
@@ -609,6 +609,34 @@ def test_batches_without_usable_labels_are_refused_in_one_line(labelled, y, batc
     assert_refused(lambda: rule.grads(state, Batch(batch.x, y), key))
     rule.update(state, batch, key)  # the control: these labels will do
     jax.jit(lambda state: rule.update(state, batch, key)).trace(state)  # known, but within a traced function
+
+
+def test_a_batch_of_one_class_trains_and_one_of_no_sample_is_refused(labelled, batch, key):
+    """Small batches of uneven data have one class by chance: the data set is checked, not every batch."""
+    rule, state = labelled
+    rule.update(state, batch._replace(y=jnp.ones(6, int)), key)
+    empty, single = (jax.tree.map(lambda a, at=at: a[at], batch) for at in (slice(0), 0))
+    assert refused(lambda: rule.update(state, empty, key)) == "the batch is empty; give it at least one sample"
+    line = "a batch has samples along its first axis; give a single sample as x[None], y[None]"
+    assert refused(lambda: rule.update(state, single, key)) == line
+
+
+@pytest.mark.parametrize(
+    ("y", "found"),
+    [
+        (np.ones(6, np.float32), "float32[6]: pass y.astype(int)"),
+        (np.ones(6, bool), "bool[6]: pass y.astype(int)"),
+        (np.eye(6), "float64[6, 6]: pass y.argmax(1), if they are one-hot"),
+        (np.ones((6, 1), int), "int64[6, 1]: pass y[:, 0]"),
+        (np.array(["a"] * 6), "<U1[6]: number the classes, as data.from_arrays does"),
+        ([0] * 6, "list[]: pass jnp.asarray(y)"),
+        (np.zeros(5, int), "int64[5]"),
+        (None, "none"),
+    ],
+)
+def test_labels_of_a_wrong_form_are_refused_with_their_mend(y, found, batch):
+    words = f"a batch needs integer labels of shape (6,), one per sample; got {found}"
+    assert refused(lambda: base.check_labels(Batch(batch.x, y), CLASSES)) == words
 
 
 def test_labels_that_no_compiled_function_sees_make_the_loss_nan(labelled, batch, key):
@@ -681,9 +709,15 @@ def test_control_options_that_fit_are_taken():
     cafo.rule(POOLED, TX, num_classes=3, part=1)
 
 
-def assert_refused(call):
+def refused(call):
+    """The one line of the error that the call must raise."""
     with pytest.raises(UsageError) as caught:
         call()
     message = str(caught.value)
     assert message
     assert "\n" not in message
+    return message
+
+
+def assert_refused(call):
+    refused(call)

@@ -13,7 +13,7 @@ import numpy as np
 import optax
 import pytest
 
-from fwdonly import Batch, Plan, UsageError, base, cafo, ff, fit, mf, nets, sweep
+from fwdonly import Plan, UsageError, cafo, ff, fit, mf, nets, sweep
 
 pytestmark = pytest.mark.usefixtures("quickest_compilation")
 
@@ -102,10 +102,6 @@ def test_without_compilation_values_can_be_seen_and_small_batches_are_taken(tiny
     with jax.disable_jit():
         fit(make(0.01), tiny, plan, split=(np.arange(24), np.arange(100, 200)))
     assert len(seen) >= 12 and len(set(seen)) > 6
-    assert not base.LABELS_SEEN.get()
-    state = mf_rule(0.01).init(jax.random.key(0), jnp.ones((2, *tiny.x_train.shape[1:])))
-    with pytest.raises(base.UsageError, match="shuffle the data"):  # as ever outside of the loop
-        mf_rule(0.01).update(state, Batch(jnp.ones((2, *tiny.x_train.shape[1:])), jnp.zeros(2, int)), jax.random.key(0))
 
 
 @pytest.mark.parametrize("way", WAYS)

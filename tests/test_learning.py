@@ -114,7 +114,7 @@ def test_the_two_predictions_come_from_one_training_and_disagree_on_some_images(
 @pytest.mark.parametrize("loss", ["logistic", "symba"])
 def test_defaults_of_ff_learn_on_wide_layers_and_those_of_the_matlab_do_not(loss):
     """500-500 on standardised pixels. Narrow layers hide both faults: a label of .1 % of the energy, and a peer term
-    that drowns the gradient of a mean. With 1000-1000 the Matlab's label gave 71.7 to 76.1 %, SymBa with 0.03 7.6 to 9.4.
+    that drowns the gradient of a mean. At 1000-1000: 71.7-76.1 %, SymBa 7.6-9.4 %.
     """
     images, plan = data.load("mnist5k"), Plan(epochs=6)
 

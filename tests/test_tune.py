@@ -60,8 +60,7 @@ def test_a_trial_is_worth_the_mean_validation_accuracy_of_its_seeds(tiny):
 def test_the_test_set_decides_nothing_and_a_leaking_objective_is_caught(tiny, monkeypatch):
     poisoned = dataclasses.replace(tiny, x_test=255 - tiny.x_test, y_test=3 - tiny.y_test)
     monkeypatch.setattr(data.Dataset, "digest", "the same")  # which test images there are is part of it
-    without = dataclasses.replace(tiny, x_test=tiny.x_test[:0], y_test=tiny.y_test[:0])
-    assert table(search(tiny)) == table(search(poisoned)) == table(search(without))  # none need be there
+    assert table(search(tiny)) == table(search(poisoned))
 
     def leaks(*args, **more):
         result = sweep(*args, **more | {"test": True})

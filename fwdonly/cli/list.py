@@ -38,6 +38,7 @@ def _nets() -> None:
 
 def _data() -> None:
     print(f"data sets: {', '.join(data.KNOWN)}, tfds:NAME, or NAME for NAME.npz in the data directory")
+    print("your own: FILE.npz, folder:PATH (a sub-folder of images per class), csv:PATH#target=COLUMN, hf:NAME")
 
 
 def _presets() -> None:

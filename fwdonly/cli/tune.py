@@ -89,6 +89,10 @@ class Task(NamedTuple):
         return self.arm.rule.space
 
 
+PLAIN = str.maketrans(" :/", "---")
+"""Makes one file's name of a study's."""
+
+
 def task_of(words: Sequence[str], prog: str = "fwdonly tune") -> Task:
     """The search that the words of a command describe.
 
@@ -124,7 +128,7 @@ def main(words: Sequence[str], command_line: Sequence[str], prog: str = "fwdonly
     dataset = data.load(task.data.dataset, task.data.data_dir)
     print(f"data: {dataset.name}, {len(dataset.x_train):,} training images, {dataset.source}", flush=True)
     split = split_of(task.data, dataset, seeds)
-    name = task.search.study or f"{arm.name}-{dataset.name}-{arm.net.label}".replace(" ", "-").replace(":", "-")
+    name = task.search.study or f"{arm.name}-{dataset.name}-{arm.net.label}".translate(PLAIN)
     folder = task.output.output_dir or Path("results") / f"tune-{name}"
     storage = task.search.storage or str(folder / "study.journal")
     plans = prepare(arm, dataset, split).plans  # refuses what the rule or the network cannot take
@@ -250,6 +254,7 @@ def _command(task: Task, dataset: data.Dataset, best: Mapping[str, Any]) -> list
     """The command that trains what was tuned, with the best settings."""
     arm = task.arm.changed(best)
     name = arm.name if arm.rule.path is None else f"{arm.rule.path}:{arm.name}"
-    values = {**arm.settings(), **vars(task.data), "dataset": dataset.name, "preset": None}
+    values = {**arm.settings(), **vars(task.data), "preset": None}
+    values |= {"dataset": dataset.name} if task.data.dataset == "auto" else {}
     groups = [g for g in train.groups_of(arm.rule) if g.name not in ("seeds", "measuring", "output")]
     return ["fwdonly", "train", name, *options.words_of(groups, values, train.defaults_of(arm.rule, None))]

@@ -1,25 +1,36 @@
-"""Named image sets as arrays: sources and checksums, splits, normalisation, augmentation.
+"""Data sets as checked arrays: named sets, ways in for one's own, splits, normalisation, augmentation.
 
 Images stay uint8 until they are on the device (MNIST: 45 MiB instead of 180 as float32), so `normalise` and `crop_flip`
 are pure functions for use inside the compiled step.
 """
 
+from .arrays import from_arrays
+from .checks import DataWarning
 from .dataset import Dataset
 from .facts import CLASS_NAMES, KNOWN
 from .folders import cache_folder
-from .pixels import crop_flip, normalise, statistics
+from .hub import from_huggingface
+from .pictures import from_folder
+from .pixels import crop_flip, normalise, standardise, statistics
 from .places import load
 from .splits import paper_split, split
+from .tables import from_table
 
 __all__ = [
     "CLASS_NAMES",
     "KNOWN",
+    "DataWarning",
     "Dataset",
     "cache_folder",
     "crop_flip",
+    "from_arrays",
+    "from_folder",
+    "from_huggingface",
+    "from_table",
     "load",
     "normalise",
     "paper_split",
     "split",
+    "standardise",
     "statistics",
 ]

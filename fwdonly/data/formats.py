@@ -6,6 +6,7 @@ import io
 import pickle
 import struct
 import tarfile
+import warnings
 import zlib
 from collections.abc import Callable
 from pathlib import Path
@@ -15,83 +16,72 @@ import numpy as np
 
 from ..errors import UsageError
 from . import facts
+from .checks import DataWarning, count_classes, labels_of
 from .dataset import Dataset
 from .facts import CLASS_NAMES
 from .folders import brief, shown
 
-MOST_CLASSES = 2**16
-"""Classes that a file may state where it has fewer training images."""
+KEYS = ("x_train", "y_train", "x_test", "y_test")
+"""Arrays of a file in Keras layout."""
+
+MEDMNIST = tuple(f"{part}_{kind}" for part in ("train", "val", "test") for kind in ("images", "labels"))
+"""Arrays of a file in MedMNIST's layout."""
 
 
 def checked_dataset(
-    name: str, source: str, where: Path | str, arrays: dict[str, Any], num_classes: int | None
+    name: str, source: str, where: Path | str, arrays: dict[str, Any], num_classes: int | None, num_validation: int = 0
 ) -> Dataset:
-    """Arrays in Keras layout as a `Dataset`, after checks of types, shapes and labels.
+    """Arrays in Keras layout as a `Dataset`; images of a named set must be of its type and size.
 
     With `num_classes` None the training labels tell the number, and each class must occur.
     """
-    checked = {}
-    for part in ("train", "test"):
-        x, y = np.asarray(arrays[f"x_{part}"]), np.asarray(arrays[f"y_{part}"])
-        x = x[..., None] if x.ndim == 3 else x
-        y = y[:, 0] if y.ndim == 2 and y.shape[1] == 1 else y
-        if x.dtype != np.uint8 or x.ndim != 4 or not x.size:
-            raise UsageError(
-                f"{where}: x_{part} is {x.dtype} {x.shape}; images must be uint8 (n, height, width[, channels]), n > 0"
-            )
-        if not np.issubdtype(y.dtype, np.integer) or y.shape != x.shape[:1]:
-            raise UsageError(f"{where}: y_{part} is {y.dtype} {y.shape}; labels must be integers ({len(x)},)")
-        checked |= {f"x_{part}": x, f"y_{part}": y}
-    if checked["x_train"].shape[1:] != checked["x_test"].shape[1:]:
+    if num_classes is None:
+        num_classes = count_classes(source, labels_of(f"{source}: y_train", arrays["y_train"]))
+    with warnings.catch_warnings():
+        if name in facts.IMAGE_SHAPE:  # sharper checks of named sets follow, and end in an error
+            warnings.simplefilter("ignore", DataWarning)
+        parts = [arrays[key] for key in KEYS]
+        data = Dataset(name, source, *parts, num_classes=num_classes, num_validation=num_validation)
+    found = data.x_train.shape[1:]
+    if name in facts.IMAGE_SHAPE and (found != facts.IMAGE_SHAPE[name] or data.x_train.dtype != np.uint8):
         raise UsageError(
-            f"{where}: training images are {checked['x_train'].shape[1:]}, test images {checked['x_test'].shape[1:]}; "
-            "give both one size"
+            f"{where}: images are {data.x_train.dtype} {found}, those of {name} are uint8 {facts.IMAGE_SHAPE[name]}; "
+            "replace the file"
         )
-    shape = checked["x_train"].shape[1:]
-    if name in facts.IMAGE_SHAPE and shape != facts.IMAGE_SHAPE[name]:
-        raise UsageError(
-            f"{where}: images are {shape}, those of {name} are {facts.IMAGE_SHAPE[name]}; replace the file"
-        )
-    classes = num_classes
-    if classes is None:
-        classes = max(int(checked["y_train"].max()) + 1, 1)
-    for part in ("train", "test"):
-        low, high = int(checked[f"y_{part}"].min()), int(checked[f"y_{part}"].max())
-        if low < 0 or high >= classes:
-            raise UsageError(f"{where}: y_{part} holds labels {low}..{high}, outside 0..{classes - 1}; correct them")
-    there = np.unique(checked["y_train"])
-    if num_classes is None and len(there) < classes:  # nothing here grows with the labels' values
-        absent = int((there == np.arange(len(there))).argmin()) if there[-1] >= len(there) else len(there)
-        raise UsageError(
-            f"{where}: y_train reaches {classes - 1} but has no label {absent}; number the classes from 0 without "
-            "gaps, or store num_classes as well"
-        )
-    if classes > max(MOST_CLASSES, len(checked["y_train"])):
-        raise UsageError(
-            f"{where}: {classes} classes for {len(checked['y_train'])} training images; a network has an output for "
-            "each, so correct num_classes"
-        )
-    for part in ("train", "test"):
-        # Copies detach from buffers of files and of pickles; read-only keeps the cached digest true.
-        checked[f"x_{part}"] = np.ascontiguousarray(checked[f"x_{part}"])
-        checked[f"y_{part}"] = checked[f"y_{part}"].astype(np.int32)
-    for array in checked.values():
-        array.flags.writeable = False
-    return Dataset(name=name, source=source, num_classes=classes, **checked)
+    return data
 
 
 def read_npz(path: Path) -> dict[str, np.ndarray]:
-    """The arrays of a file in Keras layout, and `num_classes` where it is there."""
-    keys = ("x_train", "y_train", "x_test", "y_test")
+    """The arrays of a file in Keras layout, with `num_classes`, or in that of MedMNIST."""
     try:
-        with path.open("rb") as raw, np.load(raw, allow_pickle=False) as file:
-            stored = list(file.files)
-            arrays = {key: file[key] for key in (*keys, "num_classes") if key in stored}
+        with path.open("rb") as raw:
+            if fault := _no_archive(raw.read(64)):
+                raise UsageError(f"{path} cannot be read as .npz ({fault}): replace it by the file itself")
+            raw.seek(0)
+            with np.load(raw, allow_pickle=False) as file:
+                stored = list(file.files)
+                arrays = {key: file[key] for key in (*KEYS, "num_classes", *MEDMNIST) if key in stored}
+    except UsageError:
+        raise
     except Exception as error:  # a damaged archive makes zipfile, zlib and NumPy raise almost anything
-        raise UsageError(f"{path} cannot be read as .npz ({brief(error)}): replace it by an undamaged file") from error
-    if missing := [key for key in keys if key not in arrays]:
-        raise UsageError(f"{path} lacks {', '.join(missing)} (it holds {', '.join(stored) or 'nothing'}): store {keys}")
-    return arrays
+        fault = "it holds Python objects" if "allow_pickle" in str(error) else brief(error)
+        raise UsageError(f"{path} cannot be read as .npz ({fault}): replace it by an undamaged file") from error
+    if missing := [key for key in KEYS if key not in arrays]:
+        if all(key in arrays for key in MEDMNIST):
+            return arrays
+        raise UsageError(f"{path} lacks {', '.join(missing)} (it holds {', '.join(stored) or 'nothing'}): store {KEYS}")
+    return {key: array for key, array in arrays.items() if key not in MEDMNIST}
+
+
+def _no_archive(start: bytes) -> str:
+    """Why a file that begins so is no .npz; empty if it may be one."""
+    if start[:2] == b"PK":
+        return ""
+    if start.lstrip()[:1] == b"<":
+        return "it is an HTML page, as failed downloads are"
+    if start[:6] == b"\x93NUMPY":
+        return "it is a single array in .npy"
+    return f"it begins with {start[:4].hex() or 'nothing'}"
 
 
 def check_npz(name: str, path: Path) -> Dataset:
@@ -251,8 +241,27 @@ def _unpickle_cifar(name: str, where: Path, read: Callable[[str], bytes]) -> Dat
 
 def from_npz(name: str, path: Path) -> Dataset:
     """A set without official checksums."""
-    arrays = read_npz(path)
+    arrays: dict[str, Any] = read_npz(path)
+    if "x_train" not in arrays:
+        return _from_medmnist(name, path, arrays)
     classes = arrays.get("num_classes")
     if classes is not None and (classes.size != 1 or not np.issubdtype(classes.dtype, np.integer)):
         raise UsageError(f"{path}: num_classes must be one integer")
     return checked_dataset(name, shown(path), path, arrays, None if classes is None else int(classes.item()))
+
+
+def _from_medmnist(name: str, path: Path, arrays: dict[str, Any]) -> Dataset:
+    """A set in MedMNIST's layout: its validation part follows the training part, and `split` knows it as such."""
+    joined: dict[str, Any] = {"x_test": arrays["test_images"], "y_test": arrays["test_labels"]}
+    for key, kind in (("x_train", "images"), ("y_train", "labels")):
+        pair = arrays[f"train_{kind}"], arrays[f"val_{kind}"]
+        if pair[0].shape[1:] != pair[1].shape[1:]:
+            raise UsageError(
+                f"{path}: train_{kind} are {pair[0].shape[1:]}, val_{kind} {pair[1].shape[1:]}; give both one size"
+            )
+        joined[key] = np.concatenate(pair)
+    held = len(arrays["val_labels"])
+    source = f"{shown(path)} (MedMNIST's layout, its own validation part)"
+    if len(arrays["val_images"]) != held:
+        raise UsageError(f"{path}: {len(arrays['val_images'])} val_images and {held} val_labels; give each its label")
+    return checked_dataset(name, source, path, joined, None, held)

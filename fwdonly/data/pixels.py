@@ -1,4 +1,4 @@
-"""Pixel constants, normalisation and augmentation: pure functions for use inside the compiled step."""
+"""Constants of pixels and columns, normalisation, augmentation: pure functions for use inside the compiled step."""
 
 from collections.abc import Sequence
 from typing import Literal
@@ -6,28 +6,34 @@ from typing import Literal
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, UInt8
+from jaxtyping import Array, Float, Shaped, UInt8
 
 from ..errors import UsageError
 from . import facts
 from .dataset import Dataset
 from .facts import Statistics
 
+KINDS = ("pixel", "paper", "half", "none")
+
+BLOCK = 2**22
+"""Values of a block whose variance is summed: float64 copies of a whole set would not fit."""
+
 
 def statistics(data: Dataset, kind: Literal["pixel", "paper", "half", "none"] = "pixel") -> Statistics:
-    """Mean and standard deviation per channel, for `normalise`.
+    """Mean and standard deviation per channel, for `normalise` (uint8 images) or `standardise` (float32 features).
 
     Args:
         data: the set.
         kind: "pixel": over all pixels of the training set (stored for the four named sets, otherwise computed, with 1
             for a channel that is constant). "paper": the constants of the Mono-Forward code. "half": 0.5 and 0.5,
-            which puts pixels into [-1, 1]. "none": 0 and 1, which leaves them in [0, 1].
+            which puts pixels into [-1, 1]. "none": 0 and 1, which leaves them in [0, 1]. Float features have "pixel",
+            the mean and SD of every column or channel of the training set, and "none", which leaves them as they are.
 
     Returns:
-        (mean, sd), one number per channel each, in units of pixel/255.
+        (mean, sd), one number per channel or column each; of uint8 images in units of pixel/255.
 
     Raises:
-        UsageError: unknown ``kind``, or "paper" for a set that the code does not know.
+        UsageError: unknown ``kind``, "paper" for a set that the code does not know, or pixel constants for floats.
 
     References:
         "paper": GitHub Przemyslaw11/BeyondBackpropagation. "half": Cascaded-Forward's code on CIFAR.
@@ -38,6 +44,10 @@ def statistics(data: Dataset, kind: Literal["pixel", "paper", "half", "none"] = 
         digits for CIFAR-100 are off. mnist5k takes the constants of MNIST, whose images it consists of.
     """
     channels = data.x_train.shape[-1]
+    if kind not in KINDS:
+        raise UsageError(f"unknown normalisation {kind!r}: choose {', '.join(map(repr, KINDS))}")
+    if data.x_train.dtype != np.uint8 and kind in ("paper", "half"):
+        raise UsageError(f"{kind!r} are constants of uint8 pixels, and {data.name} holds floats: use 'pixel' or 'none'")
     if kind == "none":
         return (0.0,) * channels, (1.0,) * channels
     if kind == "half":
@@ -46,8 +56,8 @@ def statistics(data: Dataset, kind: Literal["pixel", "paper", "half", "none"] = 
         if data.name not in facts.PAPER:
             raise UsageError(f"no 'paper' constants for {data.name}, only for {', '.join(facts.PAPER)}: use 'pixel'")
         return facts.PAPER[data.name]
-    if kind != "pixel":
-        raise UsageError(f"unknown normalisation {kind!r}: choose 'pixel', 'paper', 'half' or 'none'")
+    if data.x_train.dtype != np.uint8:
+        return ((0.0,) * channels, (1.0,) * channels) if data.standardised else _moments(data.x_train)
     if data.name in facts.PIXEL:
         return facts.PIXEL[data.name]
     # Exact sums without a float copy of the images: count the 256 levels.
@@ -57,6 +67,47 @@ def statistics(data: Dataset, kind: Literal["pixel", "paper", "half", "none"] = 
     variance = (weights * (levels - mean[:, None]) ** 2).sum(1)
     sd = np.where((counts > 0).sum(1) > 1, np.sqrt(variance), 1.0)
     return tuple(mean.tolist()), tuple(sd.tolist())
+
+
+def _moments(x: np.ndarray) -> Statistics:
+    """Mean and SD over all but the last axis in float64, in blocks; 1 for what is constant, but for rounding."""
+    rows = x.reshape(-1, x.shape[-1])
+    mean = rows.mean(0, dtype=np.float64)
+    block = max(1, BLOCK // rows.shape[1])
+    blocks = (rows[start : start + block] - mean for start in range(0, len(rows), block))
+    sd = np.sqrt(sum((part**2).sum(0) for part in blocks) / len(rows))
+    sd = np.where(sd > 1e-6 * np.abs(mean), sd, 1.0)
+    return tuple(mean.tolist()), tuple(sd.tolist())
+
+
+def standardise(
+    x: Float[Array | np.ndarray, "batch *features"], mean: Sequence[float], sd: Sequence[float]
+) -> Float[Array, "batch *features"]:
+    """``(x - mean) / sd`` per column of a table or channel of float images, as float32.
+
+    Args:
+        x: features (batch, ..., channels), floats.
+        mean: per channel; static.
+        sd: per channel; static.
+
+    Raises:
+        UsageError: features that are no floats, or constants of another number of channels.
+    """
+    x = jnp.asarray(x)
+    if not jnp.issubdtype(x.dtype, jnp.floating):
+        raise UsageError(f"standardise takes floats, not {x.dtype}: images of uint8 go through normalise")
+    _check_channels(x, mean, sd)
+    shape = (1,) * (x.ndim - 1) + (-1,)
+    # The difference first: a column like years has a mean of many SDs, and float32 has few digits.
+    centred = x.astype(jnp.float32) - np.asarray(mean, np.float32).reshape(shape)
+    return centred * (1 / np.asarray(sd, np.float64)).reshape(shape).astype(np.float32)
+
+
+def _check_channels(x: Array, mean: Sequence[float], sd: Sequence[float]) -> None:
+    if not len(mean) == len(sd) == x.shape[-1]:
+        raise UsageError(
+            f"{len(mean)} means and {len(sd)} SDs for {x.shape[-1]} channels: take them from statistics(data)"
+        )
 
 
 def normalise(
@@ -75,10 +126,7 @@ def normalise(
     x = jnp.asarray(x)
     if x.dtype != jnp.uint8:
         raise UsageError(f"normalise takes uint8 images, not {x.dtype}: apply it once, to the images as loaded")
-    if not len(mean) == len(sd) == x.shape[-1]:
-        raise UsageError(
-            f"{len(mean)} means and {len(sd)} SDs for {x.shape[-1]} channels: take them from statistics(data)"
-        )
+    _check_channels(x, mean, sd)
     shape = (1,) * (x.ndim - 1) + (-1,)
     scale = 1 / (255 * np.asarray(sd, np.float64))
     shift = -np.asarray(mean, np.float64) / np.asarray(sd, np.float64)
@@ -86,8 +134,8 @@ def normalise(
 
 
 def crop_flip(
-    key: Array, x: UInt8[Array, "batch height width channels"], *, pad: int = 4, flip: bool = True
-) -> UInt8[Array, "batch height width channels"]:
+    key: Array, x: Shaped[Array, "batch height width channels"], *, pad: int = 4, flip: bool = True
+) -> Shaped[Array, "batch height width channels"]:
     """Random crop after reflection padding, then a horizontal flip with probability 1/2, for every image on its own.
 
     Reflection does not repeat the border pixel. Do not flip digits. Draw ``key`` from the key of the step, so that a
@@ -95,12 +143,12 @@ def crop_flip(
 
     Args:
         key: decides offsets (uniform in 0..2*pad per axis and image) and flips.
-        x: images (batch, height, width, channels), uint8.
+        x: images (batch, height, width, channels), uint8 or floats.
         pad: pixels added on each side, fewer than height and width; static.
         flip: whether to flip at all; the crops do not depend on it; static.
 
     Returns:
-        Images (batch, height, width, channels), uint8.
+        Images (batch, height, width, channels) of the same type.
 
     Raises:
         UsageError: ``pad`` out of range.

@@ -8,12 +8,19 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from ..errors import UsageError
+from ..files import expanded
 from . import facts
 from .dataset import Dataset
 from .downloads import download
 from .folders import brief, cache_folder, key_of, shown, user_folder
 from .formats import check_npz, from_npz, read_cifar, read_idx_folder
+from .hub import from_huggingface
 from .packages import digits, from_tfds, mnist5k
+from .pictures import from_folder
+from .tables import from_table
+
+MOST_PIXELS = 4096
+"""Height and width to which a folder's images are scaled, at most."""
 
 
 def load(name: str = "auto", data_dir: str | Path | None = None) -> Dataset:
@@ -32,8 +39,11 @@ def load(name: str = "auto", data_dir: str | Path | None = None) -> Dataset:
     train and 359 to test, levels 0..16 rescaled to 0..255 as ``rint(level * 255 / 16)``; "auto", MNIST where it can be
     had and otherwise mnist5k, as ``source`` then says; "tfds:NAME", a set that TensorFlow Datasets has prepared, which
     is converted once to .npz in the cache; and any NAME for which the folder holds ``NAME.npz`` with ``x_train``
-    (n, height, width[, channels]) uint8, ``y_train`` integers 0..classes-1, ``x_test``, ``y_test``, and optionally
-    ``num_classes``. Such a set of one's own has no checksum.
+    (n, height, width[, channels]) uint8 or floats of any rank, ``y_train`` integers 0..classes-1, ``x_test``,
+    ``y_test``, and optionally ``num_classes``, or with MedMNIST's arrays. Such a set of one's own has no checksum.
+
+    Ways in for other data: the path of such an .npz; "folder:PATH" or "folder:PATH#size=N" (`from_folder`, scaled to
+    N x N), "csv:PATH#target=COLUMN" (`from_table`), "hf:NAME" or "hf:NAME#target=COLUMN" (`from_huggingface`).
 
     Args:
         name: see above; case, "-" and "_" do not matter for the known names.
@@ -55,6 +65,8 @@ def load(name: str = "auto", data_dir: str | Path | None = None) -> Dataset:
     """
     if name.startswith("tfds:"):
         return from_tfds(name, data_dir)
+    if (way := _way_in(name)) is not None:
+        return way
     canonical = {key_of(known): known for known in facts.KNOWN}.get(key_of(name))
     match canonical:
         case None:
@@ -74,6 +86,29 @@ def load(name: str = "auto", data_dir: str | Path | None = None) -> Dataset:
             f"y_test) or {formats} into a folder and pass it as data_dir or in $FWDONLY_DATA"
         )
     return found
+
+
+def _way_in(name: str) -> Dataset | None:
+    """A set of the user's own, where the name is a path or says the way in; None if it does not."""
+    kind, colon, rest = name.partition(":")
+    path, _, target = rest.rpartition("#target=")
+    if not colon or kind not in ("folder", "csv", "hf"):
+        if not name.endswith(".npz"):
+            return None
+        file = expanded(name, "the data set")
+        if not file.is_file():
+            raise UsageError(f"there is no file {shown(file)}; correct the path")
+        return from_npz(f"npz:{file.stem}", file)
+    if kind == "csv":
+        if not (path and target):
+            raise UsageError(f"{name!r} is not csv:PATH#target=COLUMN; say which column holds the classes")
+        return from_table(path, target=target)
+    if kind == "hf":
+        return from_huggingface(path or rest, target=target if path else None)
+    folder, mark, size = rest.rpartition("#size=")
+    if mark and not (size.isdecimal() and 0 < int(size) <= MOST_PIXELS):
+        raise UsageError(f"{name!r} is not folder:PATH#size=N; N is the height and width in pixels, 1 to {MOST_PIXELS}")
+    return from_folder(folder, size=(int(size), int(size))) if mark else from_folder(rest)
 
 
 def _search(name: str, data_dir: str | Path | None) -> tuple[Dataset | None, list[str]]:
@@ -161,6 +196,6 @@ def _own(name: str, data_dir: str | Path | None) -> Dataset:
     looked = f"no {name}.npz in {shown(user[0])}" if user else "no folder given"
     raise UsageError(
         f"unknown data set {name!r}{f': did you mean {close[0]!r}?' if close else '.'} Known: "
-        f"{', '.join(facts.KNOWN)}, tfds:NAME, and a set of your own as NAME.npz in data_dir or $FWDONLY_DATA "
-        f"({looked})"
+        f"{', '.join(facts.KNOWN)}, tfds:NAME, and a set of your own: NAME.npz in data_dir or $FWDONLY_DATA "
+        f"({looked}), FILE.npz, folder:PATH, csv:PATH#target=COLUMN, hf:NAME"
     )

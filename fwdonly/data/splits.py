@@ -20,7 +20,8 @@ def split(
         data: the set; only its training labels are used.
         seed: of the split, 0..2**32-1.
         num_validation: how many images to hold out; by default 10,000 of MNIST and Fashion-MNIST, 5,000 of CIFAR,
-            10 % of any other training set. 0 holds out none.
+            the validation part that came with the set (``data.num_validation``), or 10 % of any other training set.
+            0 holds out none.
 
     Returns:
         Indices into ``x_train``, int32, each ascending: (to train, to validate).
@@ -29,6 +30,9 @@ def split(
         UsageError: ``num_validation`` would leave nothing to train on, or a seed out of range.
     """
     n = len(data.y_train)
+    if num_validation is None and data.num_validation:
+        order = np.arange(n, dtype=np.int32)
+        return order[: n - data.num_validation], order[n - data.num_validation :]
     if num_validation is None:
         num_validation = n // (6 if data.name in ("mnist", "fashion_mnist") else 10)
     if not 0 <= num_validation < n:

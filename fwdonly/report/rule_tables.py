@@ -16,7 +16,9 @@ def rule_table(folder: Folder) -> Table:
     others = list(dict.fromkeys(n for s in folder.rules for run in s["runs"] for n in run.get("readouts", {})))
     kept = any(run.get("kept_seconds") is not None for s in folder.rules for run in s["runs"])
     target = folder.protocol.get("name") == "to-target"
-    header = ["rule", "n", "test %", *(f"{name} test %" for name in others), "passes", *["to target"] * target]
+    balanced = any("test_balanced_accuracy" in run for s in folder.rules for run in s["runs"])
+    header = ["rule", "n", "test %", *["balanced %"] * balanced, *(f"{name} test %" for name in others), "passes"]
+    header += ["to target"] * target
     header += ["train s", "energy J", "memory", "arithmetic", "CO2e g", "net J", "mean W", "validation %"]
     header += ["s to kept state"] * kept + ["compile s"]
     rows = []
@@ -32,7 +34,8 @@ def rule_table(folder: Folder) -> Table:
         readouts = [mean_sd([100 * v for r in runs if (v := _readout(r, name)) is not None]) for name in others]
         accuracy, passes = mean_sd(of("test_accuracy", 100)), mean_sd(of("epochs"), ".1f")
         row = [_name_of(summary), "\n".join(count)]
-        row += [_beside(folder, summary, "test_accuracy", accuracy, of("test_accuracy")), *readouts]
+        row += [_beside(folder, summary, "test_accuracy", accuracy, of("test_accuracy"))]
+        row += [*[mean_sd(of("test_balanced_accuracy", 100))] * balanced, *readouts]
         row += [_beside(folder, summary, "epochs", passes, of("epochs"))]
         row += [_reached(every)] if target else []
         row += [_beside(folder, summary, "train_seconds", "\n".join(seconds), [])]
@@ -151,6 +154,8 @@ def seed_table(folder: Folder) -> Table:
         "validation %": lambda run: percent(run["val_accuracy"]),
         "test %": lambda r: percent(r["test_accuracy"]),
     }
+    if any("test_balanced_accuracy" in run for run in runs):
+        columns["balanced %"] = lambda run: percent(run.get("test_balanced_accuracy"))
     for name in others:
         own = lambda run, name=name: percent(_readout(run, name))
         columns[f"{name} test %"] = own

@@ -36,7 +36,15 @@ def table_rows(summaries: Sequence[Summary]) -> tuple[list[str], list[list[str]]
     and energies, see `footnotes`. Where seeds were trained together, the mean row has the energy of all.
     """
     others = list(dict.fromkeys(name for s in summaries for run in s["runs"] for name in run.get("readouts", {})))
-    header = ["rule", "seed", "val %", "test %", *(f"{name} test %" for name in others)]
+    balanced = ["test_balanced_accuracy"] * any("test_balanced_accuracy" in r for s in summaries for r in s["runs"])
+    header = [
+        "rule",
+        "seed",
+        "val %",
+        "test %",
+        *["balanced %"] * len(balanced),
+        *(f"{name} test %" for name in others),
+    ]
     header += ["epochs", "train s", "compile s"]
     energies = [energy for summary in summaries for energy in readings_of(summary)]
     figures = {"energy J": "energy", "net J": "net", "mean W": "mean_power", "CO2e g": "co2e"} if energies else {}
@@ -57,6 +65,7 @@ def table_rows(summaries: Sequence[Summary]) -> tuple[list[str], list[list[str]]
                     str(run["seed"]) + note,
                     percent(run["val_accuracy"]),
                     percent(run["test_accuracy"]),
+                    *(percent(run.get(name)) for name in balanced),
                     *(percent(other(run, name)) for name in others),
                     str(run["epochs"]),
                     f"{run['train_seconds']:.1f}" if own_clock else f"~{run['train_seconds_share']:.1f}",
@@ -71,6 +80,7 @@ def table_rows(summaries: Sequence[Summary]) -> tuple[list[str], list[list[str]]
                 f"mean of {len(counted)}",
                 mean_sd([100 * run["val_accuracy"] for run in counted]),
                 mean_sd([100 * run["test_accuracy"] for run in counted]),
+                *(mean_sd([100 * v for r in counted if (v := r.get(of)) is not None]) for of in balanced),
                 *(mean_sd([100 * v for run in counted if (v := other(run, name)) is not None]) for name in others),
                 mean_sd([run["epochs"] for run in counted], ".1f"),
                 mean_sd([r["train_seconds"] for r in counted], ".1f")

@@ -108,6 +108,8 @@ def statistics_of(summary: Summary) -> dict[str, Any]:
     counted = [run for run in summary["runs"] if run["test_accuracy"] is not None]
     out: dict[str, Any] = {"n": len(counted), "diverged": sum(run["diverged"] for run in summary["runs"])}
     columns = {name: [run[name] for run in counted] for name in ("val_accuracy", "test_accuracy", "epochs")}
+    if balanced := [run["test_balanced_accuracy"] for run in counted if "test_balanced_accuracy" in run]:
+        columns["test_balanced_accuracy"] = balanced
     for name in {name: None for run in counted for name in run.get("readouts", {})}:
         columns[f"{name}_test_accuracy"] = [run["readouts"][name]["test_accuracy"] for run in counted]
     for name, values in columns.items():

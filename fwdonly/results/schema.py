@@ -72,7 +72,14 @@ def check_summary(top: Mapping[str, Any], rules: Collection[str]) -> None:
             _are(run, where, _WHOLE, "seed", "epochs", "kept_epoch")
             _are(run, where, _WHOLE, "target_epoch", needed=False)
             _are(run, where, _NUMBER, "train_seconds_share")
-            numbers = ("val_accuracy", "test_accuracy", "train_seconds", "kept_seconds", "target_seconds")
+            numbers = (
+                "val_accuracy",
+                "test_accuracy",
+                "test_balanced_accuracy",
+                "train_seconds",
+                "kept_seconds",
+                "target_seconds",
+            )
             _are(run, where, _NUMBER, *numbers, needed=False)
             _are(run, where, _SWITCH, "diverged")
             _are(run, where, _TEXT, "machine", needed=False)

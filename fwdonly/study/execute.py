@@ -48,6 +48,8 @@ def run(study: Study, render: Render | None = None) -> Outcome:
     print(
         f"data: {dataset.name}, {len(dataset.x_train):,} + {len(dataset.x_test):,} images, {dataset.source}", flush=True
     )
+    if words := dataset.balance():
+        print(f"note: {words}", flush=True)
     process, processes = workers.which(study)
     folder, claimed = study.output.output_dir, False
     if folder is None:

@@ -57,6 +57,8 @@ def summarise(
                 },
             }
         )
+        if result.test_balanced_accuracy is not None:
+            runs[-1]["test_balanced_accuracy"] = _number(result.test_balanced_accuracy[i])
     return {
         "rule": rule,
         "finished": result.finished,

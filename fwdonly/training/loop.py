@@ -109,6 +109,12 @@ def final_metrics(
     return {name: untested | found for name, found in found_of.items()}, classes
 
 
+def balanced_accuracy(predicted: np.ndarray, y: np.ndarray) -> np.ndarray:
+    """Mean over the classes that occur in ``y`` of the share of their samples that is found; samples are last."""
+    shares = [(predicted[..., y == label] == label).mean(-1) for label in np.unique(y)]
+    return np.asarray(np.mean(shares, axis=0))
+
+
 def result_of(
     host: Host, work: Work, learner: Learner, tracker: Tracker, energy: Reading | None, stopped: bool
 ) -> Result:
@@ -122,6 +128,10 @@ def result_of(
 
     def unless_diverged(value: Any) -> np.ndarray:
         return np.asarray(np.where(diverged, np.nan, value))
+
+    balanced = None
+    if work.unequal is not None and predictions is not None:
+        balanced = unless_diverged(balanced_accuracy(predictions, work.unequal))
 
     plan, steps = work.plans[0], work.jobs[0].steps
     return Result(
@@ -140,6 +150,7 @@ def result_of(
         streamed=work.feeder is not None,
         precision=plan.precision,
         predictions=predictions,
+        test_balanced_accuracy=balanced,
         readouts=jax.tree.map(unless_diverged, readouts),
         **{name: unless_diverged(value) for name, value in measured.items()},
     )

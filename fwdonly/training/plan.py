@@ -38,7 +38,8 @@ class Plan:
     ("best_accuracy"; of equally good epochs the first), or of the "last" epoch."""
     normalise: Normalise = "pixel"
     """Pixel constants: of the training set (pixel), of the papers' code (paper), half (pixels in [-1, 1]) or none
-    (pixels in [0, 1]); see `fwdonly.data.statistics`."""
+    (pixels in [0, 1]). Float features: standardised by the training set (pixel), or as they are (none); see
+    `fwdonly.data.statistics`."""
     augment: bool = False
     """Random crop after reflect padding by 4, then random horizontal flip, in the compiled step."""
     validate_every: int = 1

@@ -10,7 +10,7 @@ import jax
 import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from ..base import DOT, LABELS_SEEN, Precision, setting
+from ..base import DOT, Precision, setting
 from ..errors import UsageError
 
 Lift = Literal["single", "vmap", "map"]
@@ -115,12 +115,8 @@ def program(
 @contextlib.contextmanager
 def uncompiled() -> Generator[None, None, None]:
     """Within it everything is computed operation by operation."""
-    token = LABELS_SEEN.set(True)
-    try:
-        with jax.disable_jit(True):
-            yield
-    finally:
-        LABELS_SEEN.reset(token)
+    with jax.disable_jit(True):
+        yield
 
 
 class Plain:

@@ -75,6 +75,8 @@ class Result:
         precision: of the factors in matrix products and convolutions (see `Plan.precision`).
         predictions: the classes that the kept state predicts for the test images, on the last axis, uint8 or, of more
             than 256 classes, uint16; without meaning for a diverged run. None where there is no test accuracy.
+        test_balanced_accuracy: the mean of the classes' own test accuracies, where classes are unequal by more than
+            1.5 to 1 (`Dataset.unequal`), so that guessing the largest is no merit; None elsewhere.
     """
 
     state: State
@@ -97,6 +99,7 @@ class Result:
     streamed: bool = False
     precision: Precision = "float32"
     predictions: np.ndarray | None = None
+    test_balanced_accuracy: np.ndarray | None = None
 
 
 def history_of(rows: list[dict[str, np.ndarray]]) -> dict[str, Any]:
@@ -133,6 +136,11 @@ def join_groups(groups: list[Result], runs: int) -> Result:
     energy = groups[0].energy
     if energy is not None:
         energy = energy.without("the runs were trained in groups, each with a window of its own")
+
+    def join_known(name: str) -> np.ndarray | None:
+        parts = [getattr(group, name) for group in groups]
+        return None if any(part is None for part in parts) else join(*parts)
+
     return Result(
         state=jax.tree.map(join, *(group.state for group in groups)),
         history=joined_history(groups, missing),
@@ -145,7 +153,8 @@ def join_groups(groups: list[Result], runs: int) -> Result:
         run_bytes=groups[-1].run_bytes,
         streamed=groups[0].streamed,
         precision=groups[0].precision,
-        predictions=None if any(g.predictions is None for g in groups) else join(*(g.predictions for g in groups)),
+        predictions=join_known("predictions"),
+        test_balanced_accuracy=join_known("test_balanced_accuracy"),
         **joined,
     )
 

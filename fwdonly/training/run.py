@@ -96,7 +96,9 @@ def stages_of(source: Source, hyper: Mapping[str, Array]) -> tuple[LearningRule,
 
 
 def normalised(job: Job, x: Array) -> Array:
-    return datasets.normalise(x, job.mean, job.sd)
+    """As the network takes it, from uint8 pixels or float features."""
+    scale = datasets.normalise if x.dtype == jnp.uint8 else datasets.standardise
+    return scale(x, job.mean, job.sd)
 
 
 def example_batch(job: Job, run: Run, arrays: Arrays) -> Batch:
