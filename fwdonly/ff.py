@@ -31,7 +31,7 @@ from .card import Card, Setting, Stage, Variant
 from .errors import UsageError, check_word
 
 EPS = 1e-30
-"""In `rms`. The Matlab's exp(-100) is below the smallest normal float32, which processors may take for 0."""
+"""In `rms`. The Matlab's exp(-100), in whose place it stands, is below the smallest normal float32, which processors may take for 0."""
 
 LABELLED_ROWS = 8192
 """Rows (images times labels) that the goodness prediction puts through the network at a time; at least one label's."""
@@ -191,12 +191,9 @@ def grads(
         * The full text of arXiv 2212.13345 was not available; equations and constants are those of the Matlab.
         * The Matlab drops the factor 2 of d(s^2)/ds and divides by B: the same number as the gradient of the mean over
           2B samples, which is taken here by automatic differentiation within the layer, so that a block may be any map.
-        * eps in rms is 1e-30 in place of exp(-100), see `EPS`.
-        * The Matlab's label is 1 on pixels in [0, 1], some 1 % of the image's energy, and .1 % of that of standardised
-          pixels, where the network hardly sees it. By default it has a tenth of the image's sum of squares;
-          ``label_strength=1.0`` is the Matlab's.
-        * Peer normalisation's 0.03 is for the sum of squares. The gradient of a mean is N_l times smaller, and 0.03
-          would drown it; there the default is 0. SymBa has no peer term in its paper.
+        * The Matlab's label is 1: some 1 % of the energy of pixels in [0, 1], and .1 % of that of standardised ones,
+          where layers hardly see it. By default it has a tenth of its image's; ``label_strength=1.0`` is the Matlab's.
+        * 0.03 for the peer term is for the sum of squares; it drowns the gradient of a mean, where the default is 0.
         * Overlaid label values replace the first C inputs in memory order. On colour images these are the channels of
           the first pixels, which are lost; ``label="append"`` keeps the image whole.
         * The Matlab takes its batches in a fixed order; `fwdonly.fit` shuffles.
@@ -426,8 +423,8 @@ def _checked(options: dict[str, Any], net: Net) -> Options:
         return settings._replace(peer=0.03 if _sums(settings) and all(fits) else 0.0)
     if _has_peer(settings) and not all(fits):
         raise UsageError(
-            f"peer normalisation needs blocks with an activation and no maximum pooling, unlike block "
-            f"{fits.index(False) + 1}; leave peer out, or set it to 0"
+            "peer normalisation needs blocks with an activation and no maximum pooling, unlike block "
+            f"{fits.index(False) + 1}; leave peer out"
         )
     return settings
 
