@@ -31,7 +31,7 @@ from .card import Card, Setting, Stage, Variant
 from .errors import UsageError, check_word
 
 EPS = 1e-30
-"""In `rms`. The Matlab's exp(-100), in whose place it stands, is below the smallest normal float32, which processors may take for 0."""
+"""In `rms`. The Matlab's exp(-100) is below the smallest normal float32, which processors may take for 0."""
 
 LABELLED_ROWS = 8192
 """Rows (images times labels) that the goodness prediction puts through the network at a time; at least one label's."""
