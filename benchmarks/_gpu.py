@@ -577,6 +577,23 @@ def cifar_published(session: Session, out: JSON) -> None:
     on_cifar(session, out, ["-m", "fwdonly", "train", "mf", "--preset", "cifar10_2026", "--against", "bp"], 500)
 
 
+def conv_mf(session: Session, out: JSON) -> None:
+    """MF and BP on 64-128-256-512 (3x3, ReLU, 2x2 pooling, flattened readouts), by own convergence (patience 5)."""
+    words = ["-m", "fwdonly", "train", "mf", "--against", "bp", "--dataset", "cifar10", "--net", "cnn:64,128,256,512"]
+    words += ["--learning-rate", "1e-3", "--lr-schedule", "constant", "--augment", "--epochs", "60", "--patience", "5"]
+    on_cifar(session, out, [*words, "--keep", "best_loss"], 300)
+
+
+def conv_cwc(session: Session, out: JSON) -> None:
+    """CwC and BP under CwC's published settings for CIFAR-10 (78.1 %)."""
+    on_cifar(session, out, ["-m", "fwdonly", "train", "cwc", "--preset", "cifar10", "--against", "bp"], 300)
+
+
+def conv_cafo(session: Session, out: JSON) -> None:
+    """CaFo with DFA blocks under the published settings for CIFAR-10 (77.6 %)."""
+    on_cifar(session, out, ["-m", "fwdonly", "train", "cafo-dfa", "--preset", "cifar10"], 400)
+
+
 def on_cifar(session: Session, out: JSON, words: list[str], seconds: float) -> None:
     """A training on CIFAR-10, or on toy images in a dry run."""
     if session.dry:
