@@ -726,3 +726,27 @@ def test_a_checkpoint_is_not_continued_under_another_version(tiny, tmp_path, pac
     monkeypatch.setattr(surroundings, "version", lambda name: "0.0.1" if name == package else real(name))
     with pytest.raises(UsageError, match=rf"numerics.{package} is [^\n]* there and 0.0.1 here"):
         fit(MF, tiny, plan, checkpoint=path, resume=True)
+
+
+def test_a_result_shows_itself_in_a_few_lines_and_as_a_tidy_table(tiny):
+    """Mean ± sd with n - 1 over the sound runs; a row for every validation that a run trained for."""
+    rates, plan = [0.01, 0.05, float("inf")], Plan(epochs=4, batch_size=20, patience=1)
+
+    def make(learning_rate):
+        return mf.rule(nets.mlp([8]), optax.sgd(learning_rate), num_classes=4)
+
+    found = sweep(make, tiny, plan, seeds=[0, 1, 2], hyper={"learning_rate": rates})
+    lines = repr(found).splitlines()
+    assert lines[0] == "Result of 3 runs, 1 diverged" and len(lines) < 10 and all(len(line) < 80 for line in lines)
+    sound = 100 * found.test_accuracy[:2]
+    assert f"accuracy {sound.mean():.4g} ± {sound.std(ddof=1):.2g} %" in lines[2]
+    pandas = pytest.importorskip("pandas")
+    frame = found.to_dataframe()
+    assert isinstance(frame, pandas.DataFrame) and len(frame) == found.history["trained"].sum()
+    for run in range(3):
+        own, trained = frame[frame["run"] == run], found.history["trained"][:, run]
+        np.testing.assert_array_equal(own["val_loss"], found.history["val_loss"][trained, run])
+        np.testing.assert_array_equal(own["epoch"], found.history["epoch"][trained])
+    one = fit(make(0.01), tiny, plan, seed=0)
+    assert repr(one).startswith("Result of 1 run\n") and " ± " not in repr(one)
+    assert len(one.to_dataframe()) == one.epochs

@@ -8,6 +8,7 @@ import jax
 import numpy as np
 
 from ..base import Precision, State
+from ..errors import UsageError
 from ..measure import Reading
 
 
@@ -40,7 +41,7 @@ Callback = Callable[[Progress], bool | np.ndarray | None]
 """Sees a training between two compiled chunks, and may end it, or single runs of a sweep."""
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, repr=False)
 class Result:
     """What training gave; arrays have a leading axis over runs in a sweep and none in a `fit`.
 
@@ -100,6 +101,48 @@ class Result:
     precision: Precision = "float32"
     predictions: np.ndarray | None = None
     test_balanced_accuracy: np.ndarray | None = None
+
+    def __repr__(self) -> str:
+        """A few lines, whatever the number of runs: mean ± sd (n - 1) over those that did not diverge."""
+        runs, sound = np.size(self.epochs), ~np.atleast_1d(self.diverged)
+        head = f"Result of {runs} run{'s' * (runs != 1)}{'' if self.finished else ', stopped before the end'}"
+        lines = [head + (f", {runs - sound.sum()} diverged" if not sound.all() else "")]
+        validation, test = (self.val_accuracy, self.val_loss), (self.test_accuracy, self.test_loss)
+        for part, values in (("validation", validation), ("test", test)):
+            accuracy, loss = (np.atleast_1d(value)[sound] for value in values)
+            lines.append(f"  {part:<10} accuracy {_mean_sd(100 * accuracy)} %, loss {_mean_sd(loss)}")
+        lines.append(f"  epochs     {_mean_sd(np.atleast_1d(self.epochs)[sound])}")
+        lines.append(f"  seconds    {self.train_seconds:.3g} training, {self.compile_seconds:.3g} compiling")
+        if self.energy is not None:
+            energy = self.energy.energy
+            found = f"{energy.value:.4g} J" if energy.value is not None else f"unavailable, {energy.reason}"
+            lines.append(f"  energy     {found}")
+        return "\n".join([*lines, "  more: state, history, to_dataframe()"])
+
+    def to_dataframe(self) -> Any:
+        """The history as a tidy pandas frame: one row per run, stage and validated epoch that the run trained.
+
+        Raises:
+            UsageError: pandas is not installed.
+        """
+        try:
+            import pandas as pd
+        except ImportError as error:
+            raise UsageError("to_dataframe needs pandas: pip install 'fwdonly[data]'") from error
+        count = np.size(self.epochs)
+        columns = {name: value for name, value in self.history.items() if not isinstance(value, list)}
+        shared = {name for name, value in columns.items() if value.ndim == 1 and np.ndim(self.epochs)}
+        rows = len(self.history.get("epoch", ()))
+        wide = {name: np.repeat(v, count) if name in shared else v.reshape(-1) for name, v in columns.items()}
+        frame = pd.DataFrame({"run": np.tile(np.arange(count), rows), **wide})
+        return frame[frame.pop("trained").astype(bool)].reset_index(drop=True)
+
+
+def _mean_sd(values: np.ndarray) -> str:
+    if not values.size or np.isnan(values).all():
+        return "not known"
+    mean = f"{values.mean():.4g}"
+    return mean if values.size == 1 else f"{mean} ± {values.std(ddof=1):.2g}"
 
 
 def history_of(rows: list[dict[str, np.ndarray]]) -> dict[str, Any]:
