@@ -230,10 +230,49 @@ def flat(a: Float[Array, "batch *features"]) -> Float[Array, "batch n"]:
     return a.reshape(a.shape[0], -1)
 
 
-def descend(tx: optax.GradientTransformation, grads: Any, opt_state: Any, params: Any) -> tuple[Any, Any]:
-    """One optax step: the new ``(params, opt_state)``."""
-    updates, opt_state = tx.update(grads, opt_state, params)
-    return optax.apply_updates(params, updates), opt_state
+def begin(tx: optax.GradientTransformation, params: Any) -> Any:
+    """The optimizer's first state for ``params``.
+
+    Raises:
+        UsageError: no optax transformation, or one that wants parameters of a form of its own.
+    """
+    if not (callable(getattr(tx, "init", None)) and callable(getattr(tx, "update", None))):
+        raise UsageError(f"tx is an optax transformation, such as optax.adam(1e-3); got {type(tx).__name__}")
+    try:
+        return tx.init(params)
+    except AttributeError as error:
+        raise UsageError(f"this optimizer cannot start from a rule's parameters ({error}); use another one") from error
+
+
+def updates(
+    tx: optax.GradientTransformation, grads: Any, opt_state: Any, params: Any, value: Array | None = None
+) -> tuple[Any, Any]:
+    """What optax adds to ``params``, and its new state; ``value``, the loss, is for transformations that ask for it.
+
+    Raises:
+        UsageError: the transformation asks for more than that, or for parameters of a form of its own, or its schedule
+            decides by a number's value.
+    """
+    try:
+        return optax.with_extra_args_support(tx).update(grads, opt_state, params, value=value)
+    except (AttributeError, jax.errors.TracerBoolConversionError) as error:
+        why = "a schedule chooses by jnp.where, not by if" if isinstance(error, TypeError) else str(error)
+        raise UsageError(f"this optimizer cannot step a rule's parameters: {why}; change it, or use another") from error
+    except TypeError as error:
+        if "required keyword-only argument" not in str(error):
+            raise
+        raise UsageError(
+            "this optimizer asks for the loss function, which a rule with losses of its own does not have; "
+            "use one that needs gradients and the loss's value at most"
+        ) from error
+
+
+def descend(
+    tx: optax.GradientTransformation, grads: Any, opt_state: Any, params: Any, value: Array | None = None
+) -> tuple[Any, Any]:
+    """One optax step: the new ``(params, opt_state)``; arguments as of `updates`."""
+    step, opt_state = updates(tx, grads, opt_state, params, value)
+    return optax.apply_updates(params, step), opt_state
 
 
 def as_params(gradients: PyTree, params: PyTree) -> PyTree:

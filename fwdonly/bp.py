@@ -7,7 +7,7 @@ controls between the two rules: "deep" is deep supervision (BP-DS; Lee et al., *
 """
 
 from functools import partial
-from typing import Any, Literal, NamedTuple, cast, get_args
+from typing import Any, Literal, NamedTuple, get_args
 
 import jax
 import jax.numpy as jnp
@@ -22,6 +22,7 @@ from .base import (
     Net,
     Products,
     at_state,
+    begin,
     check_classes,
     check_labels,
     cross_entropy,
@@ -92,7 +93,7 @@ def init(
     W, b = nets.output.layer(readout_key, activations[-1], num_classes, readout_init, readout_bias)
     M = None if readouts == "output" else nets.output.class_readouts(readout_key, activations, num_classes)
     params = Params(blocks, W, b, M)
-    return State(params, tx.init(cast(Any, params)))
+    return State(params, begin(tx, params))
 
 
 def grads(
@@ -200,7 +201,7 @@ def update(
 ) -> tuple[State, Metrics]:
     """One step: `grads`, then one optax step over all parameters together."""
     gradients, metrics = grads(state.params, batch, key, net=net, readouts=readouts, auxiliary_weight=auxiliary_weight)
-    return State(*descend(tx, gradients, state.opt_state, state.params)), metrics
+    return State(*descend(tx, gradients, state.opt_state, state.params, metrics["loss"])), metrics
 
 
 def predict(

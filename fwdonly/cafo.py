@@ -21,6 +21,7 @@ from .base import (
     Net,
     Products,
     at_state,
+    begin,
     check_classes,
     check_labels,
     chosen,
@@ -166,8 +167,8 @@ def init(
         A = A._replace(b=jnp.zeros(num_classes, x.dtype))
     params = Params(tuple(heads), tuple(blocks), A)
     trained: Any = params.blocks, A
-    block_state = None if block_tx is None else block_tx.init(trained)
-    return State(params, (tuple(tx.init(head) for head in heads), block_state), tuple(statistics), tuple(R))
+    block_state = None if block_tx is None else begin(block_tx, trained)
+    return State(params, (tuple(begin(tx, head) for head in heads), block_state), tuple(statistics), tuple(R))
 
 
 def features(
@@ -361,7 +362,7 @@ def update(
             raise UsageError("training the blocks needs block_tx, their optimizer, here and in init")
         gradients, metrics, moments = dfa(state.params, state.R, batch, net=net, eps=settings.eps)
         old = state.params.blocks, state.params.A
-        (blocks, A), opt_state = descend(block_tx, gradients, state.opt_state[1], old)
+        (blocks, A), opt_state = descend(block_tx, gradients, state.opt_state[1], old, metrics["loss"])
         moved = jax.tree.map(lambda old, new: (1 - MOMENTUM) * old + MOMENTUM * new, state.statistics, tuple(moments))
         return State(Params(state.params.heads, blocks, A), (state.opt_state[0], opt_state), moved, state.R), metrics
     extract = partial(features, state, net=net, heads=_numbers(part, net), eps=settings.eps)
@@ -384,8 +385,9 @@ def _update_heads(
             heads[i - 1] = Head(V, None)
     else:
         gradients, metrics = _head_grads(state.params, batch, numbers, extract, options)
-        for i in numbers:
-            heads[i - 1], opt_states[i - 1] = descend(tx, gradients.heads[i - 1], opt_states[i - 1], heads[i - 1])
+        for i, loss in zip(numbers, metrics["layer_loss"], strict=True):
+            own = gradients.heads[i - 1], opt_states[i - 1], heads[i - 1]
+            heads[i - 1], opt_states[i - 1] = descend(tx, *own, loss)
     params = state.params._replace(heads=tuple(heads))
     return state._replace(params=params, opt_state=(tuple(opt_states), state.opt_state[1])), metrics
 

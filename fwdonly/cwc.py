@@ -22,6 +22,7 @@ from .base import (
     Products,
     after,
     at_state,
+    begin,
     check_classes,
     check_labels,
     cross_entropy,
@@ -72,7 +73,7 @@ def init(
                 f"class; use a multiple of {num_classes}"
             )
     statistics = tuple((jnp.zeros(a.shape[-1], a.dtype), jnp.ones(a.shape[-1], a.dtype)) for a in activations)
-    return State(params, tuple(tx.init(own) for own in params), statistics)
+    return State(params, tuple(begin(tx, own) for own in params), statistics)
 
 
 def grads(params: Params, batch: Batch, key: Array, *, net: Net, num_classes: int) -> tuple[Params, Metrics]:
@@ -161,7 +162,8 @@ def update(
     """One step: `grads` at the old parameters, one optax step per layer, running statistics moved by a tenth."""
     del key
     gradients, metrics, moments = _pass(state.params, batch, net, num_classes)
-    stepped = [descend(tx, *layer) for layer in zip(gradients, state.opt_state, state.params, strict=True)]
+    each = zip(gradients, state.opt_state, state.params, metrics["layer_loss"], strict=True)
+    stepped = [descend(tx, *layer) for layer in each]
     params, opt_state = zip(*stepped, strict=True)
     moved = jax.tree.map(lambda old, new: (1 - MOMENTUM) * old + MOMENTUM * new, state.statistics, tuple(moments))
     return State(params, opt_state, moved), metrics

@@ -23,10 +23,12 @@ from .base import (
     Products,
     as_params,
     at_state,
+    begin,
     check_labels,
     chosen,
     cross_entropy,
     descend,
+    updates,
 )
 from .card import Card, Setting, Stage, Variant
 from .errors import UsageError, check_word
@@ -110,7 +112,7 @@ def init(
         B = jax.tree.map(jnp.std, params)
     else:
         B = nets.output.draw(own_key, x, net, num_classes, readout_init, readout_bias)
-    return State(params, tx.init(cast(Any, params)), jax.tree.map(lambda b: settings.feedback_scale * b, B))
+    return State(params, begin(tx, params), jax.tree.map(lambda b: settings.feedback_scale * b, B))
 
 
 def grads(
@@ -261,13 +263,13 @@ def update(
     if part == "mirror":
         return state._replace(B=mirrored(state, key, len(batch.y), net=net, **options)), metrics
     if settings.mode == "kp":
-        u, opt_state = tx.update(cast(Any, gradients), state.opt_state, cast(Any, state.params))
+        u, opt_state = updates(tx, gradients, state.opt_state, state.params, metrics["loss"])
         params, B = (
             cast(Any, optax.apply_updates(jax.tree.map(lambda w: (1 - settings.decay) * w, tree), u))
             for tree in (state.params, state.B)
         )
         return State(params, opt_state, B), metrics
-    state = State(*descend(tx, gradients, state.opt_state, state.params), state.B)
+    state = State(*descend(tx, gradients, state.opt_state, state.params, metrics["loss"]), state.B)
     if settings.mode == "wm":
         state = state._replace(B=mirrored(state, key, len(batch.y), net=net, **options))
     return state, metrics

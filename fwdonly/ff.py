@@ -21,9 +21,8 @@ from .base import (
     Net,
     Products,
     after,
-    at_state,
+    begin,
     check_labels,
-    cross_entropy,
     descend,
     flat,
 )
@@ -133,7 +132,7 @@ def init(
         for at, (block, s) in enumerate(zip(blocks, activations, strict=True))
     ]
     m = tuple(jnp.full(s.shape[1:], 0.5, s.dtype) for s in activations)
-    return State(tuple(params), tuple(tx.init(cast(Any, layer)) for layer in params), m)
+    return State(tuple(params), tuple(begin(tx, layer) for layer in params), m)
 
 
 def grads(
@@ -227,7 +226,7 @@ def _passes(
         wrong_pairs.append(wrong)
         n = after(rms(s), g)
     metrics = {"layer_loss": jnp.stack(losses), "pair_error": jnp.stack(wrong_pairs)}
-    metrics |= {"loss": metrics["layer_loss"].sum() + doubt, "head_loss": cross_entropy(q_in, batch.y)}
+    metrics |= {"loss": metrics["layer_loss"].sum() + doubt, "head_loss": base.cross_entropy(q_in, batch.y)}
     return tuple(gradients), metrics, tuple(new_m)
 
 
@@ -290,7 +289,8 @@ def update(
 ) -> tuple[State, Metrics]:
     """One step: all passes at the old parameters, then one optax step per layer. Args and metrics as for `grads`."""
     gradients, metrics, m = _passes(state.params, state.m, batch, key, net, _checked(options, net))
-    stepped = [descend(tx, *layer) for layer in zip(gradients, state.opt_state, state.params, strict=True)]
+    each = zip(gradients, state.opt_state, state.params, metrics["layer_loss"], strict=True)
+    stepped = [descend(tx, *layer) for layer in each]
     params, opt_state = zip(*stepped, strict=True)
     return State(params, opt_state, m), metrics
 
@@ -351,7 +351,7 @@ def rule(
         update=partial(update, net=net, tx=tx, **options),
         predict=read[prediction],
         readouts=((other, read[other]),),
-        grads=at_state(grads, "m", net=net, **options),
+        grads=base.at_state(grads, "m", net=net, **options),
     )
 
 

@@ -15,7 +15,7 @@ import optax
 from jaxtyping import Array, Float, Int
 
 from . import _two_pass, nets
-from .base import Batch, LearningRule, Metrics, Net, Products, at_state, chosen, descend
+from .base import Batch, LearningRule, Metrics, Net, Products, at_state, begin, chosen, descend
 from .card import Card, Range, Setting, Stage, Variant
 from .errors import UsageError
 
@@ -98,7 +98,7 @@ def init(
     params = jax.tree.map(lambda W: W if W.ndim < 2 else _folded(polar(_matrix(W)), W), params)
     return State(
         params,
-        _with_retraction(tx, settings).init(params),
+        begin(_with_retraction(tx, settings), params),
         feedback(params, x.shape[1:], net),
         jnp.zeros((), jnp.int32),
     )
@@ -335,7 +335,8 @@ def update(
     """
     settings = _checked(options, net)
     gradients, metrics = grads(state.params, batch, key, net=net, F=state.F, **options)
-    params, opt_state = descend(_with_retraction(tx, settings), gradients, state.opt_state, state.params)
+    whole = _with_retraction(tx, settings)
+    params, opt_state = descend(whole, gradients, state.opt_state, state.params, metrics["loss"])
     step, shape = state.step + 1, state.F.shape[1:]
     if settings.feedback_every == 1:
         F = feedback(params, shape, net)

@@ -22,6 +22,7 @@ from .base import (
     Products,
     after,
     at_state,
+    begin,
     check_classes,
     check_labels,
     cross_entropy,
@@ -100,7 +101,7 @@ def init(
         blocks, activations = (nets.Identity().init(block_key, x), *blocks), (x, *activations)
     readouts = nets.output.class_readouts(readout_key, activations, num_classes, first=1 - input_readout)
     params = tuple(Layer(*each) for each in zip(blocks, readouts, strict=True))
-    return State(params, tuple(tx.init(layer) for layer in params))
+    return State(params, tuple(begin(tx, layer) for layer in params))
 
 
 def grads(
@@ -234,8 +235,9 @@ def update(
     """
     how = {"layer": layer, "gradient": gradient, "auxiliary_weight": auxiliary_weight}
     gradients, metrics = grads(state.params, batch, key, net=net, **how)
+    losses = iter(metrics["layer_loss"])
     stepped = [
-        (own, opt) if g is None else descend(tx, g, opt, own)
+        (own, opt) if g is None else descend(tx, g, opt, own, next(losses))
         for g, opt, own in zip(gradients, state.opt_state, state.params, strict=True)
     ]
     params, opt_state = zip(*stepped, strict=True)

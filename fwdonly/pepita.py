@@ -6,7 +6,7 @@ Srinivasan et al., *Forward Learning with Top-Down Feedback*, ICLR 2024, arXiv 2
 
 import math
 from functools import partial
-from typing import Any, Literal, NamedTuple, cast, get_args
+from typing import Any, Literal, NamedTuple, get_args
 
 import jax
 import jax.numpy as jnp
@@ -14,7 +14,7 @@ import optax
 from jaxtyping import Array, Float, Int
 
 from . import _two_pass, nets
-from .base import Batch, LearningRule, Metrics, Net, Products, at_state, chosen, descend
+from .base import Batch, LearningRule, Metrics, Net, Products, at_state, begin, chosen, descend
 from .card import Card, Range, Setting, Stage, Variant
 from .errors import UsageError, check_word
 
@@ -111,7 +111,7 @@ def init(
         keys = jax.random.split(own_key, len(shapes))
         B = tuple(sigma * jax.random.normal(k, shape, x.dtype) for k, shape in zip(keys, shapes, strict=True))
         F = _product(B).T.reshape(num_classes, *x.shape[1:])
-    return State(params, tx.init(cast(Any, params)), F, B, jnp.zeros((), jnp.int32))
+    return State(params, begin(tx, params), F, B, jnp.zeros((), jnp.int32))
 
 
 def grads(
@@ -204,7 +204,7 @@ def update(
         steps = (lambda _: gradients,)
     params, opt_state = state.params, state.opt_state
     for direction in steps:
-        params, opt_state = descend(tx, direction(params), opt_state, params)
+        params, opt_state = descend(tx, direction(params), opt_state, params, metrics["loss"])
     state = State(params, opt_state, state.F, state.B, state.step + 1)
     if settings.feedback == "mirrored" and settings.mirror_every:
         due = state.step % settings.mirror_every == 0

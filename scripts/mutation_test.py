@@ -78,8 +78,8 @@ MUTANTS = [
     Mutant("mf.py", "elif i < layer:", "elif i + 1 < layer:", (EQUATIONS,), "greedy stage skips the layer below"),
     Mutant(
         "mf.py",
-        "(own, opt) if g is None else descend(tx, g, opt, own)",
-        "(own, opt) if g is None else descend(tx, g, state.opt_state[0], own)",
+        "(own, opt) if g is None else descend(tx, g, opt, own, next(losses))",
+        "(own, opt) if g is None else descend(tx, g, state.opt_state[0], own, next(losses))",
         (EQUATIONS, CONTRACT),
         "layers share one optimizer state",
     ),
@@ -204,8 +204,8 @@ MUTANTS = [
     ),
     Mutant(
         "base.py",
-        "return optax.apply_updates(params, updates)",
-        "return optax.apply_updates(params, jax.tree.map(jnp.negative, updates))",
+        "return optax.apply_updates(params, step)",
+        "return optax.apply_updates(params, jax.tree.map(jnp.negative, step))",
         (EQUATIONS,),
         "ascends",
     ),
@@ -297,9 +297,7 @@ MUTANTS = [
     Mutant("ff.py", "softplus(theta - g_pos)", "softplus(g_pos - theta)", (ANCESTORS,), "positives are pushed down"),
     Mutant("ff.py", "flat(s).shape[1] if _sums", "2.0 if _sums", (ANCESTORS,), "threshold 2 for the sum of squares"),
     Mutant("ff.py", "jnp.where(is_true, -jnp.inf, scores)", "scores", (ANCESTORS,), "negatives carry the true label"),
-    Mutant(
-        "ff.py", "options.peer * (m.mean() - m)", "options.peer * (m - m.mean())", (ANCESTORS,), "sign of the peer term"
-    ),
+    Mutant("ff.py", "peer) * (m.mean() - m)", "peer) * (m - m.mean())", (ANCESTORS,), "sign of the peer term"),
     Mutant("ff.py", "s[:count].mean(0)", "s.mean(0)", (ANCESTORS,), "running means of negatives, too"),
     Mutant("ff.py", "jax.lax.stop_gradient(s", "(s", (ANCESTORS,), "the peer term is differentiated through m"),
     Mutant(

@@ -9,11 +9,12 @@ import traceback
 
 import jax
 import jax.numpy as jnp
+import jaxtyping
 import numpy as np
 import optax
 import pytest
 
-from fwdonly import Plan, UsageError, cafo, ff, fit, mf, nets, sweep
+from fwdonly import RULES, Batch, Plan, UsageError, cafo, ff, fit, mf, nets, sweep
 
 pytestmark = pytest.mark.usefixtures("quickest_compilation")
 
@@ -165,3 +166,53 @@ def test_a_platform_that_is_not_there_is_one_line():
         last = ended.stderr.strip().splitlines()[-1]
         assert last.startswith(f"error: JAX finds no device with JAX_PLATFORMS={platform}; unset it")
         assert "Traceback" not in ended.stderr
+
+
+@pytest.mark.parametrize("name", RULES)
+def test_an_optimizer_is_given_the_loss_that_it_descends(name):
+    """The layer's own where layers have losses of their own, else the one loss."""
+    net = nets.cwc([8, 8], 4) if name == "cwc" else nets.mlp([6, 5])
+    if name == "foton":
+        net = tuple(block.clone(kernel_init=nets.orthogonal, bias="none") for block in net)
+
+    def update(gradients, state, params=None, *, value, **_):
+        del state, params
+        return jax.tree.map(jnp.zeros_like, gradients), {"value": value}
+
+    seen = optax.GradientTransformationExtraArgs(lambda params: {"value": jnp.zeros(())}, update)
+    rule = RULES[name].rule(net, seen, num_classes=4)
+    x, y = jax.random.normal(jax.random.key(0), (8, 6, 6, 1)), jnp.arange(8) % 4
+    state, metrics = rule.update(rule.init(jax.random.key(1), x), Batch(x, y), jax.random.key(2))
+    paths = jax.tree_util.tree_leaves_with_path(state.opt_state)
+    values = [leaf for path, leaf in paths if getattr(path[-1], "key", None) == "value"]
+    own = metrics["layer_loss"] if name in ("mf", "ff", "cwc", "cafo") else metrics["loss"][None]
+    np.testing.assert_allclose(jnp.stack(values), own, rtol=1e-6)
+
+
+def staircase(count):
+    return np.float32(0.1) if count > 3 else np.float32(0.01)
+
+
+NO_OPTIMIZERS = {
+    "none": (None, "tx is an optax transformation, such as optax.adam(1e-3); got NoneType"),
+    "line search": (optax.lbfgs(), "this optimizer asks for the loss function"),
+    "lookahead": (optax.lookahead(optax.sgd(0.1), 5, 0.5), "this optimizer cannot step a rule's parameters: 'Layer'"),
+    "branches": (optax.sgd(staircase), "this optimizer cannot step a rule's parameters: a schedule chooses by"),
+}
+
+
+@pytest.mark.parametrize("tx", NO_OPTIMIZERS)
+def test_an_optimizer_that_cannot_serve_a_rule_is_one_line(tx, tiny, monkeypatch):
+    monkeypatch.setattr(jaxtyping.config, "jaxtyping_disable", True)  # or it would speak first
+    given, line = NO_OPTIMIZERS[tx]
+    with pytest.raises(UsageError) as refused:
+        fit(mf.rule(NET, given, num_classes=4), tiny, PLAN)
+    assert str(refused.value).startswith(line) and "\n" not in str(refused.value)
+
+
+def test_a_plateau_lowers_the_rate_of_the_layer_that_stands_still(tiny):
+    """A threshold that no loss reaches: the scale falls tenfold after every second step without it."""
+    plateau = optax.contrib.reduce_on_plateau(factor=0.1, patience=2, atol=1e9, rtol=0.0)
+    rule = mf.rule(NET, optax.chain(optax.sgd(0.1), plateau), num_classes=4)
+    found = fit(rule, tiny, Plan(epochs=2, batch_size=60, keep="last"))
+    assert found.state.opt_state[0][1].scale < 0.2
