@@ -63,12 +63,13 @@ def _run(words: Sequence[str], command_line: Sequence[str]) -> int:
         raise UsageError(f"there is no command {words[0]!r}; the commands are {', '.join(COMMANDS)}")
     try:
         command = importlib.import_module(f".{words[0]}", __package__)
-        if "JAX_PLATFORMS" in os.environ and not {"-h", "--help"} & set(words):
-            _check_platform(os.environ["JAX_PLATFORMS"])
         return command.main(words[1:], command_line)
     except ImportError as error:
         if error.name and error.name.partition(".")[0] in ("tyro", "rich", "filelock", "matplotlib"):
             raise UsageError(f"commands need {error.name}: pip install 'fwdonly[experiments]'") from error
+        raise
+    except (RuntimeError, AssertionError):
+        _check_platform(os.environ.get("JAX_PLATFORMS", ""))  # not before: processes must come together first
         raise
 
 
