@@ -758,7 +758,6 @@ def updated(mode, part):
         (lambda: big("dfa", num_classes=1), "2 classes"),
         (lambda: labelled(jnp.asarray([0, 1, 3])), "0..2"),
         (lambda: labelled(jnp.asarray([0, -1, 2])), "0..2"),
-        (lambda: labelled(jnp.asarray([1, 1, 1])), "shuffle"),
         (lambda: labelled(jnp.asarray([0.0, 1.0, 2.0])), "integer"),
         (lambda: labelled(None), "integer"),
         (lambda: labelled(jnp.asarray([0, 1])), "one per sample"),
