@@ -80,10 +80,10 @@ class Session:
         """What an earlier job of this folder found on the same card, or nothing."""
         try:
             content = json.loads((self.options.results / f"{name}.json").read_text())
-        except (OSError, ValueError):
+            same = content["environment"]["device"] == self.environment["device"] and content["dry_run"] == self.dry
+            return content["found"] if same else {}
+        except (OSError, ValueError, KeyError, TypeError):
             return {}
-        same = content["environment"]["device"] == self.environment["device"] and content["dry_run"] == self.dry
-        return content["found"] if same else {}
 
     def images(self) -> data.Dataset:
         """MNIST of --data; in a dry run random images."""
@@ -402,7 +402,7 @@ def seeds(session: Session, out: JSON) -> None:
         shape, blocks = architecture(session, net)
         for (name, _), each in times.items():
             point: JSON = {"rule": name, "net": net, "how": how, "seeds": runs}
-            point |= cost(session, each, own, *bound_of(session, name, blocks, shape, batch, runs))
+            point |= cost(session, each, own, *bound_of(name, blocks, shape, batch, runs))
             out["points"].append(point)
         session.keep(out)
 
@@ -473,9 +473,7 @@ def roofline(macs: float, moved: float, ceiling: Ceiling) -> Roofline:
     return Roofline(2 * macs / ceiling.flops, moved / ceiling.bandwidth)
 
 
-def bound_of(
-    session: Session, rule: str, blocks: Any, shape: tuple[int, ...], batch: int, runs: int
-) -> tuple[float, float]:
+def bound_of(rule: str, blocks: Any, shape: tuple[int, ...], batch: int, runs: int) -> tuple[float, float]:
     """Multiply-accumulates of a step of ``runs`` runs, and bytes that its optimizer moves."""
     macs = measure.macs(RULES[rule], blocks, shape, num_classes=CLASSES, batch=batch)
     example = jax.ShapeDtypeStruct((2, *shape), jnp.float32)
@@ -519,7 +517,7 @@ def steps(session: Session, out: JSON) -> None:
         for (name, by), each in timed_in_turns(session, jobs, 0.005 if session.dry else 0.05).items():
             cell: JSON = {"net": net, "batch": batch, "rule": name, "by": by}
             per = counts.get((name, by), own)
-            out["cells"].append(cell | cost(session, each, per, *bound_of(session, name, blocks, shape, batch, 1)))
+            out["cells"].append(cell | cost(session, each, per, *bound_of(name, blocks, shape, batch, 1)))
         session.keep(out)
 
 

@@ -350,6 +350,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 2
 
 
+def watch(session: Session, stopped: threading.Event) -> None:
+    """Leave with what there is when the time is up: a call into the compiler cannot be interrupted."""
+    if stopped.wait(max(session.left(), 0) + GRACE):
+        return
+    try:
+        print("\nthe time is up, and a call did not return\n\n" + tables(session.options.results), flush=True)
+    finally:
+        os._exit(4)
+
+
 def spend(options: argparse.Namespace) -> int:
     """Every job that fits, then the tables, whatever happens."""
     options.results.mkdir(parents=True, exist_ok=True)
@@ -358,14 +368,8 @@ def spend(options: argparse.Namespace) -> int:
         raise UsageError("JAX sees no GPU; --dry-run shows on a CPU that the jobs run")
     failed, stopped = 0, threading.Event()
 
-    def watch() -> None:
-        """Leave with what there is when the time is up: a call into the compiler cannot be interrupted."""
-        if not stopped.wait(max(session.left(), 0) + GRACE):
-            print("\nthe time is up, and a call did not return\n\n" + tables(options.results), flush=True)
-            os._exit(4)
-
     if not session.dry:
-        threading.Thread(target=watch, daemon=True).start()
+        threading.Thread(target=watch, args=(session, stopped), daemon=True).start()
     try:
         for name in options.jobs:
             session.say(f"{name}: {JOBS[name].what}")

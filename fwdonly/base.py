@@ -181,7 +181,7 @@ def check_labels(batch: Batch, num_classes: int) -> Float[Array, ""] | float:
         raise UsageError(f"a batch needs integer labels of shape ({len(x)},), one per sample; got {found}{mend}")
     if axes := _split_over(y):  # JAX sums gradients of replicated parameters over them
         raise UsageError(
-            f"within jax.shard_map over {', '.join(sorted(axes))} a step would be as many times too long as there are "
+            f"within jax.shard_map over {', '.join(sorted(axes))} a step may be as many times too long as there are "
             "shards; use jax.jit on a batch sharded over its first axis, or check_vma=False and average the gradients"
         )
     if isinstance(y, Tracer):
@@ -196,11 +196,8 @@ def check_labels(batch: Batch, num_classes: int) -> Float[Array, ""] | float:
 
 def _split_over(a: Any) -> frozenset[str]:
     """The axes of ``jax.shard_map`` over which an array differs, where it keeps account of them (``check_vma``)."""
-    if not isinstance(a, Tracer):
-        return frozenset()
-    kind = jax.typeof(a)
-    of_old = getattr(kind, "vma", frozenset())  # its name before jax 0.10
-    return getattr(getattr(kind, "manual_axis_type", None), "varying", of_old)
+    kind = getattr(jax.typeof(a), "manual_axis_type", None) if isinstance(a, Tracer) else None
+    return frozenset() if kind is None else kind.varying
 
 
 def _mend_of_labels(y: Any) -> str:

@@ -800,6 +800,48 @@ MUTANTS = [
         ("test_processes",),
         "a restart with fewer processes does not see one that is still at work",
     ),
+    Mutant("ff.py", "jnp.sqrt(0.1 * ", "jnp.sqrt(0.01 * ", (ANCESTORS,), "a label of a hundredth of the energy"),
+    Mutant("ff.py", "label = strength * label", "pass", (ANCESTORS,), "the strength of the label is forgotten"),
+    Mutant(
+        "ff.py", "0.03 if _sums(settings) and", "0.03 if", (ANCESTORS,), "the peer term drowns the gradient of a mean"
+    ),
+    Mutant("ff.py", "and all(fits) else 0.0", "else 0.0", (ANCESTORS,), "a peer term where maxima are pooled"),
+    Mutant(
+        "mf.py",
+        "opt, own, next(losses))",
+        'opt, own, metrics["loss"])',
+        ("test_debugging",),
+        "the sum for a layer's loss",
+    ),
+    Mutant(
+        "base.py", "opt_state, params, value=value)", "opt_state, params, value=0.0)", ("test_debugging",), "no loss"
+    ),
+    Mutant("base.py", "if axes := _split_over(y):", "if axes := ():", (SHARDING,), "gradients summed over shards"),
+    Mutant(
+        "training/programs.py",
+        "return jax.device_put(tree)",
+        "return jax.tree.map(jax.numpy.asarray, tree)",
+        ("test_debugging",),
+        "a transfer nobody sees",
+    ),
+    Mutant("training/steps.py", "done.astype(jnp.float32)", "done", ("test_debugging",), "a promotion nobody sees"),
+    Mutant("training/result.py", "np.repeat(v, count) if", "np.tile(v, count) if", (TRAIN,), "epochs of other rows"),
+    Mutant("training/result.py", "values.std(ddof=1)", "values.std()", (TRAIN,), "sd of the population"),
+    Mutant(
+        "nets/blocks.py",
+        "_by_name(getattr(self, name)) for",
+        "getattr(self, name) for",
+        ("test_debugging",),
+        "no pickling",
+    ),
+    Mutant(
+        "training/loop.py",
+        "for label in np.unique(y)]",
+        "for label in np.unique(y)[:1]]",
+        ("test_imbalance",),
+        "one class",
+    ),
+    Mutant("data/checks.py", "if len(x) != len(y):", "if False:", ("test_data_door",), "parts of several lengths"),
 ]
 
 

@@ -258,7 +258,7 @@ def test_damaged_npz(official, tmp_path, name):
         ({"x_train": np.zeros((30, 784), np.uint8)}, "one size"),
         ({"x_train": np.zeros((30, 27, 28), np.uint8)}, "one size"),
         ({"x_train": make(1, shape=(9, 9))["x_train"], "x_test": make(1, shape=(9, 9))["x_test"]}, "(28, 28, 1)"),
-        ({"x_train": np.array([object()] * 30)}, "it holds Python objects"),
+        ({"x_train": np.array([object()] * 30)}, "holds Python objects"),
     ],
 )
 def test_npz_of_wrong_types_and_shapes(official, tmp_path, change, message):

@@ -375,4 +375,4 @@ def test_no_npz_at_all(tmp_path, content, words):
 def test_objects_in_a_file_are_refused_without_numpys_advice(tmp_path):
     with pytest.raises(UsageError) as caught:
         npz(tmp_path, y_train=np.array([{}] * 60))
-    assert "allow_pickle" not in str(caught.value) and "it holds Python objects" in str(caught.value)
+    assert "allow_pickle" not in str(caught.value) and "holds Python objects" in str(caught.value)

@@ -132,8 +132,8 @@ NO_NETWORKS = {
     "NET[0]": "a network is a tuple of blocks; got one Dense: write (block,)",
     "list(NET)": "a network is a tuple of blocks, such as fwdonly.nets.mlp([1000]); got a list",
     "()": "the network has no hidden layer; give it at least one, such as fwdonly.nets.mlp([1000])",
-    "(nets.Dense,)": "block 1 is Dense; a block has init and apply, as every Flax Linen module",
-    "(NET[0], 16)": "block 2 is a int; a block has init and apply, as every Flax Linen module",
+    "(nets.Dense,)": "block 1 is the class Dense; give an object of it",
+    "(NET[0], 16)": "block 2 is 16; a block has init and apply, as every Flax Linen module",
 }
 
 

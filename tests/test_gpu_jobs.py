@@ -157,6 +157,23 @@ def test_an_interrupt_keeps_what_was_found_and_prints_the_tables(jobs, tmp_path,
     assert "**seeds**: not measured" in capsys.readouterr().out and not (tmp_path / "seeds.json").exists()
 
 
+def test_a_call_that_does_not_return_ends_with_the_tables(jobs, tmp_path, monkeypatch, capsys):
+    session = jobs.Session(jobs.parse(["--dry-run", "--results", str(tmp_path), "--minutes", "1e-6"]))
+    codes = []
+    monkeypatch.setattr(jobs, "GRACE", 0.01)
+    monkeypatch.setattr(jobs.os, "_exit", codes.append)
+    jobs.watch(session, threading.Event())
+    assert codes == [4] and "**seeds**: not measured" in capsys.readouterr().out
+    (tmp_path / "seeds.json").write_text("{")  # which no table can be made of
+    with pytest.raises(jobs.UsageError):
+        jobs.watch(session, threading.Event())
+    assert codes == [4, 4]
+    ended = threading.Event()
+    ended.set()
+    jobs.watch(session, ended)  # the control: jobs that end in time
+    assert codes == [4, 4]
+
+
 def test_what_does_not_compile_in_time_is_an_outcome(gpu):
     gate = threading.Event()
     began = time.monotonic()

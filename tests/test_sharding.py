@@ -421,7 +421,7 @@ for name, module in RULES.items():
     for checked in (True, False):
         within = jax.shard_map(loss, mesh=mesh, in_specs=(P(), P("d"), P("d")), out_specs=P("d"), check_vma=checked)
         try:
-            within(state, x, y)
+            jax.eval_shape(within, state, x, y)  # step by step it would take minutes
             print(name, checked, "runs")
         except UsageError as error:
             print(name, checked, str(error).splitlines()[0])
@@ -437,7 +437,7 @@ def test_a_split_batch_is_that_of_one_device_by_jit_and_refused_where_gradients_
     lines = ended.stdout.splitlines()
     assert len(lines) == 2 * len(RULES)
     assert all(line.endswith("False runs") for line in lines[1::2]), lines
-    assert all("True within jax.shard_map over d a step would be as many times too long" in line for line in lines[::2])
+    assert all("True within jax.shard_map over d a step may be as many times too long" in line for line in lines[::2])
 
 
 if __name__ == "__main__":

@@ -69,7 +69,8 @@ def _run(words: Sequence[str], command_line: Sequence[str]) -> int:
             raise UsageError(f"commands need {error.name}: pip install 'fwdonly[experiments]'") from error
         raise
     except (RuntimeError, AssertionError):
-        _check_platform(os.environ.get("JAX_PLATFORMS", ""))  # not before: processes must come together first
+        if "JAX_PLATFORMS" in os.environ:
+            _check_platform(os.environ["JAX_PLATFORMS"])  # not before: processes must come together first
         raise
 
 

@@ -64,8 +64,9 @@ def read_npz(path: Path) -> dict[str, np.ndarray]:
     except UsageError:
         raise
     except Exception as error:  # a damaged archive makes zipfile, zlib and NumPy raise almost anything
-        fault = "it holds Python objects" if "allow_pickle" in str(error) else brief(error)
-        raise UsageError(f"{path} cannot be read as .npz ({fault}): replace it by an undamaged file") from error
+        if "allow_pickle" in str(error):
+            raise UsageError(f"{path} holds Python objects, which may run anything: store plain numbers") from error
+        raise UsageError(f"{path} cannot be read as .npz ({brief(error)}): replace it by an undamaged file") from error
     if missing := [key for key in KEYS if key not in arrays]:
         if all(key in arrays for key in MEDMNIST):
             return arrays

@@ -62,6 +62,8 @@ def _frame(table: Any) -> tuple[Any, str, str]:
         return table.reset_index(drop=True).rename(columns=str), "table", "the table"
     path = expanded(table, "the table")
     where = shown(path)
+    if not path.exists():
+        raise UsageError(f"there is no file {where}; correct the path")
     try:
         frame = pandas.read_csv(path)
     except Exception as error:  # pandas' parsers raise many things

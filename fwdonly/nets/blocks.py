@@ -27,7 +27,7 @@ class _Picklable(nn.Module):
 
 
 class _Named(NamedTuple):
-    """What a module calls so."""
+    """A function by its module and its name there."""
 
     module: str
     name: str

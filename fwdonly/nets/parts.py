@@ -97,6 +97,7 @@ def check_net(net: Net) -> None:
     if not net:
         raise UsageError("the network has no hidden layer; give it at least one, such as fwdonly.nets.mlp([1000])")
     for number, block in enumerate(net, start=1):
-        if isinstance(block, type) or not (hasattr(block, "init") and hasattr(block, "apply")):
-            found = block.__name__ if isinstance(block, type) else f"a {type(block).__name__}"
-            raise UsageError(f"block {number} is {found}; a block has init and apply, as every Flax Linen module")
+        if isinstance(block, type):
+            raise UsageError(f"block {number} is the class {block.__name__}; give an object of it")
+        if not (hasattr(block, "init") and hasattr(block, "apply")):
+            raise UsageError(f"block {number} is {block!r}; a block has init and apply, as every Flax Linen module")

@@ -122,6 +122,8 @@ class Result:
     def to_dataframe(self) -> Any:
         """The history as a tidy pandas frame: one row per run, stage and validated epoch that the run trained.
 
+        Columns are ``run`` (from 0), and those of `history` that hold one number for it; ``layer_loss`` stays there.
+
         Raises:
             UsageError: pandas is not installed.
         """
@@ -139,7 +141,8 @@ class Result:
 
 
 def _mean_sd(values: np.ndarray) -> str:
-    if not values.size or np.isnan(values).all():
+    values = values[~np.isnan(values)]
+    if not values.size:
         return "not known"
     mean = f"{values.mean():.4g}"
     return mean if values.size == 1 else f"{mean} ± {values.std(ddof=1):.2g}"
