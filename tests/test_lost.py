@@ -571,13 +571,13 @@ def test_a_folder_whose_configuration_is_empty_is_an_empty_one(tmp_path, capsys)
 # --- journals ---------------------------------------------------------------------------------------------------------
 
 
-def search(data, where, trials):
+def search(data, where, trials, **options):
     def make():
         return (lambda learning_rate: fwdonly.mf.rule(net, optax.adam(learning_rate), num_classes=10)), plan
 
     net, plan = fwdonly.nets.mlp([8]), Plan(epochs=1, batch_size=64)
     space = {"learning_rate": fwdonly.tune.Range(1e-4, 1e-2)}
-    return fwdonly.tune.tune(make, space, data, trials=trials, seeds=[0], parallel=2, storage=where)
+    return fwdonly.tune.tune(make, space, data, trials=trials, seeds=[0], parallel=2, storage=where, **options)
 
 
 @pytest.fixture(scope="module")
@@ -627,6 +627,7 @@ def test_a_journal_broken_further_up_is_an_error_that_names_the_line(digits, jou
 def test_a_full_disk_ends_a_search_in_one_line(digits, tmp_path, monkeypatch, when):
     from optuna.storages.journal import JournalFileBackend
 
+    quick = {"heartbeat": 0.2, "grace": 2.0}  # trials of the search that ended are taken at once, not after two minutes
     written, append = [], JournalFileBackend.append_logs
 
     def full(self, logs):
@@ -639,7 +640,7 @@ def test_a_full_disk_ends_a_search_in_one_line(digits, tmp_path, monkeypatch, wh
 
     monkeypatch.setattr(JournalFileBackend, "append_logs", full)
     with pytest.raises(UsageError, match=r"cannot write the journal .*No space left on device.*make room") as error:
-        search(digits, tmp_path / "study.journal", 4)
+        search(digits, tmp_path / "study.journal", 4, **quick)
     assert "\n" not in str(error.value)
     monkeypatch.undo()
-    assert len(search(digits, tmp_path / "study.journal", 4).trials) >= 4
+    assert len(search(digits, tmp_path / "study.journal", 4, **quick).trials) >= 4
