@@ -469,7 +469,7 @@ class Roofline(NamedTuple):
 
 
 def roofline(macs: float, moved: float, ceiling: Ceiling) -> Roofline:
-    """Of ``macs`` multiply-accumulates, two operations each, and ``moved`` bytes."""
+    """Roofline of ``macs`` multiply-accumulates, two operations each, and ``moved`` bytes."""
     return Roofline(2 * macs / ceiling.flops, moved / ceiling.bandwidth)
 
 

@@ -49,7 +49,7 @@ class Options:
     sweeps: tuple[int, ...] = (1,)
     """Runs trained together by vmap; 1 10 shows whether ten cost less per run."""
     optimizer: Literal["sgd", "adam"] = "sgd"
-    """Of every rule."""
+    """Optimizer of every rule."""
     windows: int = 6
     """Windows of every cell; an even number has each rule first equally often. A claim needs 10."""
     seconds: float = 30.0

@@ -36,10 +36,10 @@ from fwdonly.foton import ExpansionWarning
 from fwdonly.training import Programs, Setup, check_precision, free_bytes, mesh_of, programs, tree_bytes
 
 SHAPE, BATCHES = (28, 28, 1), 4
-"""Of one image; batches that every run goes through."""
+"""Shape of one image; batches that every run goes through."""
 RULES = ("mf", "bp", "ff", "pepita", "foton", "cafo", "feedback")
 SHARE = 0.8
-"""Of the free memory that a cell may need."""
+"""Share of the free memory that a cell may need."""
 CHUNK = 32
 """Steps in a call of several mapped runs, at least: each call copies every run's state in and out, as a sweep's does
 after 128 steps; with one step of 784-1000-1000 in a call that more than doubles its time."""
@@ -127,7 +127,7 @@ class Pace:
         return int(min(256, max(low, settings.window / 2 / self.step(rule, cell))))
 
     def seconds(self, rule: str, cell: Cell, settings: Settings) -> float:
-        """Of compiling, allocating, warming up and all rounds."""
+        """Seconds of compiling, allocating, warming up and all rounds."""
         step = self.step(rule, cell)
         call = step * self.count(rule, cell, settings)
         return self.preparing.get(rule, 0.0) + 2 * call + settings.rounds * (call + max(call, settings.window))

@@ -23,7 +23,7 @@ The loss is NaN where compiled code is given a label that is no class (see `chec
 
 
 Precision = Literal["float32", "tf32", "bfloat16"]
-"""Of the factors in matrix products and convolutions."""
+"""Precision of the factors in matrix products and convolutions."""
 
 DOT = {"float32": "highest", "tf32": "TF32_TF32_F32", "bfloat16": "BF16_BF16_F32"}
 """JAX's names for these precisions. Sums are float32; a convolution of bfloat16 factors rounds them in the end."""

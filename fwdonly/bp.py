@@ -235,7 +235,7 @@ def rule(
 
 
 def work(layers: tuple[nets.LayerSize, ...], num_classes: int, batch: int, *, readouts: str = "output") -> Products:
-    """Of layer l, per sample: F_l forward, F_l for the weights, F_l for the input but in layer 1.
+    """Multiply-accumulates of layer l, per sample: F_l forward, F_l for the weights, F_l for the input but in layer 1.
 
     F_l is the product of the layer, n_{l-1} n_l where it is dense. Three products of the output layer; "deep" and
     "sum": three more with every M_l.

@@ -49,7 +49,7 @@ class Options(NamedTuple):
     loss: Loss = "ce"
     """Cross-entropy ("ce") or sparsemax loss ("sl"), both by descent, or squared error ("mse") in closed form."""
     ridge: float | Array = 1e-4
-    """Of the closed form, in units of the mean squared length of a feature: the mean diagonal element of F^T F."""
+    """Ridge of the closed form, in units of the mean squared length of a feature (mean of the diagonal of F^T F)."""
     aggregation: Aggregation = "probabilities"
     """What the prediction sums over the heads."""
     head_bias: bool = False
@@ -576,7 +576,7 @@ def _link(Z: Array, loss: str) -> Array:
 
 
 def _losses(Z: Array, y: Array, loss: str) -> Array:
-    """Of every sample."""
+    """The loss of every sample."""
     if loss == "sl":
         return optax.losses.multiclass_sparsemax_loss(Z, y)
     if loss == "ce":

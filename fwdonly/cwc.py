@@ -32,7 +32,7 @@ from .card import Card, Setting, Stage, Variant
 from .errors import UsageError
 
 EPS = 1e-4
-"""Of batch normalisation."""
+"""Added to the variance in batch normalisation."""
 
 MOMENTUM = 0.1
 """Weight of a new batch in the running statistics."""
@@ -190,7 +190,7 @@ def rule(net: Net, tx: optax.GradientTransformation, *, num_classes: int) -> Lea
 
 
 def work(layers: tuple[nets.LayerSize, ...], num_classes: int, batch: int) -> Products:
-    """Of every layer: its product forward and once more for the weights."""
+    """Every layer has its product forward and once more for the weights."""
     found: Products = []
     for i, own in enumerate(layers, start=1):
         found += [(i, "forward", batch * own.macs), (i, "weight gradient", batch * own.macs)]

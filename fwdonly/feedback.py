@@ -47,13 +47,13 @@ class Options(NamedTuple):
     mode: Mode = "fa"
     """See `grads`."""
     output: Literal["softmax", "sigmoid"] = "softmax"
-    """Of the output layer, with its cross-entropy; "sigmoid": one binary cross-entropy per class, summed."""
+    """Output of the last layer, with its cross-entropy; "sigmoid": one binary cross-entropy per class, summed."""
     feedback_scale: float | Array = 1.0
     """Factor on the feedback's start values."""
     decay: float | Array = 1e-4
     """1 - lambda of Kolen-Pollack, for W and B and their biases alike."""
     mirror_rate: float | Array = 0.01
-    """Of the weight mirror; its products are summed over the batch."""
+    """Learning rate of the weight mirror; its products are summed over the batch."""
     mirror_noise: float | Array = 0.1
     """A: the mirror's noise is uniform in [-A/2, A/2]."""
 

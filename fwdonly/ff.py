@@ -50,7 +50,7 @@ class Options(NamedTuple):
     goodness: Goodness | None = None
     """Sum or mean of the squared activities; None: sum for "logistic", mean for "symba"."""
     threshold: float | Array | None = None
-    """Of the goodness, for "logistic"; None: N_l for the sum, 1 for the mean."""
+    """Threshold of the goodness, for "logistic"; None: N_l for the sum, 1 for the mean."""
     alpha: float | Array = 4.0
     """Sharpness of SymBa's loss."""
     negatives: Negatives = "hard"
@@ -58,7 +58,7 @@ class Options(NamedTuple):
     peer: float | Array | None = None
     """Strength of peer normalisation; 0 is off. None: 0.03 for the sum of blocks that allow it, otherwise 0."""
     peer_momentum: float | Array = 0.9
-    """Of the running mean activity m."""
+    """Momentum of the running mean activity m."""
     label: Label = "overlay"
     """"overlay": in place of the first C input values. "append": after the last one, for dense blocks."""
     label_strength: float | Array | None = None
@@ -356,7 +356,7 @@ def rule(
 
 
 def work(layers: tuple[nets.LayerSize, ...], num_classes: int, batch: int, *, first: int = 2) -> Products:
-    """Of every layer: three passes forward and two for the weights; two products with U_l from layer ``first`` on."""
+    """Every layer has three passes forward, two for the weights; from layer ``first`` on two products with U_l."""
     found: Products = []
     for i, own in enumerate(layers, start=1):
         found += [(i, "forward", 3 * batch * own.macs), (i, "weight gradient", 2 * batch * own.macs)]

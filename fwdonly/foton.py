@@ -22,7 +22,7 @@ from .errors import UsageError
 Params = nets.output.Params
 
 ORDER = 6
-"""Of Björck's series: seven terms from three products of the smaller side."""
+"""Coefficients of Björck's series: seven terms from three products of the smaller side."""
 
 SERIES = tuple(math.comb(2 * i, i) / 4**i for i in range(ORDER + 1))
 """1, 1/2, 3/8, 5/16, ...: (1 - E)^(-1/2) = sum_i SERIES[i] E^i."""
@@ -47,7 +47,7 @@ class Options(NamedTuple):
     """Steps from one retraction to the next. Under `vmap` the steps between cost as much, for a condition over several
     runs computes both sides."""
     retract_iterations: int | None = None
-    """Of Björck, per retraction; None: 1 after every step, 4 where steps add up in between."""
+    """Björck iterations per retraction; None: 1 after every step, 4 where steps add up in between."""
     retract_output: bool = True
     """Also keep the output layer orthonormal."""
     perturbation: float | Array = 1.0
@@ -246,7 +246,7 @@ def retraction(every: int = 1, iterations: int | None = None, *, output: bool = 
 
 
 def default_iterations(iterations: int | None, every: int) -> int:
-    """Of Björck: as asked for, or 1 after every step and 4 where steps add up in between."""
+    """Björck iterations per retraction: as asked for, or 1 after every step and 4 where steps add up in between."""
     return iterations if iterations is not None else 1 if every == 1 else 4
 
 

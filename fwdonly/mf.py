@@ -329,7 +329,7 @@ def work(
     layer: int | None = None,
     gradient: str = "local",
 ) -> Products:
-    """Of layer i, per sample: F_i forward, F_i for the weights (F_i its product), three products with M_i.
+    """Multiply-accumulates of layer i, per sample: F_i forward, F_i for the weights, three products with M_i.
 
     ``layer=i``: layers below i forward only. "joint": F_i for the input but in layer 1 besides.
     """

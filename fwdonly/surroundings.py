@@ -35,7 +35,7 @@ SWITCHES = (
 """JAX's settings that numbers depend on, by their names without ``jax_``; a version of JAX may lack some of them."""
 
 VARIABLES = ("LIBTPU_INIT_ARGS", "NVIDIA_TF32_OVERRIDE")
-"""Of the environment, which compilers and libraries below JAX read."""
+"""Environment variables, which compilers and libraries below JAX read."""
 
 HARMLESS = re.compile(
     r"--xla_(dump_|hlo_profile|force_host_platform_device_count|gpu_cuda_data_dir|gpu_force_compilation_parallelism"
@@ -46,7 +46,7 @@ devices a CPU counts as."""
 
 
 def version(name: str) -> str | None:
-    """Of an installed package."""
+    """The version of an installed package."""
     try:
         return metadata.version(name)
     except metadata.PackageNotFoundError:
@@ -170,7 +170,7 @@ def _of_limits() -> list[int]:
 
 
 def _lines(path: Path) -> list[str]:
-    """Of a file of the system; none where it cannot be read."""
+    """The words of a system file; none where it cannot be read."""
     try:
         return path.read_text(encoding="utf-8", errors="replace").splitlines()
     except OSError:

@@ -7,8 +7,16 @@ import sys
 from importlib import metadata
 from pathlib import Path
 
-os.environ["JAX_PLATFORMS"] = "cpu"  # before JAX is imported; subprocesses inherit it
+# Before JAX is imported. Subprocesses inherit all of it.
+os.environ["JAX_PLATFORMS"] = "cpu"
 os.environ["JAX_ENABLE_COMPILATION_CACHE"] = "false"  # of the user who runs the tests
+# The tests compile much and compute little. `users_compilation` undoes this.
+os.environ["JAX_DISABLE_MOST_OPTIMIZATIONS"] = "true"
+os.environ["XLA_FLAGS"] = " ".join(
+    [os.environ.get("XLA_FLAGS", "")]
+    # The emitters of fused loops take most of the time. Other versions do not know the switch.
+    + ["--xla_cpu_use_fusion_emitters=false"] * metadata.version("jaxlib").startswith("0.10.")
+).strip()
 
 import jaxtyping
 
@@ -51,32 +59,26 @@ def float64():
 
 
 @pytest.fixture(scope="module")
-def quick_compilation():
-    """For modules that compile much and compute little."""
-    jax.config.update("jax_disable_most_optimizations", True)
-    yield
-    jax.config.update("jax_disable_most_optimizations", False)
+def users_compilation():
+    """Programs as users have them: for tests of what the compiler makes of a program."""
+    from jax._src import compiler
 
-
-@pytest.fixture(scope="module")
-def quickest_compilation(quick_compilation):
-    """For those that, besides, look at no last bits: jaxlib 0.10's emitters of fused loops take most of the time."""
     from fwdonly.training import programs
+
+    options_of = compiler.get_compile_options
+
+    def with_emitters(*args, **kwargs):
+        options = options_of(*args, **kwargs)
+        options.env_option_overrides = [*options.env_option_overrides, ("xla_cpu_use_fusion_emitters", True)]
+        return options
 
     programs.program.cache_clear()
     with pytest.MonkeyPatch.context() as patch:
-        if metadata.version("jaxlib").startswith("0.10."):
-            from jax._src import compiler
-
-            usual = compiler.get_compile_options
-
-            def without(*args, **kwargs):
-                options = usual(*args, **kwargs)
-                options.env_option_overrides = [*options.env_option_overrides, ("xla_cpu_use_fusion_emitters", False)]
-                return options
-
-            patch.setattr(compiler, "get_compile_options", without)
+        if "emitters" in os.environ["XLA_FLAGS"]:
+            patch.setattr(compiler, "get_compile_options", with_emitters)
+        jax.config.update("jax_disable_most_optimizations", False)
         yield
+        jax.config.update("jax_disable_most_optimizations", True)
     programs.program.cache_clear()
 
 

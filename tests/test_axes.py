@@ -8,8 +8,6 @@ import pytest
 from fwdonly import UsageError, nets
 from fwdonly.study import design, rules
 
-pytestmark = pytest.mark.usefixtures("quickest_compilation")
-
 EVERY = ["mf", "ff", "cafo", "pepita", "foton", "fa", "dfa", "bp"]
 SMALL = ["--dataset", "digits", "--batch-size", "64", "--seeds", 1, "--quiet"]
 STEERED = ["--monitor", "accuracy", "--keep", "best_accuracy", "--patience", "None", "--epochs", 1]

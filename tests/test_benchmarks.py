@@ -206,7 +206,6 @@ def test_rates_follow_from_the_seconds_of_a_call(scaling, monkeypatch):
     assert not holds()
 
 
-@pytest.mark.usefixtures("quickest_compilation")
 def test_the_steps_that_are_timed_are_those_of_the_rule(scaling):
     """Three steps of two runs against `update` by hand, each run with batches of its own."""
     rule, start = scaling.begin("mf", 5, 1)
@@ -233,7 +232,6 @@ def test_the_steps_that_are_timed_are_those_of_the_rule(scaling):
     assert same(0, 0) and same(1, 1) and not same(1, 0)  # the control: the batches of the other run
 
 
-@pytest.mark.usefixtures("quickest_compilation")
 def test_cells_that_do_not_fit_say_why(scaling, monkeypatch):
     cell = scaling.Cell(batch=4, width=8, depth=1)
     assert all("no time: it may take" in row["skipped"] for row in measured(scaling, cell, left=0.0))
@@ -279,7 +277,6 @@ def test_a_process_that_fails_or_takes_too_long_costs_its_cell_alone(scaling, mo
     assert all("no time" in row["skipped"] for row in found(late, left=1.0))
 
 
-@pytest.mark.usefixtures("quickest_compilation")
 def test_scaling_writes_what_it_measured_and_what_it_left_out(scaling, capsys, tmp_path):
     output = tmp_path / "out.json"
     words = ["--smoke", "--rules", "mf", "--axes", "devices", "seeds", "--output", str(output)]

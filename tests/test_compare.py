@@ -14,8 +14,6 @@ from fwdonly.cli.options import names_first
 from fwdonly.study import design, published, rules
 from fwdonly.study.published import Cell, Row, Table
 
-pytestmark = pytest.mark.usefixtures("quickest_compilation")
-
 TINY = ["--dataset", "digits", "--net", "mlp:16,16", "--batch-size", "64", "--quiet"]
 
 

@@ -19,10 +19,7 @@ import fwdonly
 from fwdonly import Batch, UsageError, base, bp, cafo, cwc, feedback, ff, foton, mf, nets, pepita
 from fwdonly.base import RuleModule
 
-pytestmark = [
-    pytest.mark.filterwarnings("ignore::fwdonly.foton.ExpansionWarning"),
-    pytest.mark.usefixtures("quick_compilation"),
-]
+pytestmark = pytest.mark.filterwarnings("ignore::fwdonly.foton.ExpansionWarning")
 
 CLASSES = 3
 NETS = {"mlp": lambda: nets.mlp([6, 9]), "cnn": lambda: nets.cnn([3, 6])}

@@ -386,7 +386,6 @@ def test_types_of_pandas_and_columns_with_numbers_for_names(pandas):
     assert data.from_table(numbered, target="3").digest == plain.digest
 
 
-@pytest.mark.usefixtures("quickest_compilation")
 @pytest.mark.parametrize("name", ["breast_cancer", "digits"])
 def test_tables_of_scikit_learn_reach_logistic_regression(pandas, tmp_path, name):
     """Within two points, on the same rows, with MF and BP."""

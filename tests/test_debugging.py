@@ -16,8 +16,6 @@ import pytest
 
 from fwdonly import RULES, Batch, Plan, UsageError, cafo, ff, fit, mf, nets, sweep
 
-pytestmark = pytest.mark.usefixtures("quickest_compilation")
-
 SWITCHES = {"nans": jax.debug_nans, "infs": jax.debug_infs, "jit": jax.disable_jit}
 NET = nets.mlp([8])
 PLAN = Plan(epochs=4, batch_size=60, patience=1, keep="last", chunk_steps=2)

@@ -21,7 +21,6 @@ def blocks(path: str, language: str) -> list[str]:
     return re.findall(rf"```{language}\n(.*?)```", (ROOT / path).read_text(), re.S)
 
 
-@pytest.mark.usefixtures("quickest_compilation")
 @pytest.mark.parametrize("path", DOCUMENTS)
 def test_python_blocks_run(path, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)

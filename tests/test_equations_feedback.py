@@ -19,8 +19,6 @@ import fwdonly
 from fwdonly import Batch, UsageError, bp, feedback, mf, nets
 from fwdonly.base import cross_entropy
 
-pytestmark = pytest.mark.usefixtures("quickest_compilation")
-
 measured = fwdonly.measure.with_alignment
 CLASSES, BATCH = 3, 8
 SGD = optax.sgd(0.1)

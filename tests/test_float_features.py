@@ -15,7 +15,6 @@ import pytest
 import fwdonly
 from fwdonly import Plan, UsageError, bp, data, fit, mf, nets, sweep
 
-pytestmark = pytest.mark.usefixtures("quickest_compilation")
 PLAN = Plan(epochs=12, batch_size=32, keep="last")
 
 

@@ -17,7 +17,6 @@ from fwdonly import measure
 from fwdonly.measure import Quantity
 
 BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
-pytestmark = pytest.mark.usefixtures("quickest_compilation")
 
 
 @pytest.fixture

@@ -205,3 +205,11 @@ ALL = [entry for file in FILES for entry in functions(file)]
 )
 def test_sizes(known, over):
     assert over() == set(known), "shorten it, or take what is short now off the list"
+
+
+def test_docstrings_are_sentences_and_not_fragments():
+    """No docstring hangs on the line above it: "Of the data." names nothing."""
+    roots = [PACKAGE, *(PACKAGE.parent / name for name in ("experiments", "benchmarks", "scripts"))]
+    files = [file for root in roots for file in sorted(root.rglob("*.py"))]
+    lines = [(f"{file.name}:{at}", line) for file in files for at, line in enumerate(file.read_text().splitlines(), 1)]
+    assert not [where for where, line in lines if line.strip().startswith('"""Of ')]

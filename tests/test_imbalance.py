@@ -8,7 +8,6 @@ import pytest
 
 from fwdonly import Plan, data, fit, mf, nets, results, sweep
 
-pytestmark = pytest.mark.usefixtures("quickest_compilation")
 PLAN = Plan(epochs=2, batch_size=20)
 
 

@@ -12,8 +12,6 @@ import pytest
 import fwdonly
 from fwdonly import Plan, bp, cafo, cwc, data, feedback, ff, fit, foton, mf, nets, pepita
 
-pytestmark = pytest.mark.usefixtures("quickest_compilation")
-
 MLP, CNN = nets.mlp([64, 64]), nets.cnn([16, 32])
 DENSE = fwdonly.Plan(epochs=6, batch_size=32, keep="last")
 CONVOLUTIONAL = fwdonly.Plan(epochs=12, batch_size=32, keep="last")

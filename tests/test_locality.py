@@ -62,10 +62,7 @@ CASES = [pytest.param(*case, id="_".join([case[0], *map(str, case[1].values())])
 TX = optax.adam(0.01)
 FIXED = {"F": "pepita, foton", "B": "feedback"}
 """Feedback by the name it has in a state and as an argument of ``grads``."""
-pytestmark = [
-    pytest.mark.filterwarnings("ignore::fwdonly.foton.ExpansionWarning"),
-    pytest.mark.usefixtures("quickest_compilation"),
-]
+pytestmark = pytest.mark.filterwarnings("ignore::fwdonly.foton.ExpansionWarning")
 
 
 def noise(tree, seed):

@@ -9,6 +9,7 @@ import pytest
 
 from fwdonly import Batch, bp, measure, mf, nets
 
+pytestmark = pytest.mark.usefixtures("users_compilation")
 WIDTH, BATCH, CLASSES = 1000, 4096, 10
 
 

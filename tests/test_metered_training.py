@@ -14,8 +14,6 @@ from test_train import MF, STAGES, identical
 
 from fwdonly import Meter, Plan, Quantity, fit, measure, mf, nets, report, results, study, sweep
 
-pytestmark = pytest.mark.usefixtures("quickest_compilation")
-
 WATTS = 250.0
 
 

@@ -2,7 +2,6 @@
 
 import csv
 import json
-import os
 import signal
 import subprocess
 import sys
@@ -17,8 +16,6 @@ import pytest
 from fwdonly.card import Optimizer
 from fwdonly.cli import train
 from fwdonly.study import optimizers, published
-
-pytestmark = pytest.mark.usefixtures("quickest_compilation")
 
 EXPERIMENTS = Path(__file__).parents[1] / "experiments"
 TINY = ["--dataset", "digits", "--net", "mlp:16,16", "--seeds", "2", "--epochs", "2", "--batch-size", "64"]
@@ -496,9 +493,7 @@ def test_energy_that_cannot_be_measured_is_said_to_be_unavailable_and_changes_no
 def test_ctrl_c_leaves_a_folder_that_resumes_to_the_numbers_of_an_uninterrupted_run(script, tmp_path):
     arguments = [*TINY[:-4], "--epochs", "40", "--batch-size", "16"]
     command = [sys.executable, str(EXPERIMENTS / "mf_mlp.py"), *arguments, "--output-dir", str(tmp_path / "a")]
-    # As quick_compilation does in this process: the last bits depend on it.
-    environment = os.environ | {"JAX_DISABLE_MOST_OPTIMIZATIONS": "1"}
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment)
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     assert process.stdout is not None
     for line in process.stdout:
         if "epoch 3/40" in line:

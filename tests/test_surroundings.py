@@ -169,11 +169,9 @@ def test_flags_of_xla_that_change_no_number_are_no_part_of_it(flags, kept, monke
     assert results.environment()["xla_flags"] == flags  # all of them are recorded
 
 
-quickly = pytest.mark.usefixtures("quickest_compilation")
 SMALL = ["--dataset", "digits", "--net", "mlp:8", "--seeds", "1", "--epochs", "1", "--batch-size", "64", "--quiet"]
 
 
-@quickly
 @pytest.mark.parametrize("name", SWITCHED)
 def test_a_result_folder_is_not_continued_under_another_switch(script, tmp_path, name):
     folder = ["--output-dir", tmp_path / "r"]
@@ -186,7 +184,6 @@ def test_a_result_folder_is_not_continued_under_another_switch(script, tmp_path,
     assert script("bp_mlp", *SMALL, *folder, "--resume")[0] == 0
 
 
-@quickly
 def test_a_report_names_the_generator_and_the_other_switches(script, tmp_path):
     assert script("bp_mlp", *SMALL, "--output-dir", tmp_path / "r")[0] == 0
     assert script("report", tmp_path / "r")[0] == 0

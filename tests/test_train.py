@@ -32,8 +32,6 @@ from fwdonly import (
 from fwdonly.training import memory
 from fwdonly.training.host import Host
 
-pytestmark = pytest.mark.usefixtures("quick_compilation")
-
 NET = nets.mlp([16, 12])
 
 
@@ -242,6 +240,30 @@ def test_the_callback_sees_every_chunk_and_epoch(tiny):
     assert {p.step for p in seen if p.record is None} == {3, 6}  # 9 steps an epoch; its last chunk is the epoch's end
     assert all(p.steps == 9 and len(p.epochs) == 3 for p in seen)
     assert all(b.seconds >= a.seconds for a, b in itertools.pairwise(seen))
+
+
+@pytest.mark.parametrize("runs", [None, 2])
+def test_callbacks_get_the_state_on_request_and_are_called_in_their_order(tiny, runs, monkeypatch):
+    plan, order, states = Plan(epochs=2, batch_size=20, chunk_steps=4, keep="last"), [], []
+
+    def first(progress):
+        order.append("first")
+        states.append((progress.epoch, progress.step, progress.state()))
+
+    def second(progress):
+        order.append("second")
+
+    train = functools.partial(fit, MF, tiny) if runs is None else functools.partial(sweep, mf_rule, tiny, seeds=[0, 1])
+    more = {} if runs is None else {"hyper": {"learning_rate": 0.01}}
+    result = train(plan, callback=[first, second], **more)
+    assert order == ["first", "second"] * len(states)
+    of_epoch = {epoch: state for epoch, step, state in states if step == 0}
+    assert identical(of_epoch[2], result.state)
+    assert identical(of_epoch[1], train(dataclasses.replace(plan, epochs=1), **more).state)
+    assert not identical(of_epoch[1], of_epoch[2])  # control: a copy, and not what later steps write into
+    monkeypatch.setattr(jaxtyping.config, "jaxtyping_disable", True)
+    with pytest.raises(UsageError, match="a callback is a function of the progress; got 3"):
+        train(plan, callback=[first, 3], **more)
 
 
 # Stopping ------------------------------------------------------------------------------------------------------------

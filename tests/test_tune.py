@@ -13,7 +13,6 @@ from fwdonly import Plan, UsageError, data, mf, nets, sweep, tune
 from fwdonly.training import memory, programs
 
 optuna = pytest.importorskip("optuna")
-pytestmark = pytest.mark.usefixtures("quickest_compilation")
 
 PLAN = Plan(epochs=4, batch_size=20, keep="best_loss")
 SPACE = {"learning_rate": tune.Range(1e-4, 1.0), "weight_decay": tune.Range(1e-6, 1e-3)}

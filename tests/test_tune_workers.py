@@ -20,7 +20,6 @@ import tune_worker
 from fwdonly import UsageError, tune
 
 optuna = pytest.importorskip("optuna")
-pytestmark = pytest.mark.usefixtures("quick_compilation")
 
 EXPERIMENTS = Path(__file__).parents[1] / "experiments"
 SECRET = "s3cret"

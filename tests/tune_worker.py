@@ -9,7 +9,6 @@ import os
 import sys
 import time
 
-import jax
 import numpy as np
 import optax
 
@@ -35,7 +34,6 @@ def search(storage, *, trials, name="s", **more):
 
 def main(storage, log, trials, heartbeat, grace, stop=None, go=None, host=None):
     """Search, and print the trials whose results were refused."""
-    jax.config.update("jax_disable_most_optimizations", True)
     plain = tune.search.sweep
     refused = []
     if host is not None:

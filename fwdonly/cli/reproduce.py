@@ -164,7 +164,7 @@ def finished(folder: Path) -> bool:
 
 
 UNITS = {"test_accuracy": "%", "epochs": "passes"}
-"""Of published numbers, in result folders."""
+"""Units of published numbers, by their names in result folders."""
 
 
 def publish(row: published.Row, source: str, folder: Path) -> None:

@@ -17,7 +17,7 @@ FILES = (
     "config.json", "summary.json", "metrics.csv", "table.md", "learning_curves.png", "alignment.png", "power.csv",
     "power.png", "report.html", "report.md",
 )  # fmt: skip
-"""Of a result folder, in the order in which they are named."""
+"""Files of a result folder, in the order in which they are named."""
 
 
 def render(contents: Contents) -> None:

@@ -85,7 +85,7 @@ def products(f: Any, *args: Any) -> int:
 
 
 def _of_program(program: Jaxpr, used: Sequence[bool]) -> int:
-    """Of the equations that the used outputs need, from the last one up."""
+    """Count the equations that the used outputs need, from the last one up."""
     total = 0
     needed = {var for var, use in zip(program.outvars, used, strict=True) if use and not isinstance(var, Literal)}
     for equation in reversed(program.eqns):

@@ -39,9 +39,9 @@ class Sensor(Protocol):
     kind: str
     """"gpu" or "cpu"."""
     source: str
-    """Of `joules`."""
+    """Source of `joules`."""
     power_source: str
-    """Of `watts`, or of their integral."""
+    """Source of `watts`, or of their integral."""
     shortest: float
     """Seconds below which a window is refused, however often the counter ticks."""
     longest_gap: float

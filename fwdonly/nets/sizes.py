@@ -11,7 +11,7 @@ from .parts import check_parts, linear
 
 
 class LayerSize(NamedTuple):
-    """Of one block: multiply-accumulates per sample, its matrix (rows, columns), values per sample on the way.
+    """Sizes of one block: multiply-accumulates per sample, its matrix (rows, columns), values per sample on the way.
 
     ``inputs`` go in, ``h`` come out before pooling and ``n`` after it.
     """
@@ -24,7 +24,7 @@ class LayerSize(NamedTuple):
 
 
 def layer_sizes(net: Net, shape: tuple[int, ...]) -> tuple[LayerSize, ...]:
-    """Of every block, for one input of ``shape``.
+    """Sizes of every block, for one input of ``shape``.
 
     Raises:
         UsageError: no block, or one that is neither `Dense` nor `Conv`.

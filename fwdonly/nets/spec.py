@@ -66,7 +66,7 @@ class Spec(NamedTuple):
     options: tuple[tuple[str, Any], ...] = ()
     """(name, value) of what is said; everything else has its default."""
     function: str = ""
-    """Of the user's file, whose path is ``kind``."""
+    """Function in the user's file, whose path is ``kind``."""
 
     def __str__(self) -> str:
         if self.function:

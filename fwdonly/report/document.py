@@ -13,7 +13,7 @@ from .tables import footnotes
 
 
 def title(folders: Sequence[Folder]) -> str:
-    """Of the page."""
+    """Title of the page."""
     data = folders[0].summary["data"]["name"]
     return folders[0].summary["title"] if len(folders) == 1 else f"{len(folders)} experiments on {data}"
 

@@ -12,7 +12,7 @@ from .numbers import label
 from .tables import footnotes, table_rows
 
 MOST_SEEDS = 10**6
-"""Of a rule: what a configuration says beyond is damage."""
+"""A configuration that gives a rule more seeds is damaged."""
 
 
 class Folder(NamedTuple):
@@ -22,9 +22,9 @@ class Folder(NamedTuple):
     config: dict[str, Any]
     summary: dict[str, Any]
     rows: list[dict[str, Any]]
-    """Of ``metrics.csv``."""
+    """Rows of ``metrics.csv``."""
     predictions: Predictions | None = None
-    """Of ``predictions.npz``, where it is there."""
+    """Contents of ``predictions.npz``, where the folder has it."""
 
     @property
     def rules(self) -> list[Summary]:

@@ -39,7 +39,7 @@ def mean_interval(values: Sequence[Value], *, confidence: float = 0.95) -> Mean:
 
 
 def sign_flip_p(d: np.ndarray) -> float:
-    """Of "no difference" by flipping signs; exact up to 13 values, then 10,000 flips."""
+    """The p value of "no difference" by flipping signs; exact up to 13 values, then from 10,000 flips."""
     flips = scipy_stats().permutation_test(  # of one sample: flips signs
         (d,),
         lambda sample, axis: np.mean(sample, axis=axis),

@@ -56,7 +56,7 @@ class Cloud(NamedTuple):
 
     @property
     def mean(self) -> Point:
-        """Of the seeds that are there."""
+        """Values of the seeds that are there."""
         n = len(self.seeds)
         return sum(x for x, _ in self.seeds.values()) / n, sum(y for _, y in self.seeds.values()) / n
 

@@ -17,7 +17,7 @@ class StageCosts(NamedTuple):
     """The costs of a rule."""
 
     memory: Quantity
-    """Of one step, of the largest stage."""
+    """Per step of the largest stage."""
     step: list[Quantity]
     """FLOP per image and step, of every stage."""
     features: list[Quantity | None]

@@ -165,7 +165,7 @@ class Arm:
     name: str
     rule: Rule
     options: Mapping[str, Any]
-    """Of the rule."""
+    """The rule's options by name."""
     net: Spec
     optimizer: Optimizer
     plan: Plan
@@ -284,7 +284,7 @@ class Study:
     """Several rules on the same data and seeds."""
 
     name: str
-    """Of the command; result folders are named by it."""
+    """The command's name; result folders are named by it."""
     arms: tuple[Arm, ...]
     data: Data = Data()
     runs: Runs = Runs()

@@ -131,7 +131,7 @@ class _Training:
         return False
 
     def name(self, at: int, numbers: Sequence[int]) -> str:
-        """Of a turn, for the terminal."""
+        """The title of a turn, for the terminal."""
         name = self.ready[at].arm.name.upper()
         if self.work.processes > 1:
             name = f"[{self.work.process + 1}/{self.work.processes}] {name}"

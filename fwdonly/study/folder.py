@@ -15,7 +15,7 @@ from ..files import PART, is_empty
 from .terminal import noted
 
 VERSION = 3
-"""Of the files of a result folder. Version 1 is what has no version; up to 2 the configuration names no switches."""
+"""Version of a result folder. Files without a version are 1; up to 2 the configuration names no switches."""
 
 LOCK = ".lock"
 """Ends the names of files that keep other launches out of a folder."""
@@ -139,7 +139,7 @@ class Wanted(NamedTuple):
     rules: list[str]
     seeds: list[int]
     classes: int | None = None
-    """Of the data."""
+    """How many classes the data has."""
 
 
 class Contents:

@@ -122,7 +122,7 @@ class Work:
         return own
 
     def checkpoint(self, rule: str, seeds: Sequence[int]) -> Path:
-        """Of these runs: a restart that divides the missing runs otherwise does not find it."""
+        """The checkpoint of these runs; a restart that divides the missing runs otherwise does not find it."""
         whole = len(seeds) == len(self.wanted.seeds)
         name = "" if whole else f"-{zlib.crc32(repr(seeds).encode()):08x}" if len(seeds) > 1 else f"-{seeds[0]}"
         return self.folder / f"{rule}{name}.checkpoint.npz"

@@ -10,7 +10,7 @@ import jax
 import numpy as np
 from jaxtyping import Array
 
-from ..base import Batch
+from ..base import Batch, State
 from ..errors import UsageError, first_difference
 from ..measure import Meter, Window
 from . import checkpoint as checkpoints
@@ -29,14 +29,29 @@ CHECKPOINT_SECONDS = 60.0
 class Hooks(NamedTuple):
     """What looks at a training from outside."""
 
-    callback: Callback | None = None
+    callbacks: tuple[Callback, ...] = ()
     checkpoint: str | Path | None = None
     resume: bool = False
     meter: Meter | None = None
 
 
+def callbacks_of(callback: Callback | Sequence[Callback] | None) -> tuple[Callback, ...]:
+    """One callback, several or none, as a tuple.
+
+    Raises:
+        UsageError: one of them cannot be called.
+    """
+    several = (
+        () if callback is None else (callback,) if callable(callback) else tuple(cast(Sequence[Callback], callback))
+    )
+    for one in several:
+        if not callable(one):
+            raise UsageError(f"a callback is a function of the progress; got {one!r}")
+    return cast(tuple[Callback, ...], several)
+
+
 def learned(out: Any) -> Any:
-    """Of a program's output what has to be finite: parameters and metrics."""
+    """The part of a program's output that has to be finite: parameters and metrics."""
     learners = [part for part in (out if isinstance(out, tuple) else ()) if isinstance(part, Learner)]
     return [(getattr(learner.state, "params", learner.state), learner.metrics) for learner in learners]
 
@@ -51,7 +66,7 @@ class Host:
     """Where the training stands, as the host knows it: position, history, clock, callback and checkpoint."""
 
     def __init__(self, work: Work, hooks: Hooks) -> None:
-        self.work, self.callback, self.checkpoint, self.meter = work, hooks.callback, hooks.checkpoint, hooks.meter
+        self.work, self.callbacks, self.checkpoint, self.meter = work, hooks.callbacks, hooks.checkpoint, hooks.meter
         self.run_bytes: int | None = None
         self.window: Window | None = None
         self.run = programs.Programs(learned)
@@ -166,7 +181,7 @@ class Host:
             wait(leaf)
         return features
 
-    def tell_chunk(self, size: int, loss: Array) -> bool:
+    def tell_chunk(self, size: int, loss: Array, learner: Learner) -> bool:
         """Note a chunk that is under way, wait for the one before it and report that; true if asked to stop."""
         self.step += size
         done, self.pending = self.pending, (self.step, loss)
@@ -176,9 +191,9 @@ class Host:
         self.stop_clock()
         if self.meter is not None:
             self.meter.sample()
-        return self.tell(done[0], self.without_padding(done[1]))
+        return self.tell(done[0], self.without_padding(done[1]), learner)
 
-    def tell_epoch(self, tracker: Tracker, row: dict[str, Array]) -> bool:
+    def tell_epoch(self, learner: Learner, tracker: Tracker, row: dict[str, Array]) -> bool:
         """Wait for the end of an epoch, add its row to the history and report it; true if asked to stop."""
         wait(tracker.active)
         self.epoch += self.job.plan.validate_every
@@ -192,23 +207,32 @@ class Host:
             self.window.mark(
                 f"stage {self.stage + 1} epoch {self.epoch}" if len(self.work.plans) > 1 else f"epoch {self.epoch}"
             )
-        return self.tell(0, self.rows[-1]["train_loss"], self.rows[-1])
+        return self.tell(0, self.rows[-1]["train_loss"], learner, self.rows[-1])
 
-    def tell(self, step: int, loss: np.ndarray, row: dict[str, np.ndarray] | None = None) -> bool:
-        """Call the callback; true if it asks to stop."""
-        if self.callback is None:
+    def tell(self, step: int, loss: np.ndarray, learner: Learner, row: dict[str, np.ndarray] | None = None) -> bool:
+        """Call the callbacks in their order; true if one asks to stop."""
+        if not self.callbacks:
             return False
         epoch, step = self.epoch + step // self.per_epoch, step % self.per_epoch
         position = (self.stage, tuple(plan.epochs for plan in self.work.plans), epoch, step, self.per_epoch)
-        asked = self.callback(Progress(*position, self.seconds, loss, self.active, row, self.work.group))
-        if not isinstance(asked, np.ndarray):
-            return bool(asked)
-        self.ending = np.asarray(asked, bool)
-        if self.ending.shape != self.active.shape:
-            raise UsageError(
-                f"the callback may end single runs by {self.active.shape} truth values; it gave {self.ending.shape}"
-            )
-        return False
+        state = functools.partial(self.copy_state, learner)
+        progress = Progress(*position, self.seconds, loss, self.active, row, self.work.group, state)
+        answers = [callback(progress) for callback in self.callbacks]
+        for ending in (np.asarray(answer, bool) for answer in answers if isinstance(answer, np.ndarray)):
+            if ending.shape != self.active.shape:
+                raise UsageError(
+                    f"the callback may end single runs by {self.active.shape} truth values; it gave {ending.shape}"
+                )
+            self.ending = ending if self.ending is None else self.ending | ending
+        return any(bool(answer) for answer in answers if not isinstance(answer, np.ndarray))
+
+    def copy_state(self, learner: Learner) -> State:
+        """The state in host memory; waiting for it counts as training, copying does not."""
+        wait(learner.step)
+        self.stop_clock()
+        state = jax.tree.map(lambda a: np.array(self.without_padding(a)), learner.state)  # its buffers are used again
+        self.start_clock()
+        return state
 
     def end_runs(self, tracker: Tracker) -> Tracker:
         """End the runs that the callback has asked to end."""

@@ -48,7 +48,7 @@ class Feeder:
         self.place = jax.local_devices()[0] if setup.mesh is None else NamedSharding(setup.mesh, RUNS)
 
     def shapes(self, count: int) -> Batch:
-        """Of a block of ``count`` batches."""
+        """Shapes of a block of ``count`` batches."""
         lead = (*self.train.shape[:-1], count, self.batch_size)
         x: Any = jax.ShapeDtypeStruct((*lead, *self.x.shape[1:]), self.x.dtype)
         y: Any = jax.ShapeDtypeStruct(lead, self.y.dtype)

@@ -55,7 +55,7 @@ def train_stages(host: Host, work: Work, learner: Learner, tracker: Tracker) -> 
                 feed = Feed(tracker.order, tracker.key, tracker.active, fed)
                 learner, loss = host.run(chunk, job, learner, feed, run, arrays, static=(size,), donate=(0,))
                 # Waits for the chunk before this one only, so that the device always has the next chunk to work on.
-                stopped = host.tell_chunk(size, loss)
+                stopped = host.tell_chunk(size, loss, learner)
                 tracker = host.end_runs(tracker)
                 if stopped or host.checkpoint_due():
                     host.pause(learner, tracker)
@@ -63,7 +63,7 @@ def train_stages(host: Host, work: Work, learner: Learner, tracker: Tracker) -> 
                     break
             else:
                 learner, tracker, row = host.run(end_epoch, job, learner, tracker, run, arrays, donate=(0, 1))
-                stopped = host.tell_epoch(tracker, row)
+                stopped = host.tell_epoch(learner, tracker, row)
                 tracker = host.end_runs(tracker)
                 if stopped or host.checkpoint_due():
                     host.pause(learner, tracker)

@@ -14,7 +14,7 @@ from ..base import LearningRule
 from ..errors import UsageError, check_seeds
 from ..measure import Meter
 from . import checkpoint as checkpoints
-from .host import Hooks
+from .host import Hooks, callbacks_of
 from .loop import train
 from .memory import DoesNotFit, MemoryWarning
 from .plan import Plan
@@ -31,7 +31,7 @@ def sweep(
     hyper: Mapping[str, float | Sequence[float] | np.ndarray | Array] | None = None,
     split: tuple[np.ndarray, np.ndarray] | None = None,
     how: Literal["auto", "vmap", "map"] = "auto",
-    callback: Callback | None = None,
+    callback: Callback | Sequence[Callback] | None = None,
     checkpoint: str | Path | None = None,
     resume: bool = False,
     meter: Meter | None = None,
@@ -108,7 +108,7 @@ def sweep(
     if not repeats:
         check_runs(runs)
     lifted = how if how != "auto" else ("map" if jax.default_backend() == "cpu" else "vmap")
-    hooks = Hooks(callback, checkpoint, resume, meter)
+    hooks = Hooks(callbacks_of(callback), checkpoint, resume, meter)
 
     def group(first: int, size: int, placement: Placement, hooks: Hooks) -> Result:
         own = jax.tree.map(lambda a: a[first : first + size], runs[:3])
@@ -156,11 +156,13 @@ def train_groups(
     """Train groups of runs one after another, as large as memory allows; ``group(first, size, placement, hooks)``."""
     stops: list[bool] = []
 
-    def watched(progress: Progress) -> bool | np.ndarray | None:
-        assert hooks.callback is not None
-        answer = hooks.callback(progress)
-        stops.append(not isinstance(answer, np.ndarray) and bool(answer))
-        return answer
+    def watched(callback: Callback) -> Callback:
+        def call(progress: Progress) -> bool | np.ndarray | None:
+            answer = callback(progress)
+            stops.append(not isinstance(answer, np.ndarray) and bool(answer))
+            return answer
+
+        return call
 
     groups: list[Result] = []
     first, most = 0, min(at_once or count, count)
@@ -168,7 +170,7 @@ def train_groups(
         path = None if hooks.checkpoint is None else path_of(hooks.checkpoint, first)
         going_on = path is not None and hooks.resume and path.exists()
         size = min(saved_runs(path) if going_on else most, count - first)
-        own = hooks._replace(callback=hooks.callback and watched, checkpoint=path, resume=going_on)
+        own = hooks._replace(callbacks=tuple(map(watched, hooks.callbacks)), checkpoint=path, resume=going_on)
         # What was asked for, and what has been saved, is tried, whatever is said of its size.
         must_fit = at_once is None and not going_on
         try:

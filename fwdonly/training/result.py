@@ -26,15 +26,18 @@ class Progress(NamedTuple):
     steps: int
     """Steps per epoch."""
     seconds: float
-    """Training time so far, compilation and checkpoint writing not counted."""
+    """Training time so far. Compilation, checkpoints and what callbacks do after a validation are not counted."""
     loss: np.ndarray
     """The rule's own loss, mean since the last validation; NaN where a run has stopped."""
     active: np.ndarray
     """False where a run has stopped."""
     record: dict[str, np.ndarray] | None
     """After a validation its row of the history, otherwise None."""
-    runs: tuple[int, int, int] = (0, 1, 1)
+    runs: tuple[int, int, int]
     """First and last (not included) of the runs that these arrays are of, and how many the sweep has in all."""
+    state: Callable[[], State]
+    """Gives a copy of the newest state in host memory, which after a chunk may be one chunk further than ``step``.
+    It waits for the device; the copying is not counted in ``seconds``. Call it before the callback returns."""
 
 
 Callback = Callable[[Progress], bool | np.ndarray | None]

@@ -10,7 +10,7 @@ from .. import data as datasets
 from ..base import LearningRule
 from ..errors import check_seed
 from ..measure import Meter
-from .host import Hooks
+from .host import Hooks, callbacks_of
 from .loop import train
 from .plan import Plan
 from .prepare import Placement, Runs, prepare
@@ -24,7 +24,7 @@ def fit(
     *,
     seed: SupportsIndex = 0,
     split: tuple[np.ndarray, np.ndarray] | None = None,
-    callback: Callback | None = None,
+    callback: Callback | Sequence[Callback] | None = None,
     checkpoint: str | Path | None = None,
     resume: bool = False,
     meter: Meter | None = None,
@@ -43,8 +43,9 @@ def fit(
         seed: of start values, data order and the rule's own randomness; an integer of Python, NumPy or JAX,
             0 <= seed < 2**32.
         split: (training indices, validation indices) into ``data.x_train``; default `fwdonly.data.split`.
-        callback: called after every compiled chunk and epoch; a true return value stops the training there. In a sweep
-            it may return one truth value per run: those runs end there, and the training goes on.
+        callback: called with a `Progress` after every compiled chunk and epoch, or several, called in their order; a
+            true return value stops the training there. In a sweep it may return one truth value per run: those runs
+            end there, and the training goes on.
         checkpoint: file to write about once a minute and on a stop; a resumed run equals an uninterrupted one bit
             for bit, unless it is given another ``cache_gb`` or ``stream``. It knows plan, data, split and seed, and the
             shapes of the state, but not the rule's own options.
@@ -63,4 +64,4 @@ def fit(
     train_indices, val_indices = datasets.split(data) if split is None else split
     both = np.asarray(train_indices, np.int32), np.asarray(val_indices, np.int32)
     work = prepare(source, data, plan, Runs(number, {}, both), Placement("single"), test)
-    return train(work, Hooks(callback, checkpoint, resume, meter))
+    return train(work, Hooks(callbacks_of(callback), checkpoint, resume, meter))
