@@ -15,6 +15,7 @@ if TYPE_CHECKING:
         feedback,
         ff,
         foton,
+        loggers,
         measure,
         mf,
         nets,
@@ -36,7 +37,7 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 _RULES = ("bp", "mf", "ff", "cafo", "cwc", "pepita", "foton", "feedback")
-_ROOMS = (*_RULES, "data", "measure", "nets", "report", "results", "study", "training", "tune")
+_ROOMS = (*_RULES, "data", "loggers", "measure", "nets", "report", "results", "study", "training", "tune")
 _NAMES = {
     "Batch": "base",
     "LearningRule": "base",
@@ -72,6 +73,7 @@ __all__ = [
     "ff",
     "fit",
     "foton",
+    "loggers",
     "measure",
     "mf",
     "nets",

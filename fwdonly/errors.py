@@ -3,7 +3,6 @@
 import contextlib
 import functools
 import math
-import operator
 import os
 import types
 import typing
@@ -41,9 +40,7 @@ def check_whole(value: Any, what: str) -> int:
         UsageError: anything else, such as a float or a truth value; nothing is rounded.
     """
     try:
-        if isinstance(value, bool) or str(getattr(value, "dtype", "")) == "bool":
-            raise TypeError
-        return operator.index(value)
+        return number(value, int)
     except TypeError:
         found = " ".join(str(value).split())[:60]
         raise UsageError(f"{what} is an integer; got {found} ({type(value).__name__})") from None

@@ -1,10 +1,14 @@
 """Files written whole or not at all, even where the power fails, and names of files as people give and read them."""
 
 import contextlib
+import hashlib
+import importlib.util
 import os
+import sys
 import uuid
 from collections.abc import Callable
 from pathlib import Path
+from types import ModuleType
 from typing import IO, Any
 
 from .errors import UsageError
@@ -83,3 +87,26 @@ def home() -> Path | None:
         return Path.home()
     except (RuntimeError, KeyError):
         return None
+
+
+def module_of(file: Path) -> ModuleType:
+    """A user's Python file, by its absolute path; it is run once, and again when its text is another one.
+
+    Raises:
+        UsageError: it is no Python file, or fails when it is run.
+    """
+    key = hashlib.sha256(str(file).encode() + file.read_bytes()).hexdigest()
+    name = f"fwdonly_user_{file.stem}_{key[:8]}"
+    if name in sys.modules:
+        return sys.modules[name]
+    spec = importlib.util.spec_from_file_location(name, file)
+    if spec is None or spec.loader is None:
+        raise UsageError(f"{file} cannot be read as a Python file")
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module  # NamedTuples and pickles look their module up by name
+    try:
+        spec.loader.exec_module(module)
+    except Exception as error:  # the user's own code may raise anything
+        del sys.modules[name]
+        raise UsageError(f"{file} fails when it is run: {type(error).__name__}: {error}") from error
+    return module

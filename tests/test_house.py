@@ -19,7 +19,7 @@ MAY_IMPORT = {
     "surroundings": set(),
     "files": {"errors"},
     "base": {"errors"},
-    "nets": {"base", "errors"},
+    "nets": {"base", "errors", "files"},
     "card": {"base"},
     "rules": {"base", "card", "errors", "nets"},
     "data": {"errors", "files"},
@@ -27,9 +27,10 @@ MAY_IMPORT = {
     "results": {"errors", "files", "surroundings"},
     "report": {"results", "errors", "files"},
     "training": {"base", "data", "errors", "files", "measure", "surroundings"},
+    "loggers": {"errors", "files", "training"},
     "tune": {"base", "card", "data", "errors", "surroundings", "training"},
-    "study": {"base", "card", "data", "errors", "files", "measure", "nets", "results", "rules", "surroundings"}
-    | {"training"},
+    "study": {"base", "card", "data", "errors", "files", "loggers", "measure", "nets", "results", "rules"}
+    | {"surroundings", "training"},
     "cli": {"card", "data", "errors", "files", "nets", "report", "results", "study", "training", "tune"},
 }
 """Rooms by the rooms that they may import."""

@@ -13,13 +13,13 @@ Options of all layers: ``activation``, ``start`` (law of the start weights) and 
 
 import functools
 import hashlib
-import runpy
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple, get_args
 
 from ..base import Net
 from ..errors import UsageError
+from ..files import module_of
 from . import starts
 from .blocks import Pool
 from .builders import cnn, cwc, mlp
@@ -184,7 +184,7 @@ def _text(value: Any) -> str:
 
 @functools.cache  # blocks of one run of the file are equal, and compile once
 def _from_file(path: str, function: str, num_classes: int) -> Net:
-    build = runpy.run_path(path).get(function)
+    build = getattr(module_of(Path(path).resolve()), function, None)
     if not callable(build):
         raise UsageError(f"--net: {path} has no function {function}")
     net = build(num_classes)

@@ -142,6 +142,9 @@ class Output:
     """Continue the interrupted run in --output-dir; all other options as they were."""
     quiet: bool = False
     """Show no progress, only the table."""
+    log: tuple[str, ...] = ()
+    """Send the numbers of every epoch to tensorboard[:FOLDER], mlflow[:URI], wandb[:PROJECT] or FILE.py:FUNCTION, one
+    or several. Default of tensorboard: a folder in the result folder."""
 
     def __post_init__(self) -> None:
         settle_numbers(self, "--{}")

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from .. import data, measure
+from .. import data, loggers, measure
 from ..base import setting
 from ..data import Dataset
 from ..measure import Intensity, Meter
@@ -33,6 +33,14 @@ class Ready(NamedTuple):
     plans: list[Plan]
     images: int
     """Training images of an epoch."""
+
+
+class Watching(NamedTuple):
+    """What looks at the trainings."""
+
+    meter: Meter | None
+    intensity: Intensity | None
+    writes: list[loggers.Write]
 
 
 def run(study: Study, render: Render | None = None) -> Outcome:
@@ -74,7 +82,8 @@ def _run_in(folder: Path, study: Study, dataset: Dataset, place: tuple[int, int]
         todo = _todo(study, work)
         if todo:
             check_machine(study, max(len(numbers) for _, numbers in todo))
-        meter, intensity = meter_of(study)
+        writes = [loggers.logger_of(word, folder) for word in study.output.log]
+        watching = Watching(*meter_of(study), writes)
         ready = [prepare(arm, dataset, split) for arm in study.arms]
         folders.make(folder)
         work.keep_others_out()
@@ -84,8 +93,10 @@ def _run_in(folder: Path, study: Study, dataset: Dataset, place: tuple[int, int]
         if processes > 1:
             folders.describe(contents.folder, config, dataset, shlex.join(study.command_line))
             folders.agree(folder, config)
-        training = _Training(study, dataset, split, ready, work, contents, meter, intensity)
-        stopped = training.train(todo, render)
+        try:
+            stopped = _Training(study, dataset, split, ready, work, contents, watching).train(todo, render)
+        finally:
+            loggers.close(writes)
         return work.end(contents, render, stopped=stopped)
 
 
@@ -100,11 +111,11 @@ class _Training:
         ready: Sequence[Ready],
         work: Work,
         contents: Contents,
-        meter: Meter | None,
-        intensity: Intensity | None,
+        watching: Watching,
     ) -> None:
         self.study, self.dataset, self.split, self.ready = study, dataset, split, ready
-        self.work, self.contents, self.meter, self.intensity = work, contents, meter, intensity
+        self.work, self.contents, self.meter, self.intensity = work, contents, watching.meter, watching.intensity
+        self.writes = watching.writes
         self.costs: dict[int, StageCosts] = {}
 
     def train(self, todo: Sequence[tuple[int, list[int]]], render: Render | None) -> bool:
@@ -168,7 +179,9 @@ class _Training:
         # A training in two parts has no energy as a whole: where that is asked for, it begins anew.
         whole = self.study.runs.alone and self.study.measuring.energy
         more: dict[str, Any] = {"checkpoint": checkpoint, "resume": not whole, "meter": self.meter}
-        return self.sweep(at, numbers, callback=display, **more), checkpoint
+        names = [f"{self.ready[at].arm.name}/seed-{seed}" for seed in seeds]
+        callbacks = [display, *(loggers.log(write, names) for write in self.writes)]
+        return self.sweep(at, numbers, callback=callbacks, **more), checkpoint
 
     def record(self, at: int, numbers: Sequence[int], result: Result, first_compile_seconds: float) -> None:
         """Take the result into the folder's contents."""

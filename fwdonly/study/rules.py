@@ -1,9 +1,6 @@
 """Rules by name: those of fwdonly, and a user's own from a file."""
 
-import functools
 import hashlib
-import importlib.util
-import sys
 from pathlib import Path
 from types import ModuleType
 from typing import Any, NamedTuple
@@ -11,6 +8,7 @@ from typing import Any, NamedTuple
 from .. import bp, cafo, cwc, feedback, ff, foton, mf, pepita
 from ..card import Card, Optimizer, Setting, Space, Stage, Variant
 from ..errors import UsageError
+from ..files import module_of
 from .fields import Field, declared, of_function
 
 MODULES = (bp, mf, ff, cafo, cwc, pepita, foton, feedback)
@@ -95,7 +93,7 @@ def load(name: str) -> Rule:
     file = Path(path).resolve()
     if not file.is_file():
         raise UsageError(f"there is no file {path}; give the file of your rule")
-    module = _module(file)
+    module = module_of(file)
     if not callable(getattr(module, "rule", None)):
         raise UsageError(f"{path} has no function rule(net, tx, *, num_classes, ...); write one that makes the rule")
     stem = file.stem.replace("_", "-")
@@ -106,20 +104,3 @@ def load(name: str) -> Rule:
     if chosen not in card.variants:
         raise UsageError(f"{path} has no rule {variant!r}; it has {', '.join(card.variants)}")
     return Rule(chosen, module, card, file)
-
-
-@functools.cache
-def _module(file: Path) -> ModuleType:
-    """The user's file, run once."""
-    name = f"fwdonly_rule_{file.stem}_{hashlib.sha256(str(file).encode()).hexdigest()[:8]}"
-    spec = importlib.util.spec_from_file_location(name, file)
-    if spec is None or spec.loader is None:
-        raise UsageError(f"{file} cannot be read as a Python file")
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[name] = module  # NamedTuples and pickles look their module up by name
-    try:
-        spec.loader.exec_module(module)
-    except Exception as error:  # the user's own code may raise anything
-        del sys.modules[name]
-        raise UsageError(f"{file} fails when it is run: {type(error).__name__}: {error}") from error
-    return module
