@@ -2,7 +2,7 @@
 
 import functools
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, cast
 
@@ -54,6 +54,7 @@ class Host:
         self.work, self.callback, self.checkpoint, self.meter = work, hooks.callback, hooks.checkpoint, hooks.meter
         self.run_bytes: int | None = None
         self.window: Window | None = None
+        self.asked: Callable[[], bool] = lambda: False
         self.run = programs.Programs(learned)
         self.stage = self.epoch = self.step = 0
         self.features_kept: dict[int, bool] = {}  # by stage; a resumed run does as it did before
@@ -195,20 +196,20 @@ class Host:
         return self.tell(0, self.rows[-1]["train_loss"], self.rows[-1])
 
     def tell(self, step: int, loss: np.ndarray, row: dict[str, np.ndarray] | None = None) -> bool:
-        """Call the callback; true if it asks to stop."""
+        """Call the callback; true if it, or a Ctrl-C, asks to stop."""
         if self.callback is None:
-            return False
+            return self.asked()
         epoch, step = self.epoch + step // self.per_epoch, step % self.per_epoch
         position = (self.stage, tuple(plan.epochs for plan in self.work.plans), epoch, step, self.per_epoch)
         asked = self.callback(Progress(*position, self.seconds, loss, self.active, row, self.work.group))
         if not isinstance(asked, np.ndarray):
-            return bool(asked)
+            return bool(asked) or self.asked()
         self.ending = np.asarray(asked, bool)
         if self.ending.shape != self.active.shape:
             raise UsageError(
                 f"the callback may end single runs by {self.active.shape} truth values; it gave {self.ending.shape}"
             )
-        return False
+        return self.asked()
 
     def end_runs(self, tracker: Tracker) -> Tracker:
         """End the runs that the callback has asked to end."""
