@@ -68,6 +68,7 @@ LEFT_OUT = (
     "num_processes",
     "process_id",
     "join_seconds",
+    "slurm",
     *(field.name for field in declared(Measuring)),
 )
 """Options of trainings that a search does not have."""
