@@ -35,6 +35,18 @@ def write_whole(path: Path, write: Callable[[IO[bytes]], Any]) -> None:
     sync_folder(path.parent)
 
 
+def make_folder(folder: Path) -> None:
+    """Make a folder, if it is not there, and those above it; then their names are on the disk, too.
+
+    Raises:
+        OSError: it cannot be made.
+    """
+    new = [own for own in (folder, *folder.parents) if not own.exists()]
+    folder.mkdir(parents=True, exist_ok=True)
+    for own in new or [folder]:
+        sync_folder(own.parent)
+
+
 def sync_folder(folder: Path) -> None:
     """Put the names in a folder onto the disk, where the system can."""
     with contextlib.suppress(OSError):  # some systems and file systems cannot

@@ -2,23 +2,25 @@
 
     python scripts/crash_campaign.py --kills 50 --seed 0 --folder /tmp/campaign
 
-Causes: SIGKILL, SIGTERM, SIGUSR1, a full disk (no file may grow beyond some bytes), and a power cut: of everything that
-was not put onto the disk by fsync, names of files too, each piece is dropped or kept by a coin. Moments: some time after
-the folder is begun, or one of the process's writes. A case is killed again and again until it ends by itself.
+Causes: SIGKILL, SIGTERM, SIGUSR1, a full disk (no file may grow beyond some bytes), and a power cut: of everything
+that was not put onto the disk by fsync, names of files too, each piece is dropped or kept by a coin. Moments: some time
+after the folder is begun, or one of the process's writes. A case is killed again and again until it ends by itself.
 """
 
 import argparse
 import collections
 import csv
+import importlib
 import json
 import os
 import random
 import resource
 import shutil
 import signal
-import subprocess
 import sys
 import time
+import traceback
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -47,7 +49,9 @@ class Disk:
         if plan["cause"] == "power cut":
             for path in [case, *case.rglob("*")]:  # what lies there has lain there for long
                 self.remember(path)
-        os.fsync, os.replace = self.synced, self.replaced
+            (shadow / "begun").touch()
+        setattr(os, "fsync", self.synced)  # noqa: B010
+        setattr(os, "replace", self.replaced)  # noqa: B010
 
     def remember(self, path: Path) -> None:
         """Note that the content of a file, or the names in a folder, are on the disk."""
@@ -132,16 +136,60 @@ def power_cut(case: Path, draw: random.Random) -> None:
     rest.rename(case)
 
 
-def start(case: Path, plan: dict[str, Any], words: list[str], folder: Path) -> subprocess.Popen[str]:
-    """The command in a process of its own."""
-    shutil.rmtree(case.with_name(case.name + ".disk"), ignore_errors=True)
-    case.with_name(case.name + ".disk").mkdir()
-    case.mkdir(exist_ok=True)
-    command = [sys.executable, __file__, "--child", str(case), json.dumps(plan), *words]
-    settings = {"JAX_DISABLE_MOST_OPTIMIZATIONS": "true", "JAX_PLATFORMS": "cpu", "FWDONLY_OFFLINE": "1"}
-    settings |= {"FWDONLY_CACHE": str(folder / "cache"), "PYTHONPATH": str(Path(__file__).parents[1])}
-    pipe = subprocess.PIPE
-    return subprocess.Popen(command, stdout=pipe, stderr=pipe, text=True, env=os.environ | settings)
+class Process:
+    """The command in a fork of this process, which has imported all and computed nothing."""
+
+    def __init__(self, case: Path, plan: dict[str, Any], words: list[str]) -> None:
+        shadow = case.with_name(case.name + ".disk")
+        shutil.rmtree(shadow, ignore_errors=True)
+        shadow.mkdir()
+        case.mkdir(exist_ok=True)
+        pipes = os.pipe(), os.pipe()
+        sys.stdout.flush()
+        self.pid, self.code = os.fork(), None
+        if self.pid == 0:
+            for number, (_, end) in enumerate(pipes, start=1):
+                os.dup2(end, number)
+            sys.stdout, sys.stderr = (os.fdopen(number, "w", buffering=1) for number in (1, 2))
+            code = 1
+            try:
+                code = child(case, plan, words)
+            except BaseException:
+                traceback.print_exc()
+            sys.stdout.flush()
+            sys.stderr.flush()
+            os._exit(code)
+        for _, end in pipes:
+            os.close(end)
+        self.pipes = [os.fdopen(read) for read, _ in pipes]
+
+    def poll(self) -> int | None:
+        """The exit code, if it has ended."""
+        if self.code is None:
+            process, status = os.waitpid(self.pid, os.WNOHANG)
+            self.code = os.waitstatus_to_exitcode(status) if process else None
+        return self.code
+
+    def communicate(self) -> tuple[str, str]:
+        """Wait; what it said, and its complaints without JAX's about forks."""
+        out, err = (pipe.read() for pipe in self.pipes)
+        for pipe in self.pipes:
+            pipe.close()
+        while self.poll() is None:
+            time.sleep(0.005)
+        return out, err
+
+
+def import_all(folder: Path) -> None:
+    """Load what every command loads, without a device being looked for."""
+    os.environ |= {"JAX_DISABLE_MOST_OPTIMIZATIONS": "true", "JAX_PLATFORMS": "cpu", "FWDONLY_OFFLINE": "1"}
+    os.environ["FWDONLY_CACHE"] = str(folder / "cache")
+    sys.path.insert(0, str(Path(__file__).parents[1]))
+    names = ["train", "compare", "tune", "tell"]
+    more = ["fwdonly.tune", "fwdonly.report", "fwdonly.bp", "fwdonly.mf", "optuna", "sklearn.datasets", "scipy.stats"]
+    for name in [*(f"fwdonly.cli.{name}" for name in names), *more, "matplotlib.backends.backend_agg"]:
+        importlib.import_module(name)
+    warnings.filterwarnings("ignore", message="os.fork")
 
 
 def words_of(name: str, case: Path) -> list[str]:
@@ -193,13 +241,13 @@ class Campaign:
     def measure(self, name: str) -> None:
         """The uninterrupted run: its numbers, its seconds of work, and its writes. The first one fills the cache."""
         for case in (self.folder / f"{name}-cache", self.folder / f"{name}-whole"):
-            process = start(case, {"cause": "", "write": 0}, words_of(name, case), self.folder)
+            process = Process(case, {"cause": "", "write": 0}, words_of(name, case))
             begun = self.await_work(name, case, process)
             out, err = process.communicate()
-            assert process.returncode == 0, err
+            assert process.code == 0, err
             self.wanted[name] = numbers(name, case), time.monotonic() - begun, int(out.split("writes")[-1])
 
-    def await_work(self, name: str, case: Path, process: subprocess.Popen[str]) -> float:
+    def await_work(self, name: str, case: Path, process: Process) -> float:
         mark = case / "r" / MARK.get(name, "config.json")
         while process.poll() is None and not mark.exists():
             time.sleep(0.005)
@@ -217,18 +265,18 @@ class Campaign:
                     plan["write"] = self.draw.randint(1, self.wanted[name][2])
             before = finished_runs(case)
             words = words_of(name, case)
-            process = start(case, plan, words, self.folder)
+            process = Process(case, plan, words)
             if plan["cause"] and not plan["write"]:
                 self.await_work(name, case, process)
                 time.sleep(self.draw.uniform(0, self.wanted[name][1]))
                 if process.poll() is None:
                     blow(process.pid, plan)
-            out, err = process.communicate()
-            code, told = process.returncode, finished_runs(case)
-            if plan["cause"] == "power cut" and code == -signal.SIGKILL:
+            _, err = process.communicate()
+            code = process.poll()
+            begun = (case.with_name(case.name + ".disk") / "begun").exists()  # else the process has written nothing
+            if plan["cause"] == "power cut" and code == -signal.SIGKILL and begun:
                 power_cut(case, self.draw)
             self.judge(f"{case.name} after {causes}, {plan}", code, err, before - finished_runs(case))
-            del told
             if code == 0:
                 break
             if not plan["cause"]:
@@ -248,12 +296,12 @@ class Campaign:
             self.table[name, cause].update(["kills", outcome])
         print(f"{name}: {', '.join(causes) or 'none'}: {outcome}", flush=True)
 
-    def judge(self, what: str, code: int, err: str, lost: set[tuple[str, int]]) -> None:
+    def judge(self, what: str, code: int | None, err: str, lost: set[tuple[str, int]]) -> None:
         """Whether a process ended as it may: with 0, by a signal, with 130, or in one line."""
         fault = ""
         if "Traceback" in err:
             fault = f"a traceback: {err.strip().splitlines()[-1]}"
-        elif code not in (0, 2, 130, -signal.SIGKILL):
+        elif code not in (0, 2, 130, *(-getattr(signal, name) for name in CAUSES[:3])):
             fault = f"exit code {code}: {err[-300:]}"
         elif code == 2 and "'cause': ''" in what:
             fault = f"it does not go on: {err.strip()[-300:]}"
@@ -273,6 +321,7 @@ def main() -> int:
     parser.add_argument("--scenarios", nargs="+", choices=[*SCENARIOS], default=[*SCENARIOS])
     options = parser.parse_args()
     options.folder.mkdir(parents=True, exist_ok=True)
+    import_all(options.folder)
     campaign, done, number = Campaign(options.folder.resolve(), options.seed), 0, 0
     for name in options.scenarios:
         campaign.measure(name)
@@ -288,6 +337,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    if sys.argv[1:2] == ["--child"]:
-        sys.exit(child(Path(sys.argv[2]), json.loads(sys.argv[3]), sys.argv[4:]))
     sys.exit(main())

@@ -27,7 +27,7 @@ MAY_IMPORT = {
     "results": {"errors", "files", "surroundings"},
     "report": {"results", "errors", "files"},
     "training": {"base", "data", "errors", "files", "measure", "surroundings"},
-    "tune": {"base", "card", "data", "errors", "surroundings", "training"},
+    "tune": {"base", "card", "data", "errors", "files", "surroundings", "training"},
     "study": {"base", "card", "data", "errors", "files", "measure", "nets", "results", "rules", "surroundings"}
     | {"training"},
     "cli": {"card", "data", "errors", "files", "nets", "report", "results", "study", "training", "tune"},

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 from .. import results
 from ..data import Dataset
 from ..errors import UsageError, first_difference
-from ..files import PART, is_empty
+from ..files import PART, is_empty, make_folder, sync_folder
 from .terminal import noted
 
 VERSION = 3
@@ -34,6 +34,7 @@ def claim(study: str, dataset: Dataset) -> Path:
         folder = base if number == 1 else base.with_name(f"{base.name}-{number}")
         try:
             folder.mkdir()  # one process alone can
+            sync_folder(folder.parent)
             return folder
         except FileExistsError:
             continue
@@ -96,7 +97,7 @@ def look_into(folder: Path, config: dict[str, Any], *, resume: bool) -> None:
 def make(folder: Path) -> Path:
     """Make a result folder, if it is not there."""
     try:
-        folder.mkdir(parents=True, exist_ok=True)
+        make_folder(folder)
     except OSError as error:
         raise _cannot_make(folder, error) from error
     return folder

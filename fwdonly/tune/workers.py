@@ -17,8 +17,14 @@ driven by `study.optimize`; these are a user attribute, which every storage has.
 GRACE = 120.0
 """Seconds without a sign of life after which a trial is taken from its worker."""
 
-SIGN, AGAIN = "heartbeat", "again"
-"""User attributes of a trial: its latest sign of life, and the number of the trial whose settings it tries again."""
+SIGN, AGAIN, WORKER = "heartbeat", "again", "worker"
+"""User attributes of a trial: its latest sign of life, the number of the trial whose settings it tries again, and who
+trains it."""
+
+
+def identity() -> list[Any]:
+    """Machine, process and thread of this worker."""
+    return [platform.node(), os.getpid(), threading.get_ident()]
 
 
 class Pulse:
@@ -31,8 +37,6 @@ class Pulse:
         self.thread = threading.Thread(target=self._run, name="heartbeat", daemon=True)
 
     def __enter__(self) -> None:
-        for trial in self.trials:
-            trial.set_user_attr("worker", [platform.node(), os.getpid(), threading.get_ident()])
         self._sign()  # here, so that the thread adds no key to what this thread may be copying
         self.thread.start()
 
@@ -76,13 +80,17 @@ class Others:
                 self.seen[trial.number] = sign, now
             elif self.seen[trial.number][0] != sign:
                 self.seen[trial.number], self.signed[trial.number] = (sign, now), now
-            host, process, *thread = trial.user_attrs.get("worker", (None, None))
+            host, process, *thread = trial.user_attrs.get(WORKER, (None, None))
             dead = host == platform.node() and not is_alive(process, *thread)
-            silent = now - self.seen[trial.number][1] >= self.grace
+            silent = now - self.seen[trial.number][1] >= (self.grace if host else min(CONNECT, self.grace))
             fail = self.optuna.trial.TrialState.FAIL
             taken = (dead or silent) and tell(self.optuna, self.study, trial.number, state=fail)
             if taken and set(trial.params) == self.names:  # else its worker died before all were proposed
                 self.study.enqueue_trial(trial.params, user_attrs={AGAIN: trial.number})
+
+    def nameless(self) -> bool:
+        """Whether a trial has been begun and does not say yet by whom: it will in a moment, or its worker died."""
+        return any(WORKER not in trial.user_attrs for trial in self._running())
 
     def all_signed(self, since: float) -> bool:
         """Whether every trial under way elsewhere was signed since then."""
