@@ -9,8 +9,6 @@ import csv
 import io
 import json
 import statistics
-import zipfile
-import zlib
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -18,7 +16,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from ..errors import UsageError
-from ..files import readable, write_whole
+from ..files import open_arrays, readable, write_whole
 
 Summary = dict[str, Any]
 """One rule's results as JSON: ``rule``, ``runs`` (one record per seed), seconds, and whether it finished."""
@@ -147,12 +145,8 @@ def read_predictions(path: Path) -> Predictions:
     Raises:
         ValueError: it is none.
     """
-    try:
-        # Opened here: NumPy leaves the file open where it is no archive.
-        with path.open("rb") as file, np.load(file, allow_pickle=False) as found:
-            arrays = {name: found[name] for name in found.files}
-    except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError) as error:
-        raise ValueError("it is no whole .npz file") from error
+    with open_arrays(path) as found:
+        arrays = {name: found[name] for name in found.names}
     labels = arrays.pop("labels", None)
     names = {name: tuple(name.rpartition("/")[::2]) for name in arrays}
     if labels is None or not all(rule and seed.isdigit() for rule, seed in names.values()):
