@@ -21,7 +21,7 @@ from ..surroundings import numerics
 from ..training import Plan, Progress, sweep
 from .spaces import distributions, packed, settled, unpacked, within
 from .storage import load_optuna, losses, open_storage, reachable
-from .workers import AGAIN, GRACE, HEARTBEAT, WORKER, Others, Pulse, identity, tell
+from .workers import AGAIN, GIVEN_UP, GRACE, HEARTBEAT, WORKER, Others, Pulse, identity, settings_of, tell
 
 Make = Callable[..., tuple[Callable[..., LearningRule | Sequence[LearningRule]], Plan | Sequence[Plan]]]
 """From choices, as keywords, to the arguments of `fwdonly.sweep`: a function of the numbers, and the plan."""
@@ -167,8 +167,7 @@ def tune(
         mine, waiting_since = 0, None
         running = optuna.trial.TrialState.RUNNING
         while True:
-            others.retire()
-            if others.nameless():
+            if not others.retire():
                 time.sleep(0.1)
                 continue
             found = study.get_trials(deepcopy=False)
@@ -220,7 +219,7 @@ def train_round(optuna: Any, study: Any, setup: Setup, batch: list[Any], made: M
             raise
         except Exception:
             for trial in batch:  # or they would be tried again first, and fail again
-                tell(optuna, study, trial.number, state=optuna.trial.TrialState.FAIL)
+                tell(optuna, study, trial, {GIVEN_UP: True}, state=optuna.trial.TrialState.FAIL)
             raise
         if not whole:
             return False
@@ -368,10 +367,10 @@ def told_states(optuna: Any) -> tuple[Any, Any]:
 def ask(optuna: Any, study: Any, name: str, space: Space, count: int, parallel: int) -> list[Any]:
     """The trials of a round: first those to be tried again, then new ones.
 
-    A new trial's sampler is seeded by the study's name and the trial's place, which is its number among those that
-    count. What is tried again is joined by new trials only as far as its round of ``parallel`` places goes: these know
-    no more results than they would have known. So a continued search equals a whole one, and two workers that ask at
-    the same moment are not proposed the same.
+    A trial's sampler is seeded by the study's name and the trial's place, which is its number among those that count,
+    or the place of the one that it tries again. What is tried again is joined by new trials only as far as its round of
+    ``parallel`` places goes: these know no more results than they would have known. So a continued search equals a
+    whole one, and two workers that ask at the same moment are not proposed the same.
     """
     batch, again = [], False
     while len(batch) < count:
@@ -381,12 +380,12 @@ def ask(optuna: Any, study: Any, name: str, space: Space, count: int, parallel: 
             break
         trial = study.ask()  # nothing is drawn yet
         trial.set_user_attr(WORKER, identity())  # at once: whoever dies from here on is known to be dead
-        if AGAIN in trial.user_attrs:
-            again = True
-        else:
-            place = place_of(optuna, study.get_trials(deepcopy=False)[: trial.number], space)
-            seed = int.from_bytes(hashlib.sha256(f"{name} {place}".encode()).digest()[:4], "big")
-            study.sampler = optuna.samplers.TPESampler(seed=seed)
+        found, first = study.get_trials(deepcopy=False), trial.number
+        while (earlier := found[first].user_attrs.get(AGAIN)) is not None:
+            first, again = earlier, True
+        place = place_of(optuna, found[:first], space)
+        seed = int.from_bytes(hashlib.sha256(f"{name} {place}".encode()).digest()[:4], "big")
+        study.sampler = optuna.samplers.TPESampler(seed=seed)
         for key, own in space.items():
             if isinstance(own, Range):
                 trial.suggest_float(key, own.low, own.high, log=own.log)
@@ -398,9 +397,9 @@ def ask(optuna: Any, study: Any, name: str, space: Space, count: int, parallel: 
 
 def place_of(optuna: Any, before: Sequence[Any], space: Space) -> int:
     """How many of these trials are new ones, and not lost before all their settings were drawn."""
-    failed = optuna.trial.TrialState.FAIL
+    failed, names = optuna.trial.TrialState.FAIL, set(space)
     return sum(
-        AGAIN not in trial.user_attrs and not (trial.state == failed and set(trial.params) != set(space))
+        AGAIN not in trial.user_attrs and not (trial.state == failed and settings_of(trial, names) is None)
         for trial in before
     )
 
