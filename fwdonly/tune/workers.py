@@ -98,13 +98,14 @@ class Others:
             fail = self.optuna.trial.TrialState.FAIL
             if (dead or silent) and tell(self.optuna, self.study, trial.number, state=fail):
                 self.taken.add(trial.number)
-        owed = self._owed()
-        for trial in owed:  # in their order, which is that of the repetitions
+        settled = True
+        for trial in self._owed():
             since = self.owed_since.setdefault(trial.number, time.monotonic())
-            if trial.number not in self.taken and time.monotonic() - since < min(CONNECT, self.grace):
-                return False
-            self.study.enqueue_trial(settings_of(trial, self.names), user_attrs={AGAIN: trial.number})
-        return all(WORKER in trial.user_attrs for trial in self._running())
+            if trial.number in self.taken or time.monotonic() - since >= CONNECT:
+                self.study.enqueue_trial(settings_of(trial, self.names), user_attrs={AGAIN: trial.number})
+            else:
+                settled = False
+        return settled and all(WORKER in trial.user_attrs for trial in self._running())
 
     def _owed(self) -> list[Any]:
         """Failed trials whose settings are known, and nobody has asked for them again."""
