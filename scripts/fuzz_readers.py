@@ -38,6 +38,8 @@ from fwdonly.data import facts, formats
 from fwdonly.errors import UsageError
 from fwdonly.study import folder as folders
 from fwdonly.training import checkpoint, host, prepare
+from fwdonly.training.result import history_of
+from fwdonly.training.steps import chunk_sizes
 
 ROOM = 2**30
 """Bytes that readers may use above what the process has."""
@@ -219,7 +221,10 @@ def make_checkpoint(folder: Path) -> None:
 
 def read_checkpoint(folder: Path) -> object:
     checkpoint.read_meta(folder / "c.npz")
-    return host.Host(training().work, host.Hooks(None, folder / "c.npz", True)).restore()
+    resumed = host.Host(training().work, host.Hooks(None, folder / "c.npz", True))
+    _, tracker = resumed.restore()
+    resumed.enter(training().work.jobs[resumed.stage], tracker)
+    return history_of(resumed.rows), chunk_sizes(3 - resumed.step, 2), resumed.seconds + resumed.compiled_before
 
 
 def search(folder: Path, train: bool) -> object:

@@ -77,6 +77,9 @@ def write_rows(path: Path, columns: Sequence[str], rows: Iterable[dict[str, Any]
 def read_metrics(path: Path) -> list[dict[str, Any]]:
     """The rows of a ``metrics.csv``; of `METRIC_COLUMNS` numbers as numbers, missing ones as NaN; others as text."""
     with open(path, newline="", encoding="utf-8") as file:
+        reader = csv.DictReader(file)
+        if missing := [name for name in METRIC_COLUMNS if name not in (reader.fieldnames or ())]:
+            raise ValueError(f"it has no column {missing[0]}")
         return [
             {
                 name: value
@@ -86,7 +89,7 @@ def read_metrics(path: Path) -> list[dict[str, Any]]:
                 else float(value or "nan")
                 for name, value in row.items()
             }
-            for row in csv.DictReader(file)
+            for row in reader
         ]
 
 
