@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from .errors import UsageError
     from .measure import Meter, Quantity, alignment
     from .report import stats
-    from .training import Plan, Progress, Result, fit, sweep
+    from .training import Interrupted, Plan, Progress, Result, fit, sweep
 
     RULES: dict[str, RuleModule]
 
@@ -40,6 +40,7 @@ _RULES = ("bp", "mf", "ff", "cafo", "cwc", "pepita", "foton", "feedback")
 _ROOMS = (*_RULES, "data", "loggers", "measure", "nets", "report", "results", "study", "training", "tune")
 _NAMES = {
     "Batch": "base",
+    "Interrupted": "training",
     "LearningRule": "base",
     "Meter": "measure",
     "Plan": "training",
@@ -57,6 +58,7 @@ _NAMES = {
 __all__ = [
     "RULES",
     "Batch",
+    "Interrupted",
     "LearningRule",
     "Meter",
     "Plan",

@@ -14,6 +14,22 @@ class UsageError(ValueError):
     """Bad input that the user can mend; the message is one line that names the fault and the mend."""
 
 
+DAMAGE = ValueError, KeyError, TypeError, AttributeError, IndexError, OverflowError, RecursionError, MemoryError
+"""What the reading of a damaged or forged file raises, beside what the system says."""
+
+
+def words_of(error: BaseException) -> str:
+    """What an exception says, in one line of bounded length."""
+    words = f"it has no {error}" if isinstance(error, KeyError) else str(error)
+    return short(words) or type(error).__name__
+
+
+def short(value: Any) -> str:
+    """A value as text in one line of bounded length."""
+    words = " ".join(str(value).split())
+    return words if len(words) <= 300 else words[:296] + " ..."
+
+
 @contextlib.contextmanager
 def one_line() -> Generator[None, None, None]:
     """Keeps a `UsageError` raised while JAX traces to its own line; JAX appends advice on tracebacks to it."""
@@ -166,4 +182,4 @@ def first_difference(found: Any, wanted: Any, where: str = "") -> str:
             if words:
                 return words
         return ""
-    return "" if found == wanted else f"{where} is {found} there and {wanted} here"
+    return "" if found == wanted else f"{where} is {short(found)} there and {short(wanted)} here"

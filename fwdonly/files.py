@@ -3,13 +3,17 @@
 import contextlib
 import hashlib
 import importlib.util
+import math
 import os
 import sys
 import uuid
-from collections.abc import Callable
+import zipfile
+from collections.abc import Callable, Generator
 from pathlib import Path
 from types import ModuleType
 from typing import IO, Any
+
+import numpy as np
 
 from .errors import UsageError
 
@@ -39,6 +43,18 @@ def write_whole(path: Path, write: Callable[[IO[bytes]], Any]) -> None:
     sync_folder(path.parent)
 
 
+def make_folder(folder: Path) -> None:
+    """Make a folder, if it is not there, and those above it; then their names are on the disk, too.
+
+    Raises:
+        OSError: it cannot be made.
+    """
+    new = [own for own in (folder, *folder.parents) if not own.exists()]
+    folder.mkdir(parents=True, exist_ok=True)
+    for own in new or [folder]:
+        sync_folder(own.parent)
+
+
 def sync_folder(folder: Path) -> None:
     """Put the names in a folder onto the disk, where the system can."""
     with contextlib.suppress(OSError):  # some systems and file systems cannot
@@ -56,6 +72,64 @@ def is_empty(path: Path) -> bool:
             return not file.read(4096).strip(b"\0 \r\n")
     except FileNotFoundError:
         return True
+
+
+class Arrays:
+    """The arrays in an .npz file, of numbers and text alone; each has the bytes that its header claims."""
+
+    def __init__(self, archive: zipfile.ZipFile) -> None:
+        self.archive = archive
+        self.names = [name.removesuffix(".npy") for name in archive.namelist()]
+
+    def __getitem__(self, name: str) -> np.ndarray:
+        """An array, read-only.
+
+        Raises:
+            KeyError: there is none of this name.
+            ValueError: it is damaged, or holds Python objects; said in one line.
+        """
+        if name not in self.names:
+            raise KeyError(name)
+        try:
+            return self._read(name)
+        except Exception as error:  # what forged headers and damaged members raise has no bounds
+            words = " ".join(str(error).split())[:200] or type(error).__name__
+            raise ValueError(f"{name}: {words}") from error
+
+    def _read(self, name: str) -> np.ndarray:
+        info = self.archive.getinfo(f"{name}.npy")
+        if info.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
+            raise ValueError("it is packed in a way that NumPy does not use")
+        with self.archive.open(info) as member:
+            major, _ = np.lib.format.read_magic(member)
+            readers = {1: np.lib.format.read_array_header_1_0, 2: np.lib.format.read_array_header_2_0}
+            shape, by_columns, dtype = readers[major](member)
+            if dtype.hasobject:
+                raise ValueError("it holds Python objects")
+            claimed, start = math.prod(shape) * dtype.itemsize, member.tell()
+            if min(shape, default=0) < 0 or claimed != info.file_size - start:  # before that much is asked for
+                raise ValueError(f"its header claims {claimed} bytes, and {info.file_size - start} follow")
+            content = member.read()
+        return np.ndarray(shape, dtype, content, order="F" if by_columns else "C")
+
+
+@contextlib.contextmanager
+def open_arrays(path: Path) -> Generator[Arrays, None, None]:
+    """The arrays in an .npz file, within the block.
+
+    Raises:
+        OSError: it cannot be read.
+        ValueError: it is no such file.
+    """
+    with open(path, "rb") as raw:
+        try:
+            archive = zipfile.ZipFile(raw)
+        except OSError:
+            raise
+        except Exception as error:  # of a damaged directory
+            raise ValueError(" ".join(str(error).split()) or type(error).__name__) from error
+        with archive:
+            yield Arrays(archive)
 
 
 def readable(text: str) -> str:

@@ -7,6 +7,7 @@ script, from the arithmetic in a docstring or from the documented behaviour, nev
 import inspect
 import itertools
 import json
+import logging
 import math
 import os
 import socket
@@ -1583,6 +1584,27 @@ def test_codecarbon_estimates_and_reaches_for_nothing(codecarbon, connections, t
 def test_codecarbon_has_no_opinion_of_a_window_shorter_than_its_period(codecarbon, tmp_path):
     codecarbon.setattr(measure.opinions, "SHORTEST", 15.0)
     unmeasured(opinion_of(measure.CodeCarbon("POL"), tmp_path, 0.01)["codecarbon"], "15 s")
+
+
+def test_codecarbon_logs_nothing(codecarbon, tmp_path):
+    """Its tracker speaks before it looks at the level that it is given."""
+    import codecarbon as tool
+
+    lines = []
+    handler = logging.Handler()
+    handler.emit = lambda record: lines.append(record.getMessage())
+    log = logging.getLogger("codecarbon")
+    before = log.level
+    log.addHandler(handler)
+    try:
+        opinion_of(measure.CodeCarbon("POL"), tmp_path)
+        assert not lines and log.level == before
+        log.setLevel("INFO")
+        tool.OfflineEmissionsTracker(country_iso_code="POL", output_methods=[], log_level="critical")
+        assert lines  # the control
+    finally:
+        log.removeHandler(handler)
+        log.setLevel(before)
 
 
 def test_control_the_network_and_the_files_are_watched(codecarbon, connections, tmp_path):

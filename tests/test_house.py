@@ -28,7 +28,7 @@ MAY_IMPORT = {
     "report": {"results", "errors", "files"},
     "training": {"base", "data", "errors", "files", "measure", "surroundings"},
     "loggers": {"errors", "files", "training"},
-    "tune": {"base", "card", "data", "errors", "surroundings", "training"},
+    "tune": {"base", "card", "data", "errors", "files", "surroundings", "training"},
     "study": {"base", "card", "data", "errors", "files", "loggers", "measure", "nets", "results", "rules"}
     | {"surroundings", "training"},
     "cli": {"card", "data", "errors", "files", "nets", "report", "results", "study", "training", "tune"},

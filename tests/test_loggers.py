@@ -154,7 +154,7 @@ def test_mlflow_reads_the_numbers_back(tiny, tmp_path, write, written, monkeypat
     mlflow = pytest.importorskip("mlflow")
     monkeypatch.setenv("MLFLOW_ALLOW_FILE_STORE", "true")  # its other local store needs the whole of MLflow
     store = (tmp_path / "store").as_uri()
-    with pytest.raises(UsageError, match="^--log mlflow:nosuch://x: ") as refused:
+    with pytest.raises(UsageError, match=r"^--log mlflow:nosuch://x: ") as refused:
         loggers.logger_of("mlflow:nosuch://x", tmp_path)
     assert "\n" not in str(refused.value)
     log = loggers.logger_of(f"mlflow:{store}", tmp_path)

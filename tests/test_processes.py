@@ -280,6 +280,29 @@ def test_a_launcher_says_which_process_this_is(monkeypatch):
         stated(Machine(process_id=0))
 
 
+@pytest.mark.parametrize(
+    ("more", "words"),
+    [(["--seeds", 1], "2 processes are too many for 1 seeds"), ([], "several processes need --output-dir"),
+     (["--output-dir", "r"], "1 s at most"), (["--output-dir", "r", "--energy"], "--energy needs a process")],
+)  # fmt: skip
+def test_a_shell_of_srun_is_told_what_was_taken_from_where(more, words, script, monkeypatch, tmp_path):
+    """As in `srun -n 2 --pty bash`, where nobody else comes."""
+
+    def nobody_comes(*_, **__):
+        raise RuntimeError("DEADLINE_EXCEEDED")
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("jax.distributed.initialize", nobody_comes)
+    monkeypatch.setenv("SLURM_STEP_NUM_TASKS", "2")
+    monkeypatch.setenv("SLURM_PROCID", "0")
+    start = ["mf_mlp", *SMALL, "--epochs", 1, "--join-seconds", 1, *more]
+    code, out, err = script(*start)
+    said = out + err
+    assert code == 2 and words in said
+    assert "(SLURM_STEP_NUM_TASKS=2, SLURM_PROCID=0 in the environment; if" in said and "add --no-slurm)" in said
+    assert stated(Machine(slurm=False)) == (0, 1)
+
+
 COUNTING = """
 import atexit, collections, runpy, sys
 from jax import monitoring

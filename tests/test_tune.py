@@ -1,8 +1,11 @@
 """The search: what a trial is worth, that it never sees the test set, resumption, groups, and bad input."""
 
+import contextlib
 import dataclasses
+import functools
 import os
 import platform
+import types
 
 import jax
 import numpy as np
@@ -178,6 +181,66 @@ def test_a_search_that_was_stopped_equals_one_that_was_not(tiny, tmp_path, kind)
         pytest.raises(UsageError, match=r"numerics.default_matmul_precision"),
     ):
         search(tiny, storage=storage)
+
+
+class Killed(BaseException):
+    """As SIGKILL: nothing of ours catches it."""
+
+
+@pytest.fixture
+def untrained(monkeypatch):
+    """Trials that need no training: accuracies are a closed form of the settings, in steps of 0.1 so that some tie."""
+
+    def reached(*_, hyper, callback, **__):
+        rates = -np.log10(hyper["learning_rate"])
+        value = np.round(np.exp(-((rates - 2) ** 2)), 1)
+        return types.SimpleNamespace(finished=True, val_accuracy=value, epochs=np.ones(len(value)), train_seconds=1.0)
+
+    monkeypatch.setattr(tune.search, "sweep", reached)
+
+
+@pytest.fixture
+def killed_at(monkeypatch):
+    """``killed_at(n, do)``: do it, and die at the nth write to the journal, before it; how many writes there were."""
+    from optuna.storages.journal import JournalFileBackend
+
+    append = JournalFileBackend.append_logs
+
+    def run(number, do):
+        count = []
+
+        def dies(self, logs):
+            count.append(logs)
+            if len(count) >= number:
+                raise Killed
+            append(self, logs)
+
+        with monkeypatch.context() as patch, contextlib.suppress(Killed):
+            patch.setattr(JournalFileBackend, "append_logs", dies)
+            do()
+        return len(count)
+
+    return run
+
+
+@pytest.mark.parametrize(("trials", "step"), [(6, 9), (14, 7)])
+def test_a_search_that_is_killed_at_any_write_equals_a_whole_one(
+    trials, step, tiny, tmp_path, untrained, killed_at, monkeypatch
+):
+    """Twice: the second time in the repetition of what the first one left. Beyond ten trials proposals follow results.
+
+    What is tried again twice may come after its neighbour.
+    """
+    monkeypatch.setattr(tune.workers, "CONNECT", 0.2)  # or a death at two places waits ten seconds
+    options = {"trials": trials, "parallel": 2, "seeds": [5], "prune": False, "first": {"learning_rate": 0.1}}
+    whole = sorted(table(search(tiny, **options)), key=str)
+    writes = killed_at(10**9, lambda: search(tiny, storage=str(tmp_path / "all"), **options))
+    assert len(whole) == trials and writes > 9 * trials
+    for first in range(1, writes, step):
+        where = str(tmp_path / f"{first}")
+        for number in (first, 1 + first % 11):
+            killed_at(number, functools.partial(search, tiny, storage=where, **options))
+        assert sorted(table(search(tiny, storage=where, **options)), key=str) == whole, first
 
 
 def test_trials_of_a_living_worker_are_left_alone(tiny, tmp_path):

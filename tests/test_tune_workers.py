@@ -265,7 +265,7 @@ def test_of_many_that_notice_a_death_one_asks_for_the_repetition(postgres, monke
     def noticed():
         with opened(postgres.database()) as storage:
             study = optuna.create_study(study_name="s", storage=storage)
-            left = tune.search.ask(optuna, study, "s", tune_worker.SPACE, 3)
+            left = tune.search.ask(optuna, study, "s", tune_worker.SPACE, 3, 3)
             gate = threading.Barrier(4)
 
             def retires():
@@ -292,7 +292,7 @@ def test_workers_that_ask_at_the_same_moment_are_proposed_different_settings(tmp
     storage = tune.open_storage(tmp_path / "study.journal")
     studies = [optuna.create_study(study_name="s", storage=storage, load_if_exists=True) for _ in range(2)]
     rates = [
-        [trial.params["learning_rate"] for trial in tune.search.ask(optuna, study, "s", tune_worker.SPACE, 3)]
+        [trial.params["learning_rate"] for trial in tune.search.ask(optuna, study, "s", tune_worker.SPACE, 3, 3)]
         for study in studies
     ]
     assert len({*rates[0], *rates[1]}) == 6

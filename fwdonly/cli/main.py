@@ -1,11 +1,14 @@
 """The commands, their exit codes and their manners."""
 
+import contextlib
 import importlib
 import io
 import os
+import signal
 import sys
+import threading
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Generator, Sequence
 from typing import Any
 
 from ..errors import UsageError
@@ -95,8 +98,23 @@ def _started() -> list[str]:
     return ["fwdonly" if os.path.basename(program).startswith("fwdonly") else program, *sys.argv[1:]]
 
 
+@contextlib.contextmanager
+def _signals_interrupt() -> Generator[None, None, None]:
+    """Within it signals that would kill at once, such as those of clusters before a time limit, are as a Ctrl-C."""
+    numbers = [getattr(signal, name) for name in ("SIGTERM", "SIGHUP", "SIGUSR1", "SIGUSR2") if hasattr(signal, name)]
+    before = {}
+    if threading.current_thread() is threading.main_thread():
+        killing = [number for number in numbers if signal.getsignal(number) == signal.SIG_DFL]
+        before = {number: signal.signal(number, signal.default_int_handler) for number in killing}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
 def well_behaved(work: Callable[[], int]) -> int:
-    """Call ``work``; the exit code: its own, 2 for bad input, 130 where it was interrupted."""
+    """Call ``work``; the exit code: its own, 2 for bad input, 130 where a signal or a closed pipe interrupted it."""
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="replace")  # a terminal without "±" must not end a training
@@ -110,12 +128,14 @@ def well_behaved(work: Callable[[], int]) -> int:
 
     warnings.formatwarning = one_line_for_ours  # ty: ignore[invalid-assignment]
     try:
-        return work()
+        with _signals_interrupt():
+            return work()
     except UsageError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
-        print("interrupted; what was saved before is kept", file=sys.stderr)
+        with contextlib.suppress(OSError):  # of a terminal that is gone
+            print("interrupted; what was saved before is kept", file=sys.stderr)
         return 130
     except BrokenPipeError:  # the reader of our output has gone, as in `| head`
         sys.stdout = open(os.devnull, "w")  # noqa: SIM115 (the interpreter flushes it when it exits)

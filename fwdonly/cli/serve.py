@@ -1,7 +1,6 @@
 """``fwdonly serve``: Optuna's gRPC proxy in front of a database, for workers that cannot reach it themselves."""
 
 import dataclasses
-import signal
 from collections.abc import Sequence
 
 from .. import tune
@@ -34,7 +33,6 @@ def main(words: Sequence[str], command_line: Sequence[str], prog: str = "fwdonly
     choice = options.make(Choice, values)
     if choice.storage is None:
         raise UsageError("--storage is missing; give the URL of the database, such as sqlite:///studies.db")
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
     print(f"serving {tune.masked(choice.storage)} at grpc://{choice.host}:{choice.port}", flush=True)
     tune.serve(choice.storage, choice.host, choice.port)
     print("stopped; the studies are in the database")

@@ -13,6 +13,7 @@ from typing import Any, Literal
 
 from ..errors import UsageError
 from ..study import declared
+from ..training import SIGNALS
 from . import options
 from .options import Group
 
@@ -51,7 +52,7 @@ class Choice:
 def run(command: list[str], folder: str) -> None:
     """In the job: the command in a process of its own, which gets every signal once, as from a terminal."""
     process = subprocess.Popen(command, cwd=folder, start_new_session=True)
-    for number in (signal.SIGINT, signal.SIGTERM):
+    for number in set(SIGNALS) - {signal.SIGUSR2}:  # which submitit has taken
         signal.signal(number, lambda number, _: process.send_signal(number))
     try:
         code = process.wait()

@@ -29,7 +29,7 @@ from ..study import (
     terminal,
 )
 from ..study import folder as folders
-from ..training import steps_per_epoch
+from ..training import interruptible, steps_per_epoch
 from . import options, train
 from .compare import check_scores
 from .options import Group
@@ -68,6 +68,7 @@ LEFT_OUT = (
     "num_processes",
     "process_id",
     "join_seconds",
+    "slurm",
     *(field.name for field in declared(Measuring)),
 )
 """Options of trainings that a search does not have."""
@@ -145,7 +146,7 @@ def main(words: Sequence[str], command_line: Sequence[str], prog: str = "fwdonly
 
     settings = arm.settings() | {"dataset": task.data.dataset, "split": task.data.split, **vars(task.runs)}
     about = {"rule": arm.name, "settings": {k: v for k, v in settings.items() if k not in task.space}}
-    with terminal.interruptible() as interrupted:
+    with interruptible() as interrupted:
         study = search.tune(
             make,
             task.space,

@@ -15,8 +15,9 @@ from typing import Any
 import numpy as np
 
 from ..errors import UsageError
+from ..files import open_arrays
 from . import facts
-from .checks import DataWarning, count_classes, labels_of
+from .checks import DataWarning, array_of, count_classes, labels_of
 from .dataset import Dataset
 from .facts import CLASS_NAMES
 from .folders import brief, shown
@@ -55,21 +56,21 @@ def read_npz(path: Path) -> dict[str, np.ndarray]:
     """The arrays of a file in Keras layout, with `num_classes`, or in that of MedMNIST."""
     try:
         with path.open("rb") as raw:
-            if fault := _no_archive(raw.read(64)):
-                raise UsageError(f"{path} cannot be read as .npz ({fault}): replace it by the file itself")
-            raw.seek(0)
-            with np.load(raw, allow_pickle=False) as file:
-                stored = list(file.files)
-                arrays = {key: file[key] for key in (*KEYS, "num_classes", *MEDMNIST) if key in stored}
-    except UsageError:
-        raise
-    except Exception as error:  # a damaged archive makes zipfile, zlib and NumPy raise almost anything
-        if "allow_pickle" in str(error):
+            fault = _no_archive(raw.read(64))
+        if fault:
+            raise UsageError(f"{path} cannot be read as .npz ({fault}): replace it by the file itself")
+        with open_arrays(path) as archive:
+            stored = archive.names
+            arrays = {key: archive[key] for key in (*KEYS, "num_classes", *MEDMNIST) if key in stored}
+    except (OSError, ValueError) as error:
+        if isinstance(error, UsageError):
+            raise
+        if "Python objects" in str(error):
             raise UsageError(f"{path} holds Python objects, which may run anything: store plain numbers") from error
         raise UsageError(f"{path} cannot be read as .npz ({brief(error)}): replace it by an undamaged file") from error
     if missing := [key for key in KEYS if key not in arrays]:
         if all(key in arrays for key in MEDMNIST):
-            return arrays
+            return {key: arrays[key] for key in MEDMNIST}
         raise UsageError(f"{path} lacks {', '.join(missing)} (it holds {', '.join(stored) or 'nothing'}): store {KEYS}")
     return {key: array for key, array in arrays.items() if key not in MEDMNIST}
 
@@ -255,7 +256,9 @@ def _from_medmnist(name: str, path: Path, arrays: dict[str, Any]) -> Dataset:
     """A set in MedMNIST's layout: its validation part follows the training part, and `split` knows it as such."""
     joined: dict[str, Any] = {"x_test": arrays["test_images"], "y_test": arrays["test_labels"]}
     for key, kind in (("x_train", "images"), ("y_train", "labels")):
-        pair = arrays[f"train_{kind}"], arrays[f"val_{kind}"]
+        pair = tuple(array_of(f"{path}: {part}_{kind}", arrays[f"{part}_{kind}"]) for part in ("train", "val"))
+        if min(pair[0].ndim, pair[1].ndim) < 1 or not all(array.dtype.kind in "buif" for array in pair):
+            raise UsageError(f"{path}: train_{kind} and val_{kind} must be arrays of numbers; replace the file")
         if pair[0].shape[1:] != pair[1].shape[1:]:
             raise UsageError(
                 f"{path}: train_{kind} are {pair[0].shape[1:]}, val_{kind} {pair[1].shape[1:]}; give both one size"

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from ..errors import UsageError
-from ..files import expanded, home, write_whole
+from ..files import expanded, home, make_folder, write_whole
 from . import facts
 from .dataset import Dataset
 from .folders import brief, cache_folder, optional, shown, user_folder
@@ -50,7 +50,7 @@ def from_tfds(name: str, data_dir: str | Path | None) -> Dataset:
     )
     if converted:
         try:
-            converted.mkdir(parents=True, exist_ok=True)
+            make_folder(converted)
             write_whole(converted / f"{prepared.name}.npz", lambda file: np.savez_compressed(file, **arrays))
         except OSError as error:
             raise UsageError(f"cannot write to {converted} ({brief(error)}): set $FWDONLY_CACHE") from error

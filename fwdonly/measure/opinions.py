@@ -4,6 +4,7 @@ Each needs its package, and is asked nothing over the network.
 """
 
 import importlib
+import logging
 from collections.abc import Sequence
 from typing import Any
 
@@ -39,10 +40,15 @@ class CodeCarbon:
             raise UsageError(f"a country has the three letters of ISO 3166, such as POL; got {country!r}")
         self.country, self.g_per_kwh = country, g_per_kwh
         self.tracker: Any = None
+        self.level = logging.NOTSET
 
     def start(self) -> None:
         """Begin."""
-        self.tracker = importlib.import_module("codecarbon").OfflineEmissionsTracker(
+        codecarbon: Any = importlib.import_module("codecarbon")
+        log = logging.getLogger("codecarbon")
+        self.level = log.level
+        log.setLevel(logging.CRITICAL)  # it speaks before it looks at its own log_level
+        self.tracker = codecarbon.OfflineEmissionsTracker(
             country_iso_code=self.country.upper() if self.country else "USA",  # it asks for one even so
             output_methods=[],
             log_level="critical",
@@ -62,6 +68,7 @@ class CodeCarbon:
         """End; energies in J and emissions in g, all estimated."""
         tracker, self.tracker = self.tracker, None
         grams = tracker.stop()
+        logging.getLogger("codecarbon").setLevel(self.level)
         found = getattr(tracker, "final_emissions_data", None)
         if found is None or grams is None:
             raise RuntimeError("CodeCarbon failed and only logged why")

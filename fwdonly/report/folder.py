@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from ..errors import UsageError
+from ..errors import DAMAGE, UsageError, words_of
 from ..files import is_empty
 from ..results import Predictions, Summary, check_summary, read_metrics, read_predictions
 from .numbers import label
@@ -98,9 +98,10 @@ def load(folder: Path | str) -> Folder:
         predictions = _predictions(folder / name, runs)
     except UsageError:
         raise
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, IndexError, OverflowError) as error:
-        what = f"it has no {error}" if isinstance(error, KeyError) else str(error).split("\n")[0]
-        raise UsageError(f"{folder / name} is damaged ({what}); run the experiment again, or leave it out") from error
+    except (OSError, *DAMAGE) as error:
+        raise UsageError(
+            f"{folder / name} is damaged ({words_of(error)}); run the experiment again, or leave it out"
+        ) from error
     rows = [row for row in rows if (row["rule"], row["seed"]) in runs]
     return found._replace(rows=rows, predictions=predictions)
 

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from ..errors import UsageError
+from ..files import write_whole
 
 
 def _apart(draw: Callable[..., None]) -> Callable[..., None]:
@@ -263,7 +264,7 @@ def _panels(
 
 def _save(figure: Any, path: Path) -> None:
     try:
-        figure.savefig(path, dpi=130)
+        write_whole(path, lambda file: figure.savefig(file, dpi=130, format="png"))
     except OSError as error:
         raise UsageError(f"cannot write {path}: {error.strerror}; choose a writable folder") from error
 

@@ -9,8 +9,6 @@ import csv
 import io
 import json
 import statistics
-import zipfile
-import zlib
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -18,7 +16,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from ..errors import UsageError
-from ..files import readable, write_whole
+from ..files import open_arrays, readable, write_whole
 
 Summary = dict[str, Any]
 """One rule's results as JSON: ``rule``, ``runs`` (one record per seed), seconds, and whether it finished."""
@@ -79,6 +77,9 @@ def write_rows(path: Path, columns: Sequence[str], rows: Iterable[dict[str, Any]
 def read_metrics(path: Path) -> list[dict[str, Any]]:
     """The rows of a ``metrics.csv``; of `METRIC_COLUMNS` numbers as numbers, missing ones as NaN; others as text."""
     with open(path, newline="", encoding="utf-8") as file:
+        reader = csv.DictReader(file)
+        if missing := [name for name in METRIC_COLUMNS if name not in (reader.fieldnames or ())]:
+            raise ValueError(f"it has no column {missing[0]}")
         return [
             {
                 name: value
@@ -88,7 +89,7 @@ def read_metrics(path: Path) -> list[dict[str, Any]]:
                 else float(value or "nan")
                 for name, value in row.items()
             }
-            for row in csv.DictReader(file)
+            for row in reader
         ]
 
 
@@ -147,12 +148,8 @@ def read_predictions(path: Path) -> Predictions:
     Raises:
         ValueError: it is none.
     """
-    try:
-        # Opened here: NumPy leaves the file open where it is no archive.
-        with path.open("rb") as file, np.load(file, allow_pickle=False) as found:
-            arrays = {name: found[name] for name in found.files}
-    except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError) as error:
-        raise ValueError("it is no whole .npz file") from error
+    with open_arrays(path) as found:
+        arrays = {name: found[name] for name in found.names}
     labels = arrays.pop("labels", None)
     names = {name: tuple(name.rpartition("/")[::2]) for name in arrays}
     if labels is None or not all(rule and seed.isdigit() for rule, seed in names.values()):

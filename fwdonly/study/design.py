@@ -127,6 +127,9 @@ class Machine:
     """Number of this process, from 0."""
     join_seconds: float = 300.0
     """Give up if not all processes have come together after so many seconds."""
+    slurm: bool = True
+    """Take from srun's environment which process this is. --no-slurm in a shell that srun started with several tasks,
+    where this process is alone."""
 
     def __post_init__(self) -> None:
         _at_least(self, devices=1, at_once=1, join_seconds=1)

@@ -12,7 +12,17 @@ from .. import data, loggers, measure
 from ..base import setting
 from ..data import Dataset
 from ..measure import Intensity, Meter
-from ..training import Plan, Result, check_classes, check_precision, grain, mesh_of, steps_per_epoch, sweep
+from ..training import (
+    Plan,
+    Result,
+    check_classes,
+    check_precision,
+    grain,
+    interruptible,
+    mesh_of,
+    steps_per_epoch,
+    sweep,
+)
 from . import folder as folders
 from . import processes as workers
 from .costs import StageCosts, add_costs, stage_costs
@@ -20,7 +30,7 @@ from .design import Arm, Data, Machine, Study
 from .folder import Contents, Render, Wanted
 from .records import metric_rows, power_rows, predictions_of, summarise
 from .sharing import Outcome, Work
-from .terminal import Display, interruptible
+from .terminal import Display
 
 Split = tuple[np.ndarray, np.ndarray]
 

@@ -10,8 +10,8 @@ from typing import Any, NamedTuple
 
 from .. import results
 from ..data import Dataset
-from ..errors import UsageError, first_difference
-from ..files import PART, is_empty
+from ..errors import DAMAGE, UsageError, first_difference, words_of
+from ..files import PART, is_empty, make_folder, sync_folder
 from .terminal import noted
 
 VERSION = 3
@@ -34,6 +34,7 @@ def claim(study: str, dataset: Dataset) -> Path:
         folder = base if number == 1 else base.with_name(f"{base.name}-{number}")
         try:
             folder.mkdir()  # one process alone can
+            sync_folder(folder.parent)
             return folder
         except FileExistsError:
             continue
@@ -77,8 +78,8 @@ def look_into(folder: Path, config: dict[str, Any], *, resume: bool) -> None:
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
         found, version = content["configuration"], content.get("version", 1)
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise UsageError(f"{path} is damaged ({error}); give another --output-dir") from error
+    except (OSError, *DAMAGE) as error:
+        raise UsageError(f"{path} is damaged ({words_of(error)}); give another --output-dir") from error
     if version != VERSION:
         raise UsageError(
             f"{folder} has files of version {version}, and this fwdonly writes version {VERSION}; reports read it, but "
@@ -96,7 +97,7 @@ def look_into(folder: Path, config: dict[str, Any], *, resume: bool) -> None:
 def make(folder: Path) -> Path:
     """Make a result folder, if it is not there."""
     try:
-        folder.mkdir(parents=True, exist_ok=True)
+        make_folder(folder)
     except OSError as error:
         raise _cannot_make(folder, error) from error
     return folder
@@ -126,6 +127,8 @@ def agree(folder: Path, config: dict[str, Any]) -> None:
             found = json.loads(path.read_text(encoding="utf-8"))["configuration"]
         except OSError:  # not there yet, or joined in the meantime
             continue
+        except DAMAGE as error:
+            raise UsageError(f"{path} is damaged ({words_of(error)}); give another --output-dir") from error
         difference = first_difference(found, config)
         if difference:
             raise UsageError(f"{path} is of a process that trains otherwise ({difference}); start all of them alike")
@@ -161,8 +164,10 @@ class Contents:
             self.rows = results.read_metrics(folder / "metrics.csv")
             path = folder / "predictions.npz"  # not there in folders of before it, nor without finished runs
             self.predictions = results.read_predictions(path) if path.exists() else None
-        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-            raise UsageError(f"the results in {folder} are damaged ({error}); give another --output-dir") from error
+        except (OSError, *DAMAGE) as error:
+            raise UsageError(
+                f"the results in {folder} are damaged ({words_of(error)}); give another --output-dir"
+            ) from error
 
     def has(self, rule: str, seed: int) -> bool:
         """Whether this run of the rule is finished."""

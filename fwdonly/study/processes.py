@@ -26,13 +26,13 @@ def which(study: Study) -> tuple[int, int]:
     process, processes = stated(study.machine)
     if processes == 1:
         return 0, 1
-    runs = study.runs.seeds
+    runs, source = study.runs.seeds, source_of(study.machine)
     if processes > runs:
-        raise UsageError(f"{processes} processes are too many for {runs} seeds; start at most {runs}")
+        raise UsageError(f"{processes} processes are too many for {runs} seeds; start at most {runs}{source}")
     if study.output.output_dir is None:
-        raise UsageError("several processes need --output-dir, one folder that all of them see")
+        raise UsageError(f"several processes need --output-dir, one folder that all of them see{source}")
     if study.measuring.energy:
-        raise UsageError("--energy needs a process that has the machine to itself; leave out the other processes")
+        raise UsageError(f"--energy needs a process that has the machine to itself; start it alone{source}")
     return process, processes
 
 
@@ -47,12 +47,15 @@ def meet(machine: Machine, process: int, processes: int) -> None:
     if processes == 1:
         return
     where = machine.coordinator or "the first node of SLURM's job"
+    source = source_of(machine)
+    if source:
+        print(f"waiting for all {processes} processes, for {machine.join_seconds:g} s at most{source}", flush=True)
 
     def give_up() -> None:
         # The runtime would end the process with a stack trace of its own.
         print(
             f"error: {where} was not reached, or not all {processes} processes came, in {machine.join_seconds:g} s; "
-            "start them together, check address and firewall, or give more --join-seconds",
+            f"start them together, check address and firewall, or give more --join-seconds{source}",
             file=sys.stderr,
             flush=True,
         )
@@ -84,7 +87,15 @@ def stated(machine: Machine) -> tuple[int, int]:
         if not 0 <= number < count:
             raise UsageError(f"--process-id lies in 0..{count - 1} with --num-processes {count}; got {number}")
         return number, count
-    if not all(os.environ.get(name, "").isdigit() for name in SLURM):
+    if not machine.slurm or not all(os.environ.get(name, "").isdigit() for name in SLURM):
         return 0, 1
     count, number = (int(os.environ[name]) for name in SLURM)
     return number, count
+
+
+def source_of(machine: Machine) -> str:
+    """Which variables say that there are other processes, and how to take no notice; empty where options say it."""
+    if machine.coordinator is not None:
+        return ""
+    said = ", ".join(f"{name}={os.environ.get(name)}" for name in SLURM)
+    return f" ({said} in the environment; if this process is alone, add --no-slurm)"

@@ -12,7 +12,7 @@ from typing import NamedTuple
 from filelock import BaseFileLock, FileLock, Timeout
 
 from ..errors import UsageError
-from .folder import LOCK, Contents, Render, Wanted
+from .folder import LOCK, Contents, Render, Wanted, make
 
 
 class Outcome(NamedTuple):
@@ -116,7 +116,7 @@ class Work:
         own, self.heading = self.whole, heading
         if self.processes > 1:
             part = self.folder / f"part-{self.process}"
-            part.mkdir(exist_ok=True)
+            make(part)
             own = Contents(part, self.wanted)
         own.heading = heading
         return own

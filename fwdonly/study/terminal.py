@@ -1,35 +1,14 @@
-"""What a study shows while it trains: progress with the time left, and a first Ctrl-C that stops in good order."""
+"""What a study shows while it trains: progress with the time left."""
 
 import contextlib
-import signal
 import sys
 from collections.abc import Callable, Generator, Sequence
-from typing import Any
 
 import numpy as np
 import rich.progress
 from rich.console import Console
 
 from ..training import Progress
-
-
-@contextlib.contextmanager
-def interruptible() -> Generator[Callable[[], bool], None, None]:
-    """Within it the first Ctrl-C (or SIGTERM) only asks to stop at the next chunk, the second one stops at once."""
-    asked: list[int] = []
-
-    def ask(number: int, _: Any) -> None:
-        if asked:
-            raise KeyboardInterrupt
-        asked.append(number)
-        print("\nstopping after the steps under way; once more to stop at once", file=sys.stderr, flush=True)
-
-    before = {number: signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield lambda: bool(asked)
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
 
 
 @contextlib.contextmanager

@@ -6,6 +6,7 @@ numeric hyperparameters; what happens within a run is written for one run alone 
 
 from . import checkpoint, memory, programs
 from .images import grain
+from .interrupts import SIGNALS, Interrupted, interruptible
 from .many import sweep
 from .memory import DoesNotFit, MemoryWarning, free_bytes, tree_bytes
 from .plan import Plan, steps_per_epoch
@@ -15,8 +16,10 @@ from .result import Callback, Progress, Result
 from .single import fit
 
 __all__ = [
+    "SIGNALS",
     "Callback",
     "DoesNotFit",
+    "Interrupted",
     "MemoryWarning",
     "Plan",
     "Programs",
@@ -29,6 +32,7 @@ __all__ = [
     "fit",
     "free_bytes",
     "grain",
+    "interruptible",
     "memory",
     "mesh_of",
     "programs",

@@ -2,7 +2,7 @@
 
 import functools
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, cast
 
@@ -69,6 +69,7 @@ class Host:
         self.work, self.callbacks, self.checkpoint, self.meter = work, hooks.callbacks, hooks.checkpoint, hooks.meter
         self.run_bytes: int | None = None
         self.window: Window | None = None
+        self.asked: Callable[[], bool] = lambda: False
         self.run = programs.Programs(learned)
         self.stage = self.epoch = self.step = 0
         self.features_kept: dict[int, bool] = {}  # by stage; a resumed run does as it did before
@@ -210,9 +211,9 @@ class Host:
         return self.tell(0, self.rows[-1]["train_loss"], learner, self.rows[-1])
 
     def tell(self, step: int, loss: np.ndarray, learner: Learner, row: dict[str, np.ndarray] | None = None) -> bool:
-        """Call the callbacks in their order; true if one asks to stop."""
+        """Call the callbacks in their order; true if one, or a Ctrl-C, asks to stop."""
         if not self.callbacks:
-            return False
+            return self.asked()
         epoch, step = self.epoch + step // self.per_epoch, step % self.per_epoch
         position = (self.stage, tuple(plan.epochs for plan in self.work.plans), epoch, step, self.per_epoch)
         state = functools.partial(self.copy_state, learner)
@@ -224,7 +225,7 @@ class Host:
                     f"the callback may end single runs by {self.active.shape} truth values; it gave {ending.shape}"
                 )
             self.ending = ending if self.ending is None else self.ending | ending
-        return any(bool(answer) for answer in answers if not isinstance(answer, np.ndarray))
+        return any(bool(answer) for answer in answers if not isinstance(answer, np.ndarray)) or self.asked()
 
     def copy_state(self, learner: Learner) -> State:
         """The state in host memory; waiting for it counts as training, copying does not."""

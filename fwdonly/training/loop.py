@@ -9,6 +9,7 @@ import numpy as np
 
 from ..measure import Reading
 from .host import Hooks, Host
+from .interrupts import Interrupted, keyboard
 from .prepare import Work
 from .result import Result, history_of
 from .run import Learner, Tracker, enter_stage, start_run
@@ -20,6 +21,7 @@ def train(work: Work, hooks: Hooks) -> Result:
 
     Raises:
         DoesNotFit: these runs ask for more memory than there is, and must fit.
+        Interrupted: there was a Ctrl-C; all is saved.
     """
     host = Host(work, hooks)
     resumed = hooks.resume and hooks.checkpoint is not None and Path(hooks.checkpoint).exists()
@@ -27,15 +29,19 @@ def train(work: Work, hooks: Hooks) -> Result:
     tracker = host.end_runs(tracker)
     jax.block_until_ready((learner, tracker))
     host.prepare(learner, tracker)
-    with contextlib.nullcontext() if hooks.meter is None else hooks.meter.window("training") as host.window:
-        learner, tracker, stopped = train_stages(host, work, learner, tracker)
-        if host.window is not None:
-            host.window.idle_after = not stopped
-            if not stopped:  # before the wait for idle power, which somebody may interrupt
-                host.save(learner, tracker)
-    # Asked to stop at the very end: there is nothing left to stop.
-    stopped = stopped and (host.stage < len(work.jobs) - 1 or bool(host.active.any()))
-    return result_of(host, work, learner, tracker, reading_of(host, resumed), stopped)
+    with keyboard() as host.asked:
+        with contextlib.nullcontext() if hooks.meter is None else hooks.meter.window("training") as host.window:
+            learner, tracker, stopped = train_stages(host, work, learner, tracker)
+            if host.window is not None:
+                host.window.idle_after = not stopped
+                if not stopped:  # before the wait for idle power, which somebody may interrupt
+                    host.save(learner, tracker)
+        # Asked to stop at the very end: there is nothing left to stop.
+        stopped = stopped and (host.stage < len(work.jobs) - 1 or bool(host.active.any()))
+        result = result_of(host, work, learner, tracker, reading_of(host, resumed), stopped)
+        if host.asked():
+            raise Interrupted(result)
+    return result
 
 
 def train_stages(host: Host, work: Work, learner: Learner, tracker: Tracker) -> tuple[Learner, Tracker, bool]:

@@ -15,6 +15,7 @@ from ..errors import UsageError, check_seeds
 from ..measure import Meter
 from . import checkpoint as checkpoints
 from .host import Hooks, callbacks_of
+from .interrupts import Interrupted
 from .loop import train
 from .memory import DoesNotFit, MemoryWarning
 from .plan import Plan
@@ -175,6 +176,11 @@ def train_groups(
         must_fit = at_once is None and not going_on
         try:
             groups.append(group(first, size, placement._replace(must_fit=must_fit), own))
+        except KeyboardInterrupt as stop:
+            groups += [stop.result] if isinstance(stop, Interrupted) else []
+            if not groups:
+                raise
+            raise Interrupted(joined(groups, count)) from None
         except DoesNotFit as error:
             most = error.runs
             warn(f"{size} runs at once would not fit into the device's memory; training {most} at a time")
@@ -188,7 +194,12 @@ def train_groups(
             first += size
             if not groups[-1].finished or any(stops):  # asked at the end of a group, too
                 break
-    return groups[0] if len(groups) == 1 and first >= count else join_groups(groups, count)
+    return joined(groups, count)
+
+
+def joined(groups: list[Result], count: int) -> Result:
+    """The result of all ``count`` runs."""
+    return groups[0] if len(groups) == 1 and len(groups[0].epochs) == count else join_groups(groups, count)
 
 
 def smaller(size: int, error: jax.errors.JaxRuntimeError) -> int:

@@ -58,6 +58,8 @@ def fit(
     Raises:
         UsageError: labels outside the classes, a batch larger than the training split, images the network cannot
             take, or a checkpoint that belongs to something else.
+        Interrupted: there was a Ctrl-C. The steps under way are finished and the checkpoint is written before; what the
+            training gave is in the exception's ``result``. A second Ctrl-C is a KeyboardInterrupt at once.
     """
     number = np.asarray(check_seed(seed), np.uint32)
     source = rule if isinstance(rule, LearningRule) else tuple(rule)

@@ -16,11 +16,12 @@ import numpy as np
 from .. import data as datasets
 from ..base import LearningRule
 from ..card import Range, Space
-from ..errors import UsageError, check_seeds, first_difference, number, plain
+from ..errors import UsageError, check_seeds, first_difference, plain
 from ..surroundings import numerics
 from ..training import Plan, Progress, sweep
+from .spaces import distributions, packed, settled, unpacked, within
 from .storage import load_optuna, losses, open_storage, reachable
-from .workers import AGAIN, GRACE, HEARTBEAT, Others, Pulse, tell
+from .workers import AGAIN, GIVEN_UP, GRACE, HEARTBEAT, WORKER, Others, Pulse, identity, settings_of, tell
 
 Make = Callable[..., tuple[Callable[..., LearningRule | Sequence[LearningRule]], Plan | Sequence[Plan]]]
 """From choices, as keywords, to the arguments of `fwdonly.sweep`: a function of the numbers, and the plan."""
@@ -154,19 +155,21 @@ def tune(
         "parallel": int(parallel),
         "prune": bool(prune),
         "objective": OBJECTIVE,
-        "sampler": f"TPESampler of Optuna {optuna.__version__}, seeded per round by the name",
+        "sampler": f"TPESampler of Optuna {optuna.__version__}, seeded per trial by the name",
         "numerics": numerics(),
         "about": plain(about or {}, "about"),
     }
     with reachable(storage):
         study = open_study(optuna, name, storage, space, facts, None if first is None else within(space, first))
         others = Others(optuna, study, set(space), grace)
-        made: dict[str, Any] = {}
+        made = Made(make)
         setup = Setup(space, data, numbers, parallel, split, how, devices, watch)
         mine, waiting_since = 0, None
         running = optuna.trial.TrialState.RUNNING
         while True:
-            others.retire()
+            if not others.retire():
+                time.sleep(0.1)
+                continue
             found = study.get_trials(deepcopy=False)
             count = min(parallel, trials - sum(trial.state in (*told_states(optuna), running) for trial in found))
             if count <= 0:
@@ -179,30 +182,48 @@ def tune(
                 time.sleep(heartbeat / 4)
                 continue
             waiting_since = None
-            batch = ask(optuna, study, name, space, count)
+            batch = ask(optuna, study, name, space, count, int(parallel))
             refused: list[int] = []
             with Pulse(optuna, batch, heartbeat):
-                groups: dict[str, list[Any]] = {}
-                for trial in batch:
-                    choices = {key: trial.params[key] for key, own in space.items() if not isinstance(own, Range)}
-                    groups.setdefault(json.dumps(choices), []).append(trial)
-                for key, group in groups.items():
-                    if key not in made:
-                        made[key] = make(**{name: unpacked(value) for name, value in json.loads(key).items()})
-                    try:
-                        whole = train_group(optuna, study, setup, group, made[key], refused)
-                    except losses(optuna):
-                        raise
-                    except Exception:
-                        for trial in batch:  # or they would be tried again first, and fail again
-                            tell(optuna, study, trial.number, state=optuna.trial.TrialState.FAIL)
-                        raise
-                    if not whole:
-                        return study
-            mine += count
+                if not train_round(optuna, study, setup, batch, made, refused):
+                    return study
+            mine += len(batch)
             seconds = time.perf_counter() - started
             if callback is not None and callback(round_of(optuna, study, trials, mine, seconds, refused)):
                 return study
+
+
+class Made(dict[str, Any]):
+    """What ``make`` gave, by the choices it was given as JSON; asked once for each."""
+
+    def __init__(self, make: Make) -> None:
+        super().__init__()
+        self.make = make
+
+    def __missing__(self, key: str) -> Any:
+        self[key] = self.make(**{name: unpacked(value) for name, value in json.loads(key).items()})
+        return self[key]
+
+
+def train_round(optuna: Any, study: Any, setup: Setup, batch: list[Any], made: Made, refused: list[int]) -> bool:
+    """Train the trials of a round, those that share their choices together; false if ``watch`` asked to stop."""
+    groups: dict[str, list[Any]] = {}
+    for trial in batch:
+        choices = {key: trial.params[key] for key, own in setup.space.items() if not isinstance(own, Range)}
+        groups.setdefault(json.dumps(choices), []).append(trial)
+    for key, group in groups.items():
+        arguments = made[key]
+        try:
+            whole = train_group(optuna, study, setup, group, arguments, refused)
+        except losses(optuna):
+            raise
+        except Exception:
+            for trial in batch:  # or they would be tried again first, and fail again
+                tell(optuna, study, trial, {GIVEN_UP: True}, state=optuna.trial.TrialState.FAIL)
+            raise
+        if not whole:
+            return False
+    return True
 
 
 def train_group(optuna: Any, study: Any, setup: Setup, group: list[Any], made: Any, refused: list[int]) -> bool:
@@ -322,31 +343,6 @@ def best(study: Any) -> Any:
     return max(complete, key=lambda trial: (trial.value, -trial.number))
 
 
-def settled(space: Space) -> dict[str, Any]:
-    """The space with plain numbers, which every storage can keep.
-
-    Raises:
-        UsageError: the ends of a range are no numbers.
-    """
-    found: dict[str, Any] = {}
-    for name, own in space.items():
-        try:
-            found[name] = _plain_range(own) if isinstance(own, Range) else tuple(map(_plain_choice, own))
-        except TypeError as error:
-            raise UsageError(f"{name} needs a Range of two numbers, or a tuple of choices; got {own!r}") from error
-    return found
-
-
-def _plain_range(own: Range) -> Range:
-    return Range(number(own.low, float), number(own.high, float), number(own.log, bool))
-
-
-def _plain_choice(choice: Any) -> Any:
-    if isinstance(choice, np.generic | np.ndarray):
-        choice = choice.tolist()
-    return tuple(map(_plain_choice, choice)) if isinstance(choice, tuple | list) else choice
-
-
 def check(space: Space, trials: int, seeds: Sequence[int], parallel: int) -> None:
     """Reject a space, budget or seeds with which nothing can be searched."""
     if not space:
@@ -368,21 +364,28 @@ def told_states(optuna: Any) -> tuple[Any, Any]:
     return optuna.trial.TrialState.COMPLETE, optuna.trial.TrialState.PRUNED
 
 
-def ask(optuna: Any, study: Any, name: str, space: Space, count: int) -> list[Any]:
-    """The trials of a round.
+def ask(optuna: Any, study: Any, name: str, space: Space, count: int, parallel: int) -> list[Any]:
+    """The trials of a round: first those to be tried again, then new ones.
 
-    The sampler is seeded anew by the study's name and the place of the round's first new trial, that is its number less
-    the trials before it that only repeat taken ones. So a continued search equals a whole one, and two workers that ask
-    at the same moment are not proposed the same.
+    A trial's sampler is seeded by the study's name and the trial's place, which is its number among those that count,
+    or the place of the one that it tries again. What is tried again is joined by new trials only as far as its round of
+    ``parallel`` places goes: these know no more results than they would have known. So a continued search equals a
+    whole one, and two workers that ask at the same moment are not proposed the same.
     """
-    batch, seeded = [], False
-    for _ in range(count):
+    batch, again = [], False
+    while len(batch) < count:
+        found = study.get_trials(deepcopy=False)
+        waits = any(trial.state == optuna.trial.TrialState.WAITING for trial in found)
+        if again and not waits and place_of(optuna, found, space) % parallel == 0:
+            break
         trial = study.ask()  # nothing is drawn yet
-        if not seeded and AGAIN not in trial.user_attrs:
-            before = study.get_trials(deepcopy=False)[: trial.number]
-            place = trial.number - sum(AGAIN in other.user_attrs for other in before)
-            seed = int.from_bytes(hashlib.sha256(f"{name} {place}".encode()).digest()[:4], "big")
-            study.sampler, seeded = optuna.samplers.TPESampler(seed=seed), True
+        trial.set_user_attr(WORKER, identity())  # at once: whoever dies from here on is known to be dead
+        found, first = study.get_trials(deepcopy=False), trial.number
+        while (earlier := found[first].user_attrs.get(AGAIN)) is not None:
+            first, again = earlier, True
+        place = place_of(optuna, found[:first], space)
+        seed = int.from_bytes(hashlib.sha256(f"{name} {place}".encode()).digest()[:4], "big")
+        study.sampler = optuna.samplers.TPESampler(seed=seed)
         for key, own in space.items():
             if isinstance(own, Range):
                 trial.suggest_float(key, own.low, own.high, log=own.log)
@@ -390,6 +393,15 @@ def ask(optuna: Any, study: Any, name: str, space: Space, count: int) -> list[An
                 trial.suggest_categorical(key, [packed(choice) for choice in own])
         batch.append(trial)
     return batch
+
+
+def place_of(optuna: Any, before: Sequence[Any], space: Space) -> int:
+    """How many of these trials are new ones, and not lost before all their settings were drawn."""
+    failed, names = optuna.trial.TrialState.FAIL, set(space)
+    return sum(
+        AGAIN not in trial.user_attrs and not (trial.state == failed and settings_of(trial, names) is None)
+        for trial in before
+    )
 
 
 def open_study(
@@ -437,36 +449,3 @@ def difference_of(optuna: Any, study: Any, space: Space, known: dict[str, Any] |
             if own != spread.get(name):
                 return f"its trial {trial.number} drew {name} from {own}"
     return first_difference(known, facts) if known else ""
-
-
-def distributions(optuna: Any, space: Space) -> dict[str, Any]:
-    """Optuna's, of every name."""
-    kinds = optuna.distributions
-    return {
-        name: kinds.FloatDistribution(own.low, own.high, log=own.log)
-        if isinstance(own, Range)
-        else kinds.CategoricalDistribution([packed(choice) for choice in own])
-        for name, own in space.items()
-    }
-
-
-def packed(choice: Any) -> Any:
-    return choice if isinstance(choice, str | int | float | bool | None) else "json:" + json.dumps(choice)
-
-
-def unpacked(choice: Any) -> Any:
-    if not (isinstance(choice, str) and choice.startswith("json:")):
-        return choice
-    found = json.loads(choice.removeprefix("json:"))
-    return tuple(found) if isinstance(found, list) else found
-
-
-def within(space: Space, values: Mapping[str, Any]) -> dict[str, Any]:
-    """The settings that belong to the space, moved to its border where they lie outside."""
-    inside = {}
-    for name, own in space.items():
-        if name in values and isinstance(own, Range):
-            inside[name] = min(max(float(values[name]), own.low), own.high)
-        elif name in values and not isinstance(own, Range) and values[name] in own:
-            inside[name] = packed(values[name])
-    return inside

@@ -11,9 +11,11 @@ import time
 import urllib.parse
 import warnings
 from collections.abc import Generator
+from pathlib import Path
 from typing import Any
 
 from ..errors import UsageError
+from ..files import sync_folder
 
 CONNECT = 10
 """Seconds until a database or proxy that does not answer counts as unreachable."""
@@ -57,6 +59,7 @@ def open_storage(where: Any) -> Any:
             return open_database(optuna, text)
         journal = importlib.import_module("optuna.storages.journal")
         backend = journal.JournalFileBackend(text)
+        sync_folder(Path(text).parent)
         mend_journal(text, journal)
         return optuna.storages.JournalStorage(backend)
     except UsageError:

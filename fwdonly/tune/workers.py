@@ -17,8 +17,19 @@ driven by `study.optimize`; these are a user attribute, which every storage has.
 GRACE = 120.0
 """Seconds without a sign of life after which a trial is taken from its worker."""
 
-SIGN, AGAIN = "heartbeat", "again"
-"""User attributes of a trial: its latest sign of life, and the number of the trial whose settings it tries again."""
+SIGN, AGAIN, WORKER, GIVEN_UP = "heartbeat", "again", "worker", "given up"
+"""User attributes of a trial: its latest sign of life, the number of the trial whose settings it tries again, who
+trains it, and that it failed by itself."""
+
+
+def identity() -> list[Any]:
+    """Machine, process and thread of this worker."""
+    return [platform.node(), os.getpid(), threading.get_ident()]
+
+
+def settings_of(trial: Any, names: set[str]) -> dict[str, Any] | None:
+    """The settings of a trial, drawn or given; None where its worker died before all were drawn and none was given."""
+    return trial.params if set(trial.params) == names else trial.system_attrs.get("fixed_params")  # Optuna's
 
 
 class Pulse:
@@ -31,8 +42,6 @@ class Pulse:
         self.thread = threading.Thread(target=self._run, name="heartbeat", daemon=True)
 
     def __enter__(self) -> None:
-        for trial in self.trials:
-            trial.set_user_attr("worker", [platform.node(), os.getpid(), threading.get_ident()])
         self._sign()  # here, so that the thread adds no key to what this thread may be copying
         self.thread.start()
 
@@ -64,25 +73,53 @@ class Others:
         """The latest sign of each, and when it was first seen."""
         self.signed: dict[int, float] = {}
         """When one was seen to follow another."""
+        self.taken: set[int] = set()
+        """Those that this worker has failed."""
+        self.owed_since: dict[int, float] = {}
+        """When a failed trial was first seen whose settings nobody tries again."""
 
-    def retire(self) -> None:
-        """Fail the trials of dead workers, and have their settings tried again.
+    def retire(self) -> bool:
+        """Fail the trials of dead workers, and have their settings tried again; whether that is settled.
 
-        Of several workers that notice, the storage lets one tell the failure, and that one asks for the repetition.
+        Of several workers that notice, the storage lets one tell the failure, and that one asks for the repetition. If
+        it dies in between, another one asks, `CONNECT` seconds later. It is not settled either while a trial has been
+        begun and does not say yet by whom: it will in a moment, or its worker has died.
         """
-        for trial in self._running():
+        running = self._running()
+        for trial in running:
             now, sign = time.monotonic(), trial.user_attrs.get(SIGN)
             if trial.number not in self.seen:
                 self.seen[trial.number] = sign, now
             elif self.seen[trial.number][0] != sign:
                 self.seen[trial.number], self.signed[trial.number] = (sign, now), now
-            host, process, *thread = trial.user_attrs.get("worker", (None, None))
+            host, process, *thread = trial.user_attrs.get(WORKER, (None, None))
             dead = host == platform.node() and not is_alive(process, *thread)
-            silent = now - self.seen[trial.number][1] >= self.grace
+            silent = now - self.seen[trial.number][1] >= (self.grace if host else min(CONNECT, self.grace))
             fail = self.optuna.trial.TrialState.FAIL
-            taken = (dead or silent) and tell(self.optuna, self.study, trial.number, state=fail)
-            if taken and set(trial.params) == self.names:  # else its worker died before all were proposed
-                self.study.enqueue_trial(trial.params, user_attrs={AGAIN: trial.number})
+            if (dead or silent) and tell(self.optuna, self.study, trial.number, state=fail):
+                self.taken.add(trial.number)
+        settled = True
+        for trial in self._owed():
+            since = self.owed_since.setdefault(trial.number, time.monotonic())
+            if trial.number in self.taken or time.monotonic() - since >= CONNECT:
+                self.study.enqueue_trial(settings_of(trial, self.names), user_attrs={AGAIN: trial.number})
+            else:
+                settled = False
+        return settled and all(WORKER in trial.user_attrs for trial in self._running())
+
+    def _owed(self) -> list[Any]:
+        """Failed trials whose settings are known, and nobody has asked for them again."""
+        found = self.study.get_trials(deepcopy=False)
+        again = {trial.user_attrs.get(AGAIN) for trial in found}
+        return [
+            trial
+            for trial in found
+            if trial.state == self.optuna.trial.TrialState.FAIL
+            and GIVEN_UP not in trial.user_attrs
+            and (WORKER in trial.user_attrs or AGAIN in trial.user_attrs)
+            and trial.number not in again
+            and settings_of(trial, self.names) is not None
+        ]
 
     def all_signed(self, since: float) -> bool:
         """Whether every trial under way elsewhere was signed since then."""
