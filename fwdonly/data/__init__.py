@@ -6,10 +6,12 @@ are pure functions for use inside the compiled step.
 
 from .arrays import from_arrays
 from .checks import DataWarning
+from .columns import Columns
 from .dataset import Dataset
 from .facts import CLASS_NAMES, KNOWN
 from .folders import cache_folder
 from .hub import from_huggingface
+from .inputs import Preprocessing, preprocessing, preprocessing_of
 from .pictures import from_folder
 from .pixels import crop_flip, normalise, standardise, statistics
 from .places import load
@@ -19,8 +21,10 @@ from .tables import from_table
 __all__ = [
     "CLASS_NAMES",
     "KNOWN",
+    "Columns",
     "DataWarning",
     "Dataset",
+    "Preprocessing",
     "cache_folder",
     "crop_flip",
     "from_arrays",
@@ -30,6 +34,8 @@ __all__ = [
     "load",
     "normalise",
     "paper_split",
+    "preprocessing",
+    "preprocessing_of",
     "split",
     "standardise",
     "statistics",
