@@ -17,6 +17,7 @@ if TYPE_CHECKING:
         foton,
         measure,
         mf,
+        models,
         nets,
         pepita,
         report,
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
     from .base import Batch, LearningRule, RuleModule
     from .errors import UsageError
     from .measure import Meter, Quantity, alignment
+    from .models import load, save
     from .report import stats
     from .training import Plan, Progress, Result, fit, sweep
 
@@ -36,7 +38,7 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 _RULES = ("bp", "mf", "ff", "cafo", "cwc", "pepita", "foton", "feedback")
-_ROOMS = (*_RULES, "data", "measure", "nets", "report", "results", "study", "training", "tune")
+_ROOMS = (*_RULES, "data", "measure", "models", "nets", "report", "results", "study", "training", "tune")
 _NAMES = {
     "Batch": "base",
     "LearningRule": "base",
@@ -48,6 +50,8 @@ _NAMES = {
     "UsageError": "errors",
     "alignment": "measure",
     "fit": "training",
+    "load": "models",
+    "save": "models",
     "stats": "report",
     "sweep": "training",
 }
@@ -72,12 +76,15 @@ __all__ = [
     "ff",
     "fit",
     "foton",
+    "load",
     "measure",
     "mf",
+    "models",
     "nets",
     "pepita",
     "report",
     "results",
+    "save",
     "stats",
     "study",
     "sweep",

@@ -1,4 +1,4 @@
-"""What lies between raw samples and a network, as a record that is kept with a model: layout, constants, class names."""
+"""What lies between raw samples and a network, kept with a model: layout, constants, class names."""
 
 from collections.abc import Mapping
 from typing import Any, Literal, NamedTuple

@@ -1,8 +1,8 @@
 """Named arrays with a text header in one file, in the layout of safetensors: numbers and JSON, nothing that runs.
 
-The file is 8 bytes (the length of the header, unsigned, little-endian), the header (JSON: for every array its ``dtype``,
-``shape`` and ``data_offsets``, and under ``__metadata__`` text by name), and the arrays' bytes (little-endian, in C
-order, one after another without gaps). Every reader of safetensors reads it.
+The file is 8 bytes (the length of the header, unsigned, little-endian), the header (JSON: for every array its
+``dtype``, ``shape`` and ``data_offsets``, and under ``__metadata__`` text by name), and the arrays' bytes
+(little-endian, in C order, one after another without gaps). Every reader of safetensors reads it.
 
 References:
     https://github.com/huggingface/safetensors, "Format".

@@ -142,6 +142,9 @@ class Output:
     """Continue the interrupted run in --output-dir; all other options as they were."""
     quiet: bool = False
     """Show no progress, only the table."""
+    save_models: Literal["best", "all", "none"] = "best"
+    """Which trained weights to keep as model-RULE-SEED.safetensors: of every rule the run with the best validation
+    accuracy, all runs, or none. `fwdonly predict` and `fwdonly.load` take them."""
 
     def __post_init__(self) -> None:
         settle_numbers(self, "--{}")

@@ -6,7 +6,7 @@ import json
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 from .. import results
 from ..data import Dataset
@@ -140,6 +140,8 @@ class Wanted(NamedTuple):
     seeds: list[int]
     classes: int | None = None
     """Of the data."""
+    models: Literal["best", "all", "none"] = "best"
+    """Whose weights, of every rule."""
 
 
 class Contents:

@@ -13,6 +13,7 @@ from filelock import BaseFileLock, FileLock, Timeout
 
 from ..errors import UsageError
 from .folder import LOCK, Contents, Render, Wanted
+from .saving import best_seed, drop_others, take_models
 
 
 class Outcome(NamedTuple):
@@ -150,11 +151,20 @@ class Work:
             self.claim.mkdir()
         except FileExistsError:
             return Outcome(own, self.folder, others=True)
+        self.join_models()
         everything.write(render)
         self.remove_parts()
         with contextlib.suppress(FileNotFoundError):
             self.claim.rmdir()
         return Outcome(everything, self.folder, others=False)
+
+    def join_models(self) -> None:
+        """Move the models of all parts to the folder, before what says that the parts are joined is written."""
+        for part in self.folder.glob("part-*"):
+            take_models(part, self.folder)
+        if self.wanted.models == "best":
+            for rule in self.wanted.rules:
+                drop_others(self.folder, rule, best_seed(self.whole.summaries, rule))
 
     def remove_parts(self) -> None:
         """Remove what has been joined."""
