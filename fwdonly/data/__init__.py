@@ -10,13 +10,15 @@ from .columns import Columns
 from .dataset import Dataset
 from .facts import CLASS_NAMES, KNOWN
 from .folders import cache_folder
+from .formats import read_array
 from .hub import from_huggingface
 from .inputs import Preprocessing, preprocessing, preprocessing_of
 from .pictures import from_folder
 from .pixels import crop_flip, normalise, standardise, statistics
 from .places import load
+from .samples import image_files, read_images
 from .splits import paper_split, split
-from .tables import from_table
+from .tables import from_table, read_table, rows_and_labels
 
 __all__ = [
     "CLASS_NAMES",
@@ -31,11 +33,16 @@ __all__ = [
     "from_folder",
     "from_huggingface",
     "from_table",
+    "image_files",
     "load",
     "normalise",
     "paper_split",
     "preprocessing",
     "preprocessing_of",
+    "read_array",
+    "read_images",
+    "read_table",
+    "rows_and_labels",
     "split",
     "standardise",
     "statistics",

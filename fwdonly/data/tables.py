@@ -2,6 +2,7 @@
 
 import difflib
 import warnings
+from pathlib import Path
 from typing import Any, SupportsIndex
 
 import numpy as np
@@ -62,16 +63,35 @@ def _frame(table: Any) -> tuple[Any, str, str]:
     if isinstance(table, pandas.DataFrame):
         return table.reset_index(drop=True).rename(columns=str), "table", "the table"
     path = expanded(table, "the table")
+    return read_table(path), f"csv:{path.stem}", shown(path)
+
+
+def read_table(path: Path) -> Any:
+    """A CSV file as a pandas DataFrame.
+
+    Raises:
+        UsageError: no such file, or one that is no CSV; one line.
+    """
     where = shown(path)
     if not path.exists():
         raise UsageError(f"there is no file {where}; correct the path")
     try:
-        frame = pandas.read_csv(path)
+        return optional("pandas", "a table", "data").read_csv(path)
     except Exception as error:  # pandas' parsers raise many things
         raise UsageError(
             f"{where} cannot be read as CSV ({brief(error)}): give a file of rows with a header"
         ) from error
-    return frame, f"csv:{path.stem}", where
+
+
+def rows_and_labels(path: Path, target: str) -> tuple[Any, np.ndarray]:
+    """The rows of a CSV without the column of the classes, and the classes in words, as `from_table` names them.
+
+    Raises:
+        UsageError: no such file or column; one line.
+    """
+    frame = read_table(path).rename(columns=str)
+    _check_target(shown(path), frame, target)
+    return frame.drop(columns=target), _classes(shown(path), frame[target]).astype(str)
 
 
 def _check_target(where: str, frame: Any, target: str) -> None:

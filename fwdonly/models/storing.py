@@ -100,9 +100,11 @@ def describe(rule: LearningRule, num_classes: int, shape: tuple[int, ...], net: 
     keywords, module = _bound(rule)
     blocks = keywords.get("net")
     text = net if net is not None else described(blocks) if isinstance(blocks, tuple) else None
-    spec = None if text is None else parse(text)
+    if text is None:
+        return Said(None, {}, None, {}, 0)
+    spec = parse(text)
     wanted = _program(rule, shape)
-    for named in _forms(module) if spec is not None else ():
+    for named in _forms(module):
         own = {name: value for name, value in keywords.items() if _is_plain(value)}
         # The record's defaults, which are the functions'; a recipe is for commands.
         options = {field.name: own.get(field.name, field.default) for field in named.fields}
