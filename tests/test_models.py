@@ -22,7 +22,7 @@ pytestmark = pytest.mark.usefixtures("quickest_compilation")
 
 TX = optax.adam(1e-2)
 DIGITS = data.load("digits")
-MLP, BARE = nets.mlp([9, 12]), nets.mlp([9, 12], bias="none")
+MLP, BARE = nets.mlp([9, 12]), nets.mlp([12, 9], bias="none")
 
 
 @pytest.fixture(autouse=True)
@@ -117,9 +117,9 @@ def test_rows_are_predicted_alike_however_many_there_are(trained):
     model = fwdonly.load(trained[1])
     whole = model.predict(np.tile(DIGITS.x_test, (3, 1, 1, 1))).scores
     assert whole.shape == (1077, 10)
-    for start, count in ((0, 1), (5, 3), (700, 64), (511, 2)):
+    for start, count in ((0, 1), (5, 3), (700, 128), (127, 2)):
         rows = np.tile(DIGITS.x_test, (3, 1, 1, 1))[start : start + count]
-        np.testing.assert_allclose(model.predict(rows).scores, whole[start : start + count], rtol=1e-4, atol=1e-5)
+        assert (model.predict(rows).scores == whole[start : start + count]).all()
 
 
 def test_forms_of_raw_samples_are_taken(trained):
@@ -134,7 +134,7 @@ def test_a_state_that_the_prediction_needs_is_kept_and_no_other(tmp_path):
     own = RULES["mf"]
 
     def predict(state, x):
-        return own.predict(state, x) + jax.tree.leaves(state.opt_state)[0]
+        return own.predict(state, x) + state.opt_state[0][0].mu.M[0, 0]
 
     reading, path = own._replace(predict=predict), tmp_path / "m.safetensors"
     state = state_of(own)
@@ -142,7 +142,8 @@ def test_a_state_that_the_prediction_needs_is_kept_and_no_other(tmp_path):
     assert any("opt_state" in name for name in results.read_tensors(path).arrays)
     found = fwdonly.load(path, rule=reading).predict(DIGITS.x_test[:8]).scores
     fwdonly.save(path, state, own, DIGITS)
-    np.testing.assert_allclose(found - fwdonly.load(path).predict(DIGITS.x_test[:8]).scores, 1, rtol=1e-3)
+    added = found - fwdonly.load(path).predict(DIGITS.x_test[:8]).scores
+    np.testing.assert_allclose(added, state.opt_state[0][0].mu.M[0, 0], rtol=1e-3)
 
 
 NET_FILE = """
@@ -238,7 +239,8 @@ ALTERED = {
     ),
     "another width": (
         put("network", "mlp:9,13"),
-        "the arrays belong to another rule or network (params/1/M is float32(10, 12), needed is float32(10, 13))",
+        "the arrays belong to another rule or network (params/1/block/params/Dense_0/bias is float32(12,), needed is "
+        "float32(13,))",
     ),
     "another depth": (
         put("network", "mlp:9"),
@@ -371,12 +373,7 @@ EVALUATED = {
         (named("mine", DIGITS.x_test[:, :7]),),
         "mine has shape (359, 7, 8, 1), and this model takes (n, 8, 8, 1); give samples as in training",
     ),
-    "more classes": (
-        (dataclasses.replace(DIGITS, name="mine", num_classes=10, y_test=DIGITS.y_test, x_test=DIGITS.x_test), None),
-        None,
-    ),
 }
-del EVALUATED["more classes"]
 
 
 @pytest.mark.parametrize("case", EVALUATED)
@@ -555,7 +552,7 @@ def test_predictions_of_images_and_arrays_are_a_csv(trained, command, tmp_path):
     ]
     for row, at in zip(rows, (0, 1, 0, 1, 1), strict=True):
         assert int(row["label"]) == wanted.labels[at]
-        assert [np.float32(row[f"score {k}"]) for k in range(10)] == wanted.scores[at].tolist()  # to the last bit
+        assert ([np.float32(row[f"score {k}"]) for k in range(10)] == wanted.scores[at]).all()  # to the last bit
         assert np.float32(row["score"]) == wanted.scores[at].max()
     code, out, _ = command("predict", trained[1], tmp_path / "x.npz", "--output", tmp_path / "out.csv")
     assert (code, out) == (0, "") and len((tmp_path / "out.csv").read_text().splitlines()) == 3
@@ -708,8 +705,8 @@ COMMANDS = {
     ),
     "two models": (("evaluate", "{m}", "{m}"), "fwdonly evaluate takes one model, before the options; got 2"),
     "another data set": (
-        ("evaluate", "{m}", "--dataset", "mnist5k"),
-        "mnist5k has shape (1000, 28, 28, 1), and this model takes (n, 8, 8, 1); give samples as in training",
+        ("evaluate", "{m}", "--dataset", "{d}/other.npz"),
+        "npz:other has shape (10, 7, 8, 1), and this model takes (n, 8, 8, 1); give samples as in training",
     ),
     "no export": (("export", "{m}"), "fwdonly export takes a model and the file to write; got 1 words"),
     "an export that is none": (("export", "{m}", "{d}/x.onnx"), "{d}/x.onnx ends in neither .npz nor .stablehlo; name"),
@@ -730,6 +727,8 @@ def test_bad_words_are_one_line(case, trained, command, tmp_path):
     pillow.fromarray(np.zeros((9, 9), np.uint8)).save(tmp_path / "large.png")
     np.savez(tmp_path / "two.npz", a=IMAGES, b=IMAGES)
     np.savez(tmp_path / "good.npz", x=IMAGES)
+    other = {"x_train": DIGITS.x_test[:90, :7], "x_test": DIGITS.x_test[:10, :7]}
+    np.savez(tmp_path / "other.npz", **other, y_train=DIGITS.y_test[:90], y_test=np.arange(10))
     np.savez(tmp_path / "objects.npz", x=np.array([{}, 1], object))
     (tmp_path / "rows.csv").write_text("a,b\n1,2\n")
     words, line = COMMANDS[case]

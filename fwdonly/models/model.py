@@ -16,8 +16,9 @@ from ..errors import UsageError
 from ..results import Saved
 from . import export
 
-ROWS = 512
-"""Samples that pass through the network together, at most."""
+ROWS = 128
+"""Samples that pass through the network together, always: fewer are filled up. So one program is compiled, and a
+sample's scores are the same bits whatever comes with it."""
 
 
 class Prediction(NamedTuple):
@@ -81,8 +82,8 @@ class Model:
     def predict(self, x: Any) -> Prediction:
         """Labels and scores of raw samples.
 
-        The numbers are those of float32 products, whatever the training's precision was, and equal ones give equal
-        bits on one machine and version.
+        The numbers are those of float32 products, whatever the training's precision was. On one machine and version
+        equal samples give equal bits, in any process.
 
         Args:
             x: samples (n, *shape) as they were given to the data set: uint8 images, numbers, or rows of a table as a
@@ -110,10 +111,9 @@ class Model:
         return Prediction(labels, scores, None if names is None else tuple(names[label] for label in labels))
 
     def _scores(self, raw: np.ndarray) -> np.ndarray:
-        """Of at most `ROWS` samples, padded to a power of two, so that few programs are compiled."""
+        """Of at most `ROWS` samples."""
         count = len(raw)
-        missing = (1 << (count - 1).bit_length()) - count
-        padded = np.concatenate([raw, np.repeat(raw[-1:], missing, axis=0)]) if missing else raw
+        padded = raw if count == ROWS else np.concatenate([raw, np.repeat(raw[-1:], ROWS - count, axis=0)])
         with jax.default_matmul_precision(DOT["float32"]):
             return np.asarray(self._compiled(self.state, jax.device_put(padded)))[:count]
 
