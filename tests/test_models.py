@@ -7,6 +7,7 @@ import json
 import re
 import subprocess
 import sys
+from pathlib import Path
 
 import jax
 import jax.numpy as jnp
@@ -637,6 +638,20 @@ def test_names_of_classes_meet_by_name(trained, tmp_path):
         model.evaluate(dataclasses.replace(backwards, class_names=("z", *names[1:])))
 
 
+BARE_INSTALL = """
+import sys
+for name in ("tyro", "rich", "filelock", "matplotlib", "pandas", "sklearn", "PIL", "scipy", "optuna", "pooch"):
+    sys.modules[name] = None
+import numpy as np, fwdonly
+print(fwdonly.load(sys.argv[1]).predict(np.zeros((2, 8, 8, 1), np.uint8)).scores.shape)
+"""
+
+
+def test_a_model_opens_without_any_extra(trained):
+    out = subprocess.run([sys.executable, "-c", BARE_INSTALL, str(trained[1])], capture_output=True, text=True)
+    assert out.stdout == "(2, 10)\n", out.stderr
+
+
 EXPORTED = """
 import sys, numpy as np
 import jax.export
@@ -671,6 +686,18 @@ def test_exported_parameters_are_the_state_by_its_names(trained, tmp_path, comma
     )
     assert arrays["preprocessing/mean"] == arrays["preprocessing/sd"] == 0.5
     assert len(arrays.files) == 2 * 3 + 2
+
+
+def test_the_example_of_ones_own_images(tmp_path):
+    example = Path(__file__).parents[1] / "examples" / "own_images.py"
+    assert len(example.read_text().splitlines()) <= 40
+    out = subprocess.run(
+        [sys.executable, str(example), str(tmp_path)], capture_output=True, text=True, check=True
+    ).stdout
+    for rule in ("mf", "bp"):
+        assert f"{rule}: the other process predicts the same, bit for bit" in out
+        assert float(re.search(rf"{rule}: accuracy (.*)", out)[1]) > 0.9
+    assert (tmp_path / "mf.csv").read_text() != (tmp_path / "bp.csv").read_text()
 
 
 COMMANDS = {

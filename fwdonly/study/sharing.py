@@ -7,13 +7,14 @@ import shutil
 import zlib
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NamedTuple
-
-from filelock import BaseFileLock, FileLock, Timeout
+from typing import TYPE_CHECKING, NamedTuple
 
 from ..errors import UsageError
 from .folder import LOCK, Contents, Render, Wanted
 from .saving import best_seed, drop_others, take_models
+
+if TYPE_CHECKING:
+    from filelock import BaseFileLock
 
 
 class Outcome(NamedTuple):
@@ -74,6 +75,8 @@ class Work:
         """
         if not self.folder.is_dir():
             return
+        from filelock import FileLock, Timeout  # here, so that models are opened without the extra ``experiments``
+
         there = {int(path.stem.rpartition("-")[2]) for path in self.folder.glob(f".process-*{LOCK}")}
         own = {self.process} | {number for number in there if number % self.processes == self.process}
         for number in sorted(own - self.locks.keys()):
