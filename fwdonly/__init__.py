@@ -18,6 +18,7 @@ if TYPE_CHECKING:
         loggers,
         measure,
         mf,
+        models,
         nets,
         pepita,
         report,
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
     from .base import Batch, LearningRule, RuleModule
     from .errors import UsageError
     from .measure import Meter, Quantity, alignment
+    from .models import load, save
     from .report import stats
     from .training import Interrupted, Plan, Progress, Result, fit, sweep
 
@@ -37,7 +39,7 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 _RULES = ("bp", "mf", "ff", "cafo", "cwc", "pepita", "foton", "feedback")
-_ROOMS = (*_RULES, "data", "loggers", "measure", "nets", "report", "results", "study", "training", "tune")
+_ROOMS = (*_RULES, "data", "loggers", "measure", "models", "nets", "report", "results", "study", "training", "tune")
 _NAMES = {
     "Batch": "base",
     "Interrupted": "training",
@@ -50,6 +52,8 @@ _NAMES = {
     "UsageError": "errors",
     "alignment": "measure",
     "fit": "training",
+    "load": "models",
+    "save": "models",
     "stats": "report",
     "sweep": "training",
 }
@@ -75,13 +79,16 @@ __all__ = [
     "ff",
     "fit",
     "foton",
+    "load",
     "loggers",
     "measure",
     "mf",
+    "models",
     "nets",
     "pepita",
     "report",
     "results",
+    "save",
     "stats",
     "study",
     "sweep",

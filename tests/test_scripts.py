@@ -33,7 +33,8 @@ def test_mf_beside_bp_leaves_a_table_and_a_result_folder(script, tmp_path):
     assert out.splitlines()[0].startswith("data: digits")
     assert "MF" in out and "BP" in out and out.count("mean of 2") == 2
     expected = {"config.json", "summary.json", "metrics.csv", "table.md", "learning_curves.png", "predictions.npz"}
-    assert {path.name for path in folder.iterdir()} == expected
+    models = {path.name for path in folder.glob("model-*.safetensors")}  # of each rule its best run
+    assert {path.name for path in folder.iterdir()} == expected | models and len(models) == 2
     summary = json.loads((folder / "summary.json").read_text())
     assert summary["finished"] and [rule["rule"] for rule in summary["rules"]] == ["mf", "bp"]
     assert summary["environment"]["packages"]["jax"] and summary["environment"]["cores"]

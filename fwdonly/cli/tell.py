@@ -20,6 +20,10 @@ FILES = (
 """Files of a result folder, in the order in which they are named."""
 
 
+MODELS = 4
+"""Names of models that are shown one by one."""
+
+
 def render(contents: Contents) -> None:
     """Write the table and the figures of a result folder."""
     folder, heading = contents.folder, contents.heading
@@ -61,7 +65,10 @@ def conclude(outcome: Outcome, command: Sequence[str], finish: Callable[[Path], 
     if finish is not None:
         with terminal.noted(f"the report of {contents.folder}"):
             finish(contents.folder)
-    print(f"results: {contents.folder}/ ({', '.join(name for name in FILES if (contents.folder / name).exists())})")
+    models = sorted(path.name for path in contents.folder.glob("model-*.safetensors"))
+    shown = models if len(models) <= MODELS else [f"{len(models)} models"]
+    names = [name for name in FILES if (contents.folder / name).exists()]
+    print(f"results: {contents.folder}/ ({', '.join([*names, *shown])})")
     return code
 
 

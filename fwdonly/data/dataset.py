@@ -8,6 +8,7 @@ import numpy as np
 
 from ..errors import UsageError, check_whole
 from .checks import Parts, checked
+from .columns import Columns
 
 UNEQUAL = 1.5
 """Samples of the largest class by those of the smallest from which accuracy alone misleads."""
@@ -32,7 +33,7 @@ class Dataset:
         class_names: the classes in words, in the order of their labels.
         num_validation: how many of the last training samples are the validation part that came with the set; `split`
             uses it as such.
-        standardised: the loader has scaled the features by the training part, so that nothing is left to scale.
+        columns: of a table, how its rows became these numbers, so that nothing is left to scale.
 
     Raises:
         UsageError: arrays that no training can use, in one line that says how to mend them.
@@ -48,7 +49,7 @@ class Dataset:
     _: dataclasses.KW_ONLY
     class_names: tuple[str, ...] | None = None
     num_validation: int = 0
-    standardised: bool = False
+    columns: Columns | None = None
 
     def __post_init__(self) -> None:
         where = self.source or self.name
@@ -63,6 +64,11 @@ class Dataset:
             raise UsageError(f"{where}: {len(self.class_names)} class names for {self.num_classes} classes; name each")
         if not 0 <= check_whole(self.num_validation, f"{where}: num_validation") < len(self.y_train):
             raise UsageError(f"{where}: num_validation is {self.num_validation}; leave some of the training samples")
+
+    @property
+    def standardised(self) -> bool:
+        """Whether the loader has scaled the features by the training part."""
+        return self.columns is not None
 
     @functools.cached_property
     def imbalance(self) -> float:

@@ -75,6 +75,33 @@ def read_npz(path: Path) -> dict[str, np.ndarray]:
     return {key: array for key, array in arrays.items() if key not in MEDMNIST}
 
 
+def read_array(path: Path, name: str | None = None) -> np.ndarray:
+    """One array of an .npz or .npy file: the one called ``name``, else "x", else the only one, else "x_test".
+
+    Raises:
+        UsageError: no such file or array, Python objects, or more than the memory holds; one line.
+    """
+    try:
+        if path.suffix == ".npy":
+            return np.load(path, allow_pickle=False)
+        with path.open("rb") as raw, np.load(raw, allow_pickle=False) as file:
+            known = list(file.files)
+            some = [name] if name else [*(key for key in ("x",) if key in known), *(known if len(known) == 1 else [])]
+            chosen = next((key for key in [*some, *([] if name else ["x_test"])] if key in known), None)
+            if chosen is None:
+                what = f"no array {name!r}" if name else "no array x"
+                raise UsageError(f"{path} has {what} (it holds {', '.join(known) or 'nothing'}); give --array NAME")
+            return file[chosen]
+    except UsageError:
+        raise
+    except FileNotFoundError as error:
+        raise UsageError(f"there is no file {path}; correct the path") from error
+    except Exception as error:  # a damaged archive makes zipfile, zlib and NumPy raise almost anything
+        if "allow_pickle" in str(error) or "pickle" in str(error):
+            raise UsageError(f"{path} holds Python objects, which may run anything: store plain numbers") from error
+        raise UsageError(f"{path} cannot be read as .npz or .npy ({brief(error)}): replace it") from error
+
+
 def _no_archive(start: bytes) -> str:
     """Why a file that begins so is no .npz; empty if it may be one."""
     if start[:2] == b"PK":

@@ -57,7 +57,6 @@ def from_folder(
 
 def _files_of(root: Path, classes: tuple[str, ...] | None = None) -> tuple[list[Path], np.ndarray, tuple[str, ...]]:
     """The image files under a folder in a fixed order, their labels, and the classes' names."""
-    endings = optional("PIL.Image", "a folder of images", "data").registered_extensions()
     folders = sorted(path for path in root.iterdir() if path.is_dir() and not path.name.startswith("."))
     names = tuple(folder.name for folder in folders)
     if len(names) < 2:
@@ -69,34 +68,48 @@ def _files_of(root: Path, classes: tuple[str, ...] | None = None) -> tuple[list[
         )
     files, labels = [], []
     for folder in folders:
-        here = sorted(path for path in folder.rglob("*") if path.suffix.lower() in endings and path.name[0] != ".")
+        here = sorted(path for path in folder.rglob("*") if is_image(path))
         if not here:
-            raise UsageError(f"{shown(folder)} holds no image file ({', '.join(_common(endings))}); fill or remove it")
+            raise UsageError(f"{shown(folder)} holds no image file ({', '.join(_common())}); fill or remove it")
         files += here
         labels += [classes.index(folder.name)] * len(here)
     return files, np.asarray(labels, np.int32), classes
 
 
-def _common(endings: Any) -> list[str]:
+def _common() -> list[str]:
+    endings = optional("PIL.Image", "images", "data").registered_extensions()
     return [ending for ending in (".png", ".jpg", ".bmp", ".gif", ".tif", ".webp") if ending in endings]
 
 
 def _read(files: Sequence[Path], size: tuple[int, int] | None) -> np.ndarray:
     """The images as uint8 (n, height, width, channels)."""
+    return stack_images([open_image(file, size) for file in files], [shown(file) for file in files])
+
+
+def open_image(file: Path, size: tuple[int, int] | None = None) -> Any:
+    """An image of 8 bits without a palette, as it is to be looked at, scaled to ``size`` (height, width).
+
+    Raises:
+        UsageError: a file that cannot be read as one.
+    """
     pillow, ops = (optional(f"PIL.{module}", "a folder of images", "data") for module in ("Image", "ImageOps"))
-    images, names = [], [shown(file) for file in files]
-    for file, name in zip(files, names, strict=True):
-        try:
-            with warnings.catch_warnings():
-                warnings.simplefilter("error", pillow.DecompressionBombWarning)
-                with pillow.open(file) as opened:
-                    image = ops.exif_transpose(opened)
-                    image.load()
-        except Exception as error:  # damage shows as anything that pillow's readers raise
-            raise UsageError(f"{name} cannot be read as an image ({brief(error)}): replace or remove it") from error
-        image = plain_image(image, name)
-        images.append(image if size is None else image.resize(size[::-1], pillow.Resampling.BILINEAR))
-    return stack_images(images, names)
+    name = shown(file)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("error", pillow.DecompressionBombWarning)
+            with pillow.open(file) as opened:
+                image = ops.exif_transpose(opened)
+                image.load()
+    except Exception as error:  # damage shows as anything that pillow's readers raise
+        raise UsageError(f"{name} cannot be read as an image ({brief(error)}): replace or remove it") from error
+    image = plain_image(image, name)
+    return image if size is None else image.resize(size[::-1], pillow.Resampling.BILINEAR)
+
+
+def is_image(path: Path) -> bool:
+    """Whether a file's name ends as an image's does."""
+    endings = optional("PIL.Image", "images", "data").registered_extensions()
+    return path.suffix.lower() in endings and not path.name.startswith(".")
 
 
 def plain_image(image: Any, name: str) -> Any:

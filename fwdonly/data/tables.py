@@ -2,6 +2,7 @@
 
 import difflib
 import warnings
+from pathlib import Path
 from typing import Any, SupportsIndex
 
 import numpy as np
@@ -10,6 +11,7 @@ from ..errors import UsageError
 from ..files import expanded
 from .arrays import hold_out_share
 from .checks import DataWarning
+from .columns import Columns, check_column
 from .dataset import Dataset
 from .folders import brief, optional, shown
 
@@ -49,10 +51,10 @@ def from_table(table: Any, *, target: str, test: Any = 0.2, seed: SupportsIndex 
         _check_target("the test table", other, target)
         rows, rows_test, said = frame, other, "a test table beside it"
         y_test = _numbered(words, _classes("the test table", other[target]))
-    x, x_test = _features(where, rows.drop(columns=target), rows_test.drop(columns=target))
+    x, x_test, columns = _features(where, rows.drop(columns=target), rows_test.drop(columns=target))
     names = tuple(str(word) for word in words.tolist())
     source = f"{where} ({said})"
-    return Dataset(name, source, x, y, x_test, y_test, len(names), class_names=names, standardised=True)
+    return Dataset(name, source, x, y, x_test, y_test, len(names), class_names=names, columns=columns)
 
 
 def _frame(table: Any) -> tuple[Any, str, str]:
@@ -61,16 +63,35 @@ def _frame(table: Any) -> tuple[Any, str, str]:
     if isinstance(table, pandas.DataFrame):
         return table.reset_index(drop=True).rename(columns=str), "table", "the table"
     path = expanded(table, "the table")
+    return read_table(path), f"csv:{path.stem}", shown(path)
+
+
+def read_table(path: Path) -> Any:
+    """A CSV file as a pandas DataFrame.
+
+    Raises:
+        UsageError: no such file, or one that is no CSV; one line.
+    """
     where = shown(path)
     if not path.exists():
         raise UsageError(f"there is no file {where}; correct the path")
     try:
-        frame = pandas.read_csv(path)
+        return optional("pandas", "a table", "data").read_csv(path)
     except Exception as error:  # pandas' parsers raise many things
         raise UsageError(
             f"{where} cannot be read as CSV ({brief(error)}): give a file of rows with a header"
         ) from error
-    return frame, f"csv:{path.stem}", where
+
+
+def rows_and_labels(path: Path, target: str) -> tuple[Any, np.ndarray]:
+    """The rows of a CSV without the column of the classes, and the classes in words, as `from_table` names them.
+
+    Raises:
+        UsageError: no such file or column; one line.
+    """
+    frame = read_table(path).rename(columns=str)
+    _check_target(shown(path), frame, target)
+    return frame.drop(columns=target), _classes(shown(path), frame[target]).astype(str)
 
 
 def _check_target(where: str, frame: Any, target: str) -> None:
@@ -112,41 +133,36 @@ def _numbered(words: np.ndarray, values: np.ndarray) -> np.ndarray:
     return np.searchsorted(words, values)
 
 
-def _features(where: str, rows: Any, rows_test: Any) -> tuple[np.ndarray, np.ndarray]:
-    """Both parts as float32, scaled and coded by the first."""
+def _features(where: str, rows: Any, rows_test: Any) -> tuple[np.ndarray, np.ndarray, Columns]:
+    """Both parts as float32, scaled and coded by the first, and how."""
     types = optional("pandas", "a table", "data").api.types
     if absent := [column for column in rows.columns if column not in rows_test.columns]:
         raise UsageError(f"the test table has no column {absent[0]!r}; give it the columns of the training table")
     numbers, categories = [], []
     for column in rows.columns:
         for part, values in ((where, rows[column]), ("the test part", rows_test[column])):
-            _check_column(part, values, types)
+            check_column(part, values, types)
+            _warn_of_row_numbers(part, values)
         numbers += [column] if types.is_numeric_dtype(rows[column]) else []
         categories += [] if types.is_numeric_dtype(rows[column]) else [column]
     for column in categories:
         _check_categories(where, rows[column], rows_test[column])
     scalers = optional("sklearn.preprocessing", "a table", "data")
-    compose = optional("sklearn.compose", "a table", "data")
     coder = scalers.OneHotEncoder(sparse_output=False, handle_unknown="ignore")
-    both = compose.ColumnTransformer(
-        [("numbers", scalers.StandardScaler(), numbers), ("categories", coder, categories)]
-    )
-    as_text = dict.fromkeys(categories, str)
+    means, sds, known = (), (), ()
+    if numbers:
+        scaler = scalers.StandardScaler().fit(rows[numbers].to_numpy(np.float64))
+        means, sds = (tuple(values.tolist()) for values in (scaler.mean_, scaler.scale_))
+    if categories:
+        coder.fit(rows[categories].astype(str))
+        known = tuple(tuple(map(str, found)) for found in coder.categories_)
+    columns = Columns(tuple(numbers), means, sds, tuple(zip(categories, known, strict=True)))
     with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message="Found unknown categories", category=UserWarning)  # said above
-        fitted = both.fit(rows.astype(as_text))
-        x, x_test = (fitted.transform(part.astype(as_text)) for part in (rows, rows_test[rows.columns]))
-    return x.astype(np.float32), x_test.astype(np.float32)
+        warnings.filterwarnings("ignore", message=".* categories that training had not", category=DataWarning)  # said
+        return columns.code(where, rows), columns.code("the test part", rows_test), columns
 
 
-def _check_column(where: str, column: Any, types: Any) -> None:
-    """Refuse what is neither a number nor a category, and missing values: what to fill in is the user's choice."""
-    if types.is_datetime64_any_dtype(column) or types.is_timedelta64_dtype(column):
-        raise UsageError(f"{where}: column {column.name!r} holds dates; make it a number, or drop it")
-    if missing := int(column.isna().sum()):
-        raise UsageError(f"{where}: column {column.name!r} has {missing} missing values; fill or drop them")
-    if types.is_numeric_dtype(column) and not np.isfinite(column.to_numpy().astype(float)).all():
-        raise UsageError(f"{where}: column {column.name!r} holds infinity; correct or drop it")
+def _warn_of_row_numbers(where: str, column: Any) -> None:
     if str(column.name).startswith("Unnamed: ") and column.is_monotonic_increasing and column.is_unique:
         line = f"{where}: column {column.name!r} looks like row numbers; drop it, or it will be learnt"
         warnings.warn(line, DataWarning, stacklevel=4)

@@ -8,7 +8,7 @@ from .blocks import Conv, Dense, Identity, Pool, pooled
 from .builders import cnn, cwc, init, mlp
 from .parts import batch_norm, check_parts, linear, moments, send_back, unpooled, weight_gradient
 from .sizes import LayerSize, layer_sizes
-from .spec import Spec, parse
+from .spec import Spec, described, parse
 from .starts import (
     ACTIVATIONS,
     Initializer,
@@ -37,6 +37,7 @@ __all__ = [
     "check_parts",
     "cnn",
     "cwc",
+    "described",
     "he_normal",
     "he_uniform",
     "identity",

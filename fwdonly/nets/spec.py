@@ -21,7 +21,7 @@ from ..base import Net
 from ..errors import UsageError
 from ..files import module_of
 from . import starts
-from .blocks import Pool
+from .blocks import Conv, Dense, Pool
 from .builders import cnn, cwc, mlp
 
 STARTS: dict[str, starts.Initializer] = {
@@ -153,6 +153,37 @@ def parse(text: str) -> Spec:
             raise UsageError(f"--net {text!r}: {kind} has no option {part.strip()!r}; its options are {known}")
         options[name] = _value(text, name, value)
     return Spec(kind, _sizes(text, sizes), tuple(sorted(options.items())))
+
+
+def described(net: Net) -> str | None:
+    """A specification of these blocks, or one that differs in start values alone; None where they have none."""
+    convolutions = [block for block in net if isinstance(block, Conv)]
+    dense = net[len(convolutions) :]
+    ordered = all(isinstance(block, Conv) for block in net[: len(convolutions)])
+    if not (net and ordered and all(isinstance(block, Dense) for block in dense)):
+        return None
+    if any(block.groups != 1 for block in convolutions):
+        return f"cwc:{_text(tuple(block.channels for block in convolutions))}"
+    said = {}
+    for name, usual, known in (("activation", "relu", starts.ACTIVATIONS), ("kernel_init", "he_uniform", STARTS)):
+        own = {next((n for n, f in known.items() if f is getattr(block, name)), None) for block in net}
+        if name == "activation" and (None in own or len(own) > 1):
+            return None
+        if len(own) == 1 and own != {usual} and None not in own:
+            said["activation" if name == "activation" else "start"] = own.pop()
+    for name in ("bias", *(OF_CONVOLUTIONS if convolutions else ())):
+        values = {getattr(block, name) for block in (net if name == "bias" else convolutions)}
+        if len(values) > 1:
+            return None
+        value = values.pop()
+        kind = Conv if convolutions else Dense
+        if value != kind.__dataclass_fields__[name].default:
+            said[name] = value
+    if not convolutions:
+        return str(Spec("mlp", tuple(block.width for block in dense), tuple(sorted(said.items()))))
+    if dense:
+        said["dense"] = tuple(block.width for block in dense)
+    return str(Spec("cnn", tuple(block.channels for block in convolutions), tuple(sorted(said.items()))))
 
 
 def _value(text: str, name: str, value: str) -> Any:

@@ -22,24 +22,36 @@ from .files import (
     write_text,
 )
 from .machines import environment, machine
+from .models import CONSTANTS, Saved, damaged, read_model, write_model
 from .schema import check_summary
+from .tensors import DTYPES, HEADER_LIMIT, Tensors, read_tensors, write_tensors
 
 __all__ = [
+    "CONSTANTS",
+    "DTYPES",
+    "HEADER_LIMIT",
     "METRIC_COLUMNS",
     "POWER_COLUMNS",
     "Predictions",
+    "Saved",
     "Summary",
+    "Tensors",
     "check_summary",
+    "damaged",
     "environment",
     "join",
     "machine",
     "read_metrics",
+    "read_model",
     "read_power",
     "read_predictions",
+    "read_tensors",
     "statistics_of",
     "write_json",
     "write_metrics",
+    "write_model",
     "write_predictions",
     "write_rows",
+    "write_tensors",
     "write_text",
 ]

@@ -10,8 +10,9 @@ from .execute import check_machine, keep_programs, prepare, run, split_of, turns
 from .fields import Field, declared
 from .folder import Contents, Wanted
 from .protocols import Protocol
-from .records import metric_rows, power_rows, summarise
+from .records import last_stage, metric_rows, power_rows, summarise
 from .rules import NAMES, Rule, load
+from .saving import model_path, saved_of
 from .sharing import Outcome, Work
 
 __all__ = [
@@ -37,9 +38,11 @@ __all__ = [
     "fields",
     "folder",
     "keep_programs",
+    "last_stage",
     "load",
     "make_arm",
     "metric_rows",
+    "model_path",
     "optimizers",
     "power_rows",
     "prepare",
@@ -47,6 +50,7 @@ __all__ = [
     "published",
     "rules",
     "run",
+    "saved_of",
     "split_of",
     "summarise",
     "terminal",

@@ -148,6 +148,9 @@ class Output:
     log: tuple[str, ...] = ()
     """Send the numbers of every epoch to tensorboard[:FOLDER], mlflow[:URI], wandb[:PROJECT] or FILE.py:FUNCTION, one
     or several. Default of tensorboard: a folder in the result folder."""
+    save_models: Literal["best", "all", "none"] = "best"
+    """Which trained weights to keep as model-RULE-SEED.safetensors: of every rule the run with the best validation
+    accuracy, all runs, or none. `fwdonly predict` and `fwdonly.load` take them."""
 
     def __post_init__(self) -> None:
         settle_numbers(self, "--{}")

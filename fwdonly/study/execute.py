@@ -29,6 +29,7 @@ from .costs import StageCosts, add_costs, stage_costs
 from .design import Arm, Data, Machine, Study
 from .folder import Contents, Render, Wanted
 from .records import metric_rows, power_rows, predictions_of, summarise
+from .saving import keep_models
 from .sharing import Outcome, Work
 from .terminal import Display
 
@@ -86,7 +87,8 @@ def _run_in(folder: Path, study: Study, dataset: Dataset, place: tuple[int, int]
     folders.look_into(folder, config, resume=study.output.resume)
     process, processes = place
     protocol = config.get("protocol")
-    wanted = Wanted(config, protocol, [arm.name for arm in study.arms], study.runs.numbers, dataset.num_classes)
+    names = [arm.name for arm in study.arms]
+    wanted = Wanted(config, protocol, names, study.runs.numbers, dataset.num_classes, study.output.save_models)
     with Work(folder, wanted, process, processes) as work:
         workers.meet(study.machine, process, processes)  # after the folder is read, before any result is written
         todo = _todo(study, work)
@@ -176,11 +178,15 @@ class _Training:
 
     def warm_up(self, at: int, numbers: Sequence[int]) -> float:
         """Compile and execute once, since the first execution is slower; the seconds of compilation."""
-        first, ready = self.sweep(at, numbers, callback=lambda _: True), self.ready[at]
-        made = ready.make(learning_rate=ready.arm.optimizer.learning_rate)
-        stages = made if type(made) is tuple else (made,)
-        self.costs[at] = stage_costs(stages, ready.plans, self.dataset, first)
+        first = self.sweep(at, numbers, callback=lambda _: True)
+        self.costs[at] = stage_costs(self.stages(at), self.ready[at].plans, self.dataset, first)
         return first.compile_seconds
+
+    def stages(self, at: int) -> tuple[Any, ...]:
+        """The rules of an arm's stages."""
+        ready = self.ready[at]
+        made = ready.make(learning_rate=ready.arm.optimizer.learning_rate)
+        return made if type(made) is tuple else (made,)
 
     def turn(self, at: int, numbers: Sequence[int], display: Display) -> tuple[Result, Path]:
         """Train with progress, checkpoint and meter."""
@@ -204,6 +210,8 @@ class _Training:
         rows, powers = metric_rows(arm.name, seeds, result), power_rows(arm.name, seeds, result)
         predictions = predictions_of(arm.name, seeds, result, self.dataset.y_test)
         self.contents.add(summary, rows, powers, predictions)
+        if result.finished:
+            keep_models(self.contents, arm, self.stages(at), self.dataset, (seeds, result))
 
 
 def prepare(arm: Arm, dataset: Dataset, split: Split) -> Ready:

@@ -6,7 +6,7 @@ import json
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 from .. import results
 from ..data import Dataset
@@ -143,6 +143,8 @@ class Wanted(NamedTuple):
     seeds: list[int]
     classes: int | None = None
     """How many classes the data has."""
+    models: Literal["best", "all", "none"] = "best"
+    """Runs of every rule whose weights are kept."""
 
 
 class Contents:

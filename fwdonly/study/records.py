@@ -30,8 +30,7 @@ def summarise(
     runs = []
     for i, seed in enumerate(seeds):
         trained, stages = int(result.epochs[i]), _stage_epochs(result, i)
-        last = max((at for at, epochs in enumerate(stages) if epochs), default=0)
-        kept = sum(stages[:last]) + int(result.kept_epoch[i])
+        kept = sum(stages[: last_stage(result, i)]) + int(result.kept_epoch[i])
         runs.append(
             {
                 "seed": int(seed),
@@ -70,6 +69,11 @@ def summarise(
         "streamed": result.streamed,
         "runs": runs,
     }
+
+
+def last_stage(result: Result, run: int) -> int:
+    """The last stage that a run trained, from 0: its kept state is of that one."""
+    return max((at for at, epochs in enumerate(_stage_epochs(result, run)) if epochs), default=0)
 
 
 def _stage_epochs(result: Result, run: int) -> list[int]:

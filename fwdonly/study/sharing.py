@@ -7,12 +7,14 @@ import shutil
 import zlib
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NamedTuple
-
-from filelock import BaseFileLock, FileLock, Timeout
+from typing import TYPE_CHECKING, NamedTuple
 
 from ..errors import UsageError
 from .folder import LOCK, Contents, Render, Wanted, make
+from .saving import best_seed, drop_others, take_models
+
+if TYPE_CHECKING:
+    from filelock import BaseFileLock
 
 
 class Outcome(NamedTuple):
@@ -73,6 +75,8 @@ class Work:
         """
         if not self.folder.is_dir():
             return
+        from filelock import FileLock, Timeout  # here, so that models are opened without the extra ``experiments``
+
         there = {int(path.stem.rpartition("-")[2]) for path in self.folder.glob(f".process-*{LOCK}")}
         own = {self.process} | {number for number in there if number % self.processes == self.process}
         for number in sorted(own - self.locks.keys()):
@@ -150,11 +154,20 @@ class Work:
             self.claim.mkdir()
         except FileExistsError:
             return Outcome(own, self.folder, others=True)
+        self.join_models()
         everything.write(render)
         self.remove_parts()
         with contextlib.suppress(FileNotFoundError):
             self.claim.rmdir()
         return Outcome(everything, self.folder, others=False)
+
+    def join_models(self) -> None:
+        """Move the models of all parts to the folder, before what says that the parts are joined is written."""
+        for part in self.folder.glob("part-*"):
+            take_models(part, self.folder)
+        if self.wanted.models == "best":
+            for rule in self.wanted.rules:
+                drop_others(self.folder, rule, best_seed(self.whole.summaries, rule))
 
     def remove_parts(self) -> None:
         """Remove what has been joined."""

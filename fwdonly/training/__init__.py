@@ -14,6 +14,7 @@ from .prepare import check_classes
 from .programs import Programs, Setup, check_precision, mesh_of
 from .result import Callback, Progress, Result
 from .single import fit
+from .states import arrays_of, state_of
 
 __all__ = [
     "SIGNALS",
@@ -26,6 +27,7 @@ __all__ = [
     "Progress",
     "Result",
     "Setup",
+    "arrays_of",
     "check_classes",
     "check_precision",
     "checkpoint",
@@ -36,6 +38,7 @@ __all__ = [
     "memory",
     "mesh_of",
     "programs",
+    "state_of",
     "steps_per_epoch",
     "sweep",
     "tree_bytes",
