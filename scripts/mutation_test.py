@@ -416,6 +416,13 @@ MUTANTS = [
         (TRAIN,),
         "kept features are not taken by batch",
     ),
+    Mutant(
+        "bp.py",
+        'return params if hidden == "trained" else params._replace(blocks=())',
+        "return params",
+        (EQUATIONS,),
+        "the optimizer sees frozen layers",
+    ),
     Mutant("feedback.py", "jnp.sign(e), ", "e, ", (FEEDBACK,), "sDFA sends the errors themselves"),
     Mutant("feedback.py", '"drtp": t}', '"drtp": -e}', (FEEDBACK,), "DRTP sends the error"),
     Mutant(

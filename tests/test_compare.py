@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from fwdonly import results
-from fwdonly.cli import train
+from fwdonly.cli import compare, train
 from fwdonly.cli.options import names_first
 from fwdonly.study import design, published, rules
 from fwdonly.study.published import Cell, Row, Table
@@ -373,3 +373,12 @@ def test_every_row_of_every_table_is_a_command_of_ours():
         (22.33, 2.31, 2),
     ]
     assert cells["cifar10", "mf", "test_accuracy"][2:4] == (None, 1)  # one run, three times over
+
+
+@pytest.mark.parametrize(
+    ("names", "reference"),
+    [("bp-frozen mf bp", "bp"), ("mf bp-frozen", "bp-frozen"), ("mf bp-deep bp-frozen", "bp-deep"), ("mf ff", "ff")],
+)
+def test_the_reference_is_bp_where_it_is_among_the_rules(names, reference):
+    study = compare.study_of([*names.split(), "--monitor", "accuracy", "--keep", "best_accuracy"])
+    assert study.protocol["reference"] == reference

@@ -32,6 +32,7 @@ FORMS = {
     "joint": {"gradient": "joint", "auxiliary_weight": 0.5},
     "deep": {"readouts": "deep", "auxiliary_weight": 0.5},
     "sum": {"readouts": "sum"},
+    "frozen": {"hidden": "frozen"},
 }
 """Forms of a rule that compute something else throughout."""
 
@@ -49,7 +50,7 @@ SCHEDULES = [
     for schedule in ("rule", "stages")
     if schedule == "rule" or hasattr(module, "stages")
 ]
-SCHEDULES += [("mf", "joint"), ("bp", "deep"), ("bp", "sum")]
+SCHEDULES += [("mf", "joint"), ("bp", "deep"), ("bp", "sum"), ("bp", "frozen")]
 
 
 @pytest.fixture(scope="module", params=NETS)
@@ -344,6 +345,7 @@ DIRECTIONS = [
     ("bp", {}),
     ("bp", {"readouts": "deep", "auxiliary_weight": 0.5}),
     ("bp", {"readouts": "sum"}),
+    ("bp", {"hidden": "frozen"}),
     ("mf", {}),
     ("mf", {"layer": 2}),
     ("mf", {"gradient": "joint", "auxiliary_weight": 0.5}),
@@ -572,6 +574,7 @@ LABELLED = [(name, {}) for name in fwdonly.RULES] + [
     ("mf", {"layer": 2}),
     ("bp", {"readouts": "deep"}),
     ("bp", {"readouts": "sum"}),
+    ("bp", {"hidden": "frozen"}),
     ("cafo", {"loss": "mse"}),
     ("cafo", {"loss": "sl"}),
     ("cafo", {"part": 1}),

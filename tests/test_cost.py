@@ -122,6 +122,7 @@ CASES = [
     ("bp", CNN, {}),
     ("bp", MLP, {"readouts": "deep"}),
     ("bp", CNN, {"readouts": "sum"}),
+    ("bp", CNN, {"hidden": "frozen"}),
     ("mf", MLP, {}),
     ("mf", CNN, {}),
     ("mf", MLP, {"layer": 2}),
@@ -159,7 +160,7 @@ def counts(rule, net, *, num_classes=10, batch=64, kept=False, **options):
     own |= {"block_tx": optax.sgd(0.1)} if options.get("part") == "blocks" else {}
     made = RULES[rule].rule(net, optax.sgd(0.1), num_classes=num_classes, **own)
     step = measure.compile_step(made, SHAPE, batch, kept=kept)
-    options |= {"kept": kept} if rule == "cafo" else {}
+    options |= {"kept": kept} if kept else {}
     parts = measure.work(RULES[rule], net, SHAPE, num_classes=num_classes, batch=batch, **options)
     return measure.flops(step.compiled).value / 2, [part.macs for part in parts if part.what not in LIBRARY]
 
@@ -178,6 +179,7 @@ def test_the_compiler_counts_the_same_within_3_percent(rule, net, options):
         ("bp", {}),
         ("bp", {"readouts": "deep"}),
         ("bp", {"readouts": "sum"}),
+        ("bp", {"hidden": "frozen", "kept": True}),
         ("mf", {}),
         ("mf", {"gradient": "joint"}),
         ("feedback", {"mode": "dfa"}),
