@@ -21,6 +21,7 @@ from fwdonly.base import RuleModule
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore::fwdonly.foton.ExpansionWarning"),
+    pytest.mark.filterwarnings("ignore::fwdonly.feedback.UnboundedWarning"),
     pytest.mark.usefixtures("quick_compilation"),
 ]
 

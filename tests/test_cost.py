@@ -166,6 +166,7 @@ def counts(rule, net, *, num_classes=10, batch=64, kept=False, **options):
 
 
 @pytest.mark.filterwarnings("ignore::fwdonly.foton.ExpansionWarning")
+@pytest.mark.filterwarnings("ignore::fwdonly.feedback.UnboundedWarning")
 @pytest.mark.parametrize(("rule", "net", "options"), CASES)
 def test_the_compiler_counts_the_same_within_3_percent(rule, net, options):
     counted, parts = counts(rule, net, **options)

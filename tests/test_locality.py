@@ -64,6 +64,7 @@ FIXED = {"F": "pepita, foton", "B": "feedback"}
 """Feedback by the name it has in a state and as an argument of ``grads``."""
 pytestmark = [
     pytest.mark.filterwarnings("ignore::fwdonly.foton.ExpansionWarning"),
+    pytest.mark.filterwarnings("ignore::fwdonly.feedback.UnboundedWarning"),
     pytest.mark.usefixtures("quickest_compilation"),
 ]
 

@@ -264,6 +264,7 @@ def test_presets_of_the_error_driven_rules_are_the_published_settings():
     for (name, mode), rate in rates.items():
         found = presets(mode)[name]
         assert (found["learning_rate"], found["epochs"], found["decay"]) == (rate, 400, 0.0)
+        assert mode != "wm" or found["mirror_decay"] == 0.0  # the code has none
         width = 500 if name == "mnist" else 1000
         assert found["net"] == f"mlp:{width};activation=sigmoid;start=normal_fan_avg"
     released = presets("foton")["released_cifar100"]

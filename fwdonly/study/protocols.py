@@ -125,7 +125,8 @@ class Protocol:
     def notes(self, arms: Sequence[Arm], values: Mapping[str, Any]) -> list[str]:
         """What a reader must know of single rules."""
         said = []
-        for arm in arms:
+        activations = [dict(arm.net.options).get("activation", "relu") for arm in arms]
+        for arm, activation in zip(arms, activations, strict=True):
             label = arm.about["label"]
             parts = [
                 f"{name.replace('_', ' ')} {getattr(arm.plan, name)}"
@@ -141,4 +142,6 @@ class Protocol:
                 said.append(f"{label} has settings from no search.")
             if not arm.net.has_biases:
                 said.append(f"{label} has no biases.")
+            if len(set(activations)) > 1:
+                said.append(f"{label} has the activation {activation}.")
         return said
