@@ -389,6 +389,16 @@ MUTANTS = [
         "groups interleaved",
     ),
     Mutant(
+        "cwc.py",
+        "(own.gamma, own.beta)\n",
+        "(own.gamma, 0 * own.beta)\n",
+        (ANCESTORS,),
+        "batch normalisation forgets its shift",
+    ),
+    Mutant(
+        "cwc.py", "affine: bool = True,\n) -> State", "affine: bool = False,\n) -> State", (ANCESTORS,), "not affine"
+    ),
+    Mutant(
         "nets/parts.py",
         "x.mean(axes), x.var(axes)",
         "x.mean(axes), x.std(axes)",

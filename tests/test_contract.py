@@ -437,8 +437,8 @@ def test_equal_keys_give_equal_blocks_to_every_rule(net_name, batch, key):
     orthonormal = {"mlp": nets.mlp, "cnn": nets.cnn}[net_name]([6, 3], kernel_init=nets.orthogonal)  # FOTON makes it so
     both = (module.init(key, batch.x, **options | {"net": orthonormal}).params.blocks for module in (foton, bp))
     assert_close(list(next(both)), list(next(both)))
-    for blocks in ([own.block for own in next(others)], [own.block for own in next(others).blocks], next(others)):
-        assert equal(list(blocks), list(glob.blocks))
+    for own in (next(others), next(others).blocks, next(others)):
+        assert equal([layer.block for layer in own], list(glob.blocks))
     with_input = mf.init(key, batch.x, input_readout=True, **options).params
     other = bp.init(jax.random.key(8), batch.x, **options).params
     assert equal([layer.block for layer in local], list(glob.blocks))

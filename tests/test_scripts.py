@@ -249,6 +249,12 @@ def test_cafo_presets_are_the_published_settings():
         assert found[name]["statistics"] == ("examples" if name.startswith("dfa") else "identity")
 
 
+def test_presets_of_cwc_end_with_the_last_layers_window_of_epochs():
+    """``start_end`` of the public code's ``Models.py``, ILT "Acc", of the fourth layer."""
+    windows = {"mnist": 5, "fashion_mnist": 23, "cifar10": 25}
+    assert {name: own["epochs"] for name, own in presets("cwc").items()} == windows
+
+
 def test_presets_of_the_error_driven_rules_are_the_published_settings():
     pepita = presets("pepita")
     names = ("learning_rate", "epochs", "batch_size", "lr_drops")
