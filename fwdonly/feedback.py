@@ -373,16 +373,31 @@ def rule(
     )
 
 
-def work(layers: tuple[nets.LayerSize, ...], num_classes: int, batch: int, *, mode: str = "fa") -> Products:
-    """As backpropagation's, or C n_l in the place of a layer's product on the way back (dfa, sdfa, drtp)."""
-    direct = mode in DIRECT
+def work(
+    layers: tuple[nets.LayerSize, ...],
+    num_classes: int,
+    batch: int,
+    *,
+    mode: str = "fa",
+    part: str = "all",
+    mirror_spread: float | None = None,
+) -> Products:
+    """As backpropagation's, or C n_l in the place of a layer's product on the way back (dfa, sdfa, drtp).
+
+    "wm" shows every layer a batch of noise besides: F_l forward and F_l for B_l, and F_l more with ``mirror_spread``.
+    ``part="mirror"`` has these and the forward pass, for the loss.
+    """
+    direct, mirrors = mode in DIRECT, (2 if mirror_spread is None else 3) if mode == "wm" else 0
     found: Products = []
     for i, own in enumerate(layers, start=1):
-        found += [(i, "forward", batch * own.macs), (i, "weight gradient", batch * own.macs)]
+        found += [(i, "forward", batch * own.macs)]
+        found += [(i, "weight gradient", batch * own.macs)] if part == "all" else []
         found += [(i, "direct feedback", batch * num_classes * own.h)] if direct else []
-        found += [(i, "input gradient", batch * own.macs)] if i > 1 and not direct else []
-    out = batch * num_classes * layers[-1].n
-    return [*found, (len(layers), "output layer", (2 if direct else 3) * out)]
+        found += [(i, "input gradient", batch * own.macs)] if i > 1 and part == "all" and not direct else []
+        found += [(i, "mirror", mirrors * batch * own.macs)] if mirrors else []
+    out, last = batch * num_classes * layers[-1].n, len(layers)
+    found += [(last, "output layer", (1 if part == "mirror" else 2 if direct else 3) * out)]
+    return found + ([(last, "mirror", mirrors * out)] if mirrors else [])
 
 
 def _check_part(part: Part, options: Options) -> None:

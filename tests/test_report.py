@@ -115,6 +115,13 @@ def test_rules_of_which_the_same_is_said_share_a_footnote(result):
     assert report.tables.ALONE in lines and report.tables.FOOTNOTE in lines
 
 
+def test_arithmetic_that_no_larger_batch_adds_to_is_said_where_it_is_much(result):
+    shares = {"foton": 0.926, "bp": 0.0, "pepita": 0.02}
+    summaries = [study.summarise(rule, [4, 5, 6], result) | {"arithmetic_per_step": a} for rule, a in shares.items()]
+    said = [line for line in report.footnotes(summaries) if "arithmetic" in line]
+    assert said == ["FOTON: 93 % of its arithmetic is the same for every batch size; larger batches share it."]
+
+
 def test_before_any_run_has_ended_nothing_is_said_of_seconds(result):
     unfinished = study.summarise("mf", [4, 5, 6], result) | {"runs": []}
     assert report.footnotes([]) == [] == report.footnotes([unfinished])

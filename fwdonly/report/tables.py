@@ -27,6 +27,8 @@ ALONE = (
 )
 SHORTEST = 30.0
 """Seconds below which the energy of a window decides nothing, and its time supports no claim."""
+PER_STEP = 0.05
+"""Share of a step's arithmetic that does not depend on the batch, from which a reader is told."""
 
 
 def table_rows(summaries: Sequence[Summary]) -> tuple[list[str], list[list[str]]]:
@@ -100,6 +102,11 @@ def footnotes(summaries: Sequence[Summary]) -> list[str]:
     lines += [] if all(own_clock) else [FOOTNOTE]
     rounded = {label(s): s["precision"] for s in summaries if s.get("precision", "float32") != "float32"}
     lines += [f"{name}: matrix products and convolutions of {word} factors." for name, word in rounded.items()]
+    lines += [
+        f"{label(s)}: {100 * share:.0f} % of its arithmetic is the same for every batch size; larger batches share it."
+        for s in summaries
+        if (share := s.get("arithmetic_per_step") or 0) >= PER_STEP
+    ]
     where = machines(summaries)
     lines += [f"Seconds: {SIDE_BY_SIDE}."] if any(map(side_by_side, summaries)) else []
     lines += [f"Seconds and energies are of different machines ({'; '.join(where)})."] if len(where) > 1 else []
