@@ -87,6 +87,7 @@ def test_runs_trained_alone_have_their_own_seconds_and_energy_in_the_table(resul
     assert report.tables.METERED_ALONE in notes and report.tables.METERED not in notes
     assert "MF: energy measured (nvml_counter); GPU-a idle 60 W, busy 50 %; 1 of 3 windows under 30 s" in notes
     assert "other processes (1 of 3 runs)" in notes
+    assert report.tables.ACCURACY in notes and "arXiv 2312.02741" in report.tables.ACCURACY
     summary["runs"][0]["energy"] = alone(1.0, 40.0, status="estimated")
     assert "energy of 1 runs estimated (nvml_counter) and of 2 runs measured" in report.footnotes([summary])[-1]
 

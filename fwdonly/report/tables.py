@@ -16,6 +16,11 @@ METERED_ALONE = (
     "Energy: of each run in a window of its own, gross; training, validation and writing checkpoints, without "
     "compilation and test. net: less idle power times seconds."
 )
+ACCURACY = (
+    "Joules of NVML: NVIDIA states how accurate power readings are for Fermi and Kepler boards alone (within 5 %), and "
+    "the sensors of the A100 and H100 look at 25 % of the time (arXiv 2312.02741); a constant gain cancels in ratios "
+    "of energies of one board."
+)
 FOOTNOTE = (
     "train s of a seed is its share of the rule's wall clock by epochs (seeds are trained in one program); train s and "
     "compile s of a rule are its measured totals."
@@ -113,6 +118,8 @@ def footnotes(summaries: Sequence[Summary]) -> list[str]:
     metered = [summary for summary in summaries if readings_of(summary)]
     lines += [METERED] if any(summary.get("energy") for summary in metered) else []
     lines += [METERED_ALONE] if any(not summary.get("energy") for summary in metered) else []
+    sources = {reading["energy"]["source"] for summary in metered for reading in readings_of(summary)}
+    lines += [ACCURACY] if any(str(source).startswith("nvml") for source in sources) else []
     said: dict[str, list[str]] = {}
     for summary in summaries:
         readings = readings_of(summary)
