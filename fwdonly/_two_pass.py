@@ -133,17 +133,29 @@ def time_local(
 
 
 def work(
-    layers: tuple[nets.LayerSize, ...], num_classes: int, batch: int, presynaptic: str, output_error: str
+    layers: tuple[nets.LayerSize, ...],
+    num_classes: int,
+    batch: int,
+    presynaptic: str,
+    output_error: str,
+    form: str = "difference",
 ) -> Products:
-    """Two passes, of which the second takes ``num_classes`` rows, once per batch, through layer 1; and the weights."""
-    C, first = num_classes, layers[0]
-    found: Products = [(1, "second pass", C * first.macs + batch * C * first.h)]  # F^T W_1, and e times it
-    found += [(1, "modulated input", batch * C * first.inputs)] if presynaptic == "modulated" else []
+    """Two passes, of which the second takes ``num_classes`` rows, once per batch, through layer 1; and the weights.
+
+    The other forms have a product for the weights in both passes, and no second reading of the output layer; the second
+    pass of "time_local" has other weights and is a whole one.
+    """
+    C, first, both = num_classes, layers[0], form != "difference"
+    entry = (
+        batch * first.macs if form == "time_local" else C * first.macs + batch * C * first.h
+    )  # F^T W_1, and e times it
+    found: Products = [(1, "second pass", entry)]
+    found += [(1, "modulated input", batch * C * first.inputs)] if both or presynaptic == "modulated" else []
     for i, own in enumerate(layers, start=1):
-        found += [(i, "forward", batch * own.macs), (i, "weight gradient", batch * own.macs)]
+        found += [(i, "forward", batch * own.macs), (i, "weight gradient", (1 + both) * batch * own.macs)]
         found += [(i, "second pass", batch * own.macs)] if i > 1 else []
     out = batch * C * layers[-1].n
-    return [*found, (len(layers), "output layer", (3 if output_error == "second" else 2) * out)]
+    return [*found, (len(layers), "output layer", (3 if both or output_error == "second" else 2) * out)]
 
 
 def _products(params: Params, h: list[Array], a: list[Array], d: Array, net: Net, switches: Switches) -> Params:

@@ -3,7 +3,8 @@ r"""Backpropagation (BP), the baseline: the same blocks, one output layer, one g
 Rumelhart, Hinton, Williams, *Learning representations by back-propagating errors*, Nature 323, 1986. Start values of
 the output layer as in the BP twin of arXiv 2509.19063. ``readouts`` adds the class readouts of Mono-Forward, for the
 controls between the two rules: "deep" is deep supervision (BP-DS; Lee et al., *Deeply-supervised nets*, AISTATS 2015),
-"sum" one loss of all readouts together.
+"sum" one loss of all readouts together. ``hidden="frozen"`` is the control of every rule for hidden layers: they keep
+their start values, and the output layer alone learns.
 """
 
 from functools import partial
@@ -17,6 +18,7 @@ from jaxtyping import Array, Float
 from . import nets
 from .base import (
     Batch,
+    Frozen,
     LearningRule,
     Metrics,
     Net,
@@ -25,6 +27,7 @@ from .base import (
     begin,
     check_classes,
     check_labels,
+    chosen,
     cross_entropy,
     descend,
     flat,
@@ -33,6 +36,7 @@ from .card import Card, Setting, Stage, Variant
 from .errors import UsageError, check_word
 
 Readouts = Literal["output", "deep", "sum"]
+Hidden = Literal["trained", "frozen"]
 
 
 class Options(NamedTuple):
@@ -47,6 +51,15 @@ class Options(NamedTuple):
     """Start of the output layer: N(0, 0.01^2), or the law of the network's start weights."""
     readout_bias: bool = True
     """Give the output layer a bias."""
+    hidden: Hidden = "trained"
+    """frozen: hidden layers keep their start values; what a rule for hidden layers must beat."""
+
+
+class Form(NamedTuple):
+    """What decides which parameters there are, and which learn."""
+
+    readouts: Readouts = "output"
+    hidden: Hidden = "trained"
 
 
 class Params(NamedTuple):
@@ -62,7 +75,7 @@ class Params(NamedTuple):
 
 
 class State(NamedTuple):
-    """``params`` and one optimizer state over all of them."""
+    """``params`` and one optimizer state over all of them, with frozen hidden layers over the output layer's."""
 
     params: Params
     opt_state: Any
@@ -77,23 +90,25 @@ def init(
     num_classes: int,
     readout_init: nets.Initializer = nets.small_normal,
     readout_bias: bool = True,
-    readouts: Readouts = "output",
+    **form: Any,
 ) -> State:
     """Start values: blocks as the network draws them (equal to MF's for one key), output W ~ N(0, 0.01^2), b = 0.
 
-    The readouts M_l of "deep" and "sum" are MF's for one key, too, and change no other start value.
+    The readouts M_l of "deep" and "sum" are MF's for one key, too, and change no other start value. ``form`` has
+    ``readouts`` and ``hidden`` as in `grads`.
 
     Raises:
-        UsageError: fewer than two classes, inputs the network cannot take, or unknown readouts.
+        UsageError: fewer than two classes, inputs the network cannot take, unknown words, or readouts of frozen layers.
     """
-    check_word("readouts", readouts, get_args(Readouts))
+    readouts, hidden = chosen(Form, form, "BP")
+    _check(readouts, 1.0, hidden)
     check_classes(num_classes)
     block_key, readout_key = jax.random.split(key)
     blocks, activations = nets.init(block_key, x, net)
     W, b = nets.output.layer(readout_key, activations[-1], num_classes, readout_init, readout_bias)
     M = None if readouts == "output" else nets.output.class_readouts(readout_key, activations, num_classes)
     params = Params(blocks, W, b, M)
-    return State(params, begin(tx, params))
+    return State(params, begin(tx, _trained(params, hidden)))
 
 
 def grads(
@@ -104,6 +119,7 @@ def grads(
     net: Net,
     readouts: Readouts = "output",
     auxiliary_weight: float | Array = 1.0,
+    hidden: Hidden = "trained",
 ) -> tuple[Params, Metrics]:
     r"""The gradient of one global loss with respect to every parameter.
 
@@ -122,7 +138,8 @@ def grads(
     where CE is the loss above of other scores, E_l = (softmax(G_l) - onehot(y)) / B, W_{L+1} is W, and dM_l is
     lambda E_l^T a_l or D^T a_l. "deep" predicts from s, "sum" from its sum.
 
-    Held constant: nothing but the data. Taken by reverse-mode automatic differentiation of the loss.
+    Held constant: nothing but the data; with ``hidden="frozen"`` also W_l and b_l of the hidden layers. Taken by
+    reverse-mode automatic differentiation of the loss.
 
     Args:
         params: from `init`, with the same ``readouts``.
@@ -131,14 +148,15 @@ def grads(
         net: the hidden layers.
         readouts: "output" for BP, "deep" for BP-DS, "sum" for BP with all readouts.
         auxiliary_weight: lambda, for "deep" alone; it may be traced.
+        hidden: "trained", or "frozen" for the gradient of the output layer alone.
 
     Returns:
-        Gradients shaped like ``params`` and the metric ``loss``, and for "deep" ``layer_loss`` (L + 1,), never
-        weighted, that of the output layer last; in nats, taken before any update.
+        Gradients shaped like ``params`` (None for every frozen block) and the metric ``loss``, and for "deep"
+        ``layer_loss`` (L + 1,), never weighted, that of the output layer last; in nats, taken before any update.
 
     Raises:
         UsageError: labels that are missing or out of range (values are seen outside compiled code only),
-            unknown readouts, some that ``params`` have not, or a weight for others than "deep".
+            unknown words, readouts that ``params`` have not or of frozen layers, or a weight for others than "deep".
 
     Example:
         >>> import jax, optax, fwdonly
@@ -156,8 +174,11 @@ def grads(
         * "sum" is this library's reading of "BP with all of MF's readouts": one loss of their sum, as MF predicts with
           ``prediction="sum"``, and the output layer among them. No publication has it.
         * lambda scales the step of M_l, too, which Adam undoes.
+        * ``hidden="frozen"`` is a control and no rule. Weight decay does not reach frozen layers.
     """
-    _check(readouts, auxiliary_weight)
+    _check(readouts, auxiliary_weight, hidden)
+    if hidden == "frozen":
+        return _output_grads(params, _above(params, batch, net))
     del key
     doubt = check_labels(batch, params.W.shape[1])
 
@@ -171,6 +192,36 @@ def grads(
 
     (loss, more), gradients = jax.value_and_grad(objective, has_aux=True)(params)
     return gradients, {"loss": loss + doubt} | more
+
+
+def features(params: Params, x: Float[Array, "batch *features"], net: Net) -> Float[Array, "batch n"]:
+    """a_L, every sample as one vector: what the output layer reads."""
+    a = x
+    for block, own in zip(net, params.blocks, strict=True):
+        a = block.apply(own, a)
+    return flat(a)
+
+
+def _above(params: Params, batch: Batch, net: Net) -> Batch:
+    """The batch as the output layer is given it."""
+    check_labels(batch, params.W.shape[1])
+    return Batch(features(params, batch.x, net), batch.y)
+
+
+def _output_grads(params: Params, batch: Batch) -> tuple[Params, Metrics]:
+    """As `grads` with frozen hidden layers; ``batch.x`` holds a_L."""
+    doubt = check_labels(batch, params.W.shape[1])
+
+    def objective(output: Params) -> Array:
+        return cross_entropy(nets.output.read(output, batch.x), batch.y)
+
+    loss, gradients = jax.value_and_grad(objective)(_trained(params, "frozen"))
+    return gradients._replace(blocks=(None,) * len(params.blocks)), {"loss": loss + doubt}
+
+
+def _trained(params: Params, hidden: Hidden) -> Params:
+    """What the optimizer sees."""
+    return params if hidden == "trained" else params._replace(blocks=())
 
 
 def outputs(
@@ -198,10 +249,25 @@ def update(
     tx: optax.GradientTransformation,
     readouts: Readouts = "output",
     auxiliary_weight: float | Array = 1.0,
+    hidden: Hidden = "trained",
 ) -> tuple[State, Metrics]:
-    """One step: `grads`, then one optax step over all parameters together."""
+    """One step: `grads`, then one optax step over all parameters together, or over the output layer's alone."""
+    _check(readouts, auxiliary_weight, hidden)
+    if hidden == "frozen":
+        return _update_output(state, _above(state.params, batch, net), key, tx=tx)
     gradients, metrics = grads(state.params, batch, key, net=net, readouts=readouts, auxiliary_weight=auxiliary_weight)
     return State(*descend(tx, gradients, state.opt_state, state.params, metrics["loss"])), metrics
+
+
+def _update_output(
+    state: State, batch: Batch, key: Array, *, tx: optax.GradientTransformation
+) -> tuple[State, Metrics]:
+    """As `update` with frozen hidden layers; ``batch.x`` holds a_L."""
+    del key
+    gradients, metrics = _output_grads(state.params, batch)
+    old, gradients = _trained(state.params, "frozen"), _trained(gradients, "frozen")
+    output, opt_state = descend(tx, gradients, state.opt_state, old, metrics["loss"])
+    return State(output._replace(blocks=state.params.blocks), opt_state), metrics
 
 
 def predict(
@@ -218,30 +284,50 @@ def rule(
     num_classes: int,
     readouts: Readouts = "output",
     auxiliary_weight: float | Array = 1.0,
+    hidden: Hidden = "trained",
     **start: Any,
 ) -> LearningRule:
     """BP with its options bound; further keywords are those of `init`.
 
     Raises:
-        UsageError: unknown readouts, or a weight for others than "deep".
+        UsageError: unknown words, readouts of frozen layers, or a weight for others than "deep".
     """
-    _check(readouts, auxiliary_weight)
+    _check(readouts, auxiliary_weight, hidden)
+    form: dict[str, Any] = {"readouts": readouts, "auxiliary_weight": auxiliary_weight, "hidden": hidden}
+    kept = Frozen(
+        lambda state, x: features(state.params, x, net),
+        partial(_update_output, tx=tx),
+        lambda state, a: nets.output.read(state.params, a),
+    )
     return LearningRule(
-        init=partial(init, net=net, tx=tx, num_classes=num_classes, readouts=readouts, **start),
-        update=partial(update, net=net, tx=tx, readouts=readouts, auxiliary_weight=auxiliary_weight),
+        init=partial(init, net=net, tx=tx, num_classes=num_classes, readouts=readouts, hidden=hidden, **start),
+        update=partial(update, net=net, tx=tx, **form),
         predict=partial(predict, net=net, readouts=readouts),
-        grads=at_state(grads, net=net, readouts=readouts, auxiliary_weight=auxiliary_weight),
+        frozen=kept if hidden == "frozen" else None,
+        grads=at_state(grads, net=net, **form),
     )
 
 
-def work(layers: tuple[nets.LayerSize, ...], num_classes: int, batch: int, *, readouts: str = "output") -> Products:
+def work(
+    layers: tuple[nets.LayerSize, ...],
+    num_classes: int,
+    batch: int,
+    *,
+    readouts: str = "output",
+    hidden: str = "trained",
+    kept: bool = False,
+) -> Products:
     """Multiply-accumulates of layer l, per sample: F_l forward, F_l for the weights, F_l for the input but in layer 1.
 
     F_l is the product of the layer, n_{l-1} n_l where it is dense. Three products of the output layer; "deep" and
-    "sum": three more with every M_l.
+    "sum": three more with every M_l. Frozen hidden layers: F_l forward (none where they were ``kept``, see
+    `fwdonly.base.Frozen`), and two products of the output layer.
     """
-    check_word("readouts", readouts, get_args(Readouts))
+    _check(readouts, 1.0, hidden)
     found: Products = []
+    if hidden == "frozen":
+        found += [(i, "forward", batch * own.macs) for i, own in enumerate(layers, start=1) if not kept]
+        return [*found, (len(layers), "output layer", 2 * batch * num_classes * layers[-1].n)]
     for i, own in enumerate(layers, start=1):
         found += [(i, "forward", batch * own.macs), (i, "weight gradient", batch * own.macs)]
         found += [(i, "input gradient", batch * own.macs)] if i > 1 else []
@@ -249,8 +335,11 @@ def work(layers: tuple[nets.LayerSize, ...], num_classes: int, batch: int, *, re
     return [*found, (len(layers), "output layer", 3 * batch * num_classes * layers[-1].n)]
 
 
-def _check(readouts: str, auxiliary_weight: float | Array) -> None:
+def _check(readouts: str, auxiliary_weight: float | Array, hidden: str = "trained") -> None:
     check_word("readouts", readouts, get_args(Readouts))
+    check_word("hidden", hidden, get_args(Hidden))
+    if hidden == "frozen" and readouts != "output":
+        raise UsageError("hidden='frozen' trains the output layer alone; leave readouts at 'output'")
     if readouts != "deep" and not (isinstance(auxiliary_weight, int | float) and auxiliary_weight == 1):
         raise UsageError("auxiliary_weight needs readouts='deep'; no other loss has parts to weigh")
 
@@ -268,6 +357,7 @@ CARD = Card(
         "bp": Variant("BP", tuned={"learning_rate": 0.0012, "weight_decay": 1e-6}),
         "bp-deep": Variant("BP, deep supervision", {"readouts": "deep"}),
         "bp-sum": Variant("BP, all readouts", {"readouts": "sum"}),
+        "bp-frozen": Variant("frozen hidden layers", {"hidden": "frozen"}),
     },
     options=(Options,),
     recipe={"epochs": 16},

@@ -100,6 +100,8 @@ class Variant(NamedTuple):
     """Settings from a search on the embedded images; comparisons start from them and say so."""
     space: Space | None = None
     """What a search may change, where it differs from the card's."""
+    start: Mapping[str, str] = {}
+    """Options of a network specification that does not say them, over the card's: ``{"activation": "tanh"}``."""
 
 
 class Card(NamedTuple):

@@ -37,8 +37,24 @@ EPS = 1e-4
 MOMENTUM = 0.1
 """Weight of a new batch in the running statistics."""
 
+
+class Options(NamedTuple):
+    """Options of the rule; a keyword of `init` and `rule`."""
+
+    affine: bool = True
+    """Batch normalisation with a scale and a shift per channel, which learn with the layer."""
+
+
+class Layer(NamedTuple):
+    """``block`` holds the convolution; ``gamma`` and ``beta`` (channels,) of batch normalisation, or None."""
+
+    block: Any
+    gamma: Float[Array, " channels"] | None
+    beta: Float[Array, " channels"] | None
+
+
 Params = tuple[Any, ...]
-"""What the blocks own, layers 1..L."""
+"""One `Layer` per block, layers 1..L."""
 
 
 class State(NamedTuple):
@@ -56,8 +72,9 @@ def init(
     net: Net,
     tx: optax.GradientTransformation,
     num_classes: int,
+    affine: bool = True,
 ) -> State:
-    """Start values: blocks as the network draws them, running mean 0 and variance 1.
+    """Start values: blocks as the network draws them, gamma 1 and beta 0, running mean 0 and variance 1.
 
     Raises:
         UsageError: fewer than two classes, channels that do not split into one group per class, or inputs that the
@@ -65,15 +82,19 @@ def init(
     """
     check_classes(num_classes)
     block_key, _ = jax.random.split(key)  # as other rules do, so that one key gives equal blocks to all
-    params, activations = nets.init(block_key, x, net)
+    blocks, activations = nets.init(block_key, x, net)
     for number, a in enumerate(activations, start=1):
         if a.shape[-1] % num_classes:
             raise UsageError(
                 f"the {a.shape[-1]} channels of block {number} do not split into {num_classes} equal groups, one per "
                 f"class; use a multiple of {num_classes}"
             )
-    statistics = tuple((jnp.zeros(a.shape[-1], a.dtype), jnp.ones(a.shape[-1], a.dtype)) for a in activations)
-    return State(params, tuple(begin(tx, own) for own in params), statistics)
+    zeros = [jnp.zeros(a.shape[-1], a.dtype) for a in activations]
+    params = tuple(
+        Layer(block, zero + 1, zero) if affine else Layer(block, None, None)
+        for block, zero in zip(blocks, zeros, strict=True)
+    )
+    return State(params, tuple(begin(tx, own) for own in params), tuple((zero, zero + 1) for zero in zeros))
 
 
 def grads(params: Params, batch: Batch, key: Array, *, net: Net, num_classes: int) -> tuple[Params, Metrics]:
@@ -81,7 +102,8 @@ def grads(params: Params, batch: Batch, key: Array, *, net: Net, num_classes: in
 
     For i = 1..L, with y_0 = x (B samples, C classes; channels split into C groups of equal size, in order)::
 
-        y_i = batchnorm(block_i(y_{i-1}))         (statistics of the batch; no scale and shift)
+        n_i = normalised(block_i(y_{i-1}))        (per channel, by mean and variance of the batch)
+        y_i = gamma_i n_i + beta_i                (gamma = 1 and beta = 0 throughout without ``affine``)
         G_ij = mean of y_i^2 over the channels of group j and all positions                  (goodness, (B, C))
         loss_i = -(1/B) sum_b log softmax(G_i)[b, label_b]                                   (nats)
 
@@ -111,8 +133,8 @@ def grads(params: Params, batch: Batch, key: Array, *, net: Net, num_classes: in
 
     Deviations:
         * The text of arXiv 2312.12668 was not available; the equations are those of its public code (GitHub
-          andreaspapac/CwComp) as restated. That its batch normalisation has no trained scale and shift, and that groups
-          are contiguous, is our reading.
+          andreaspapac/CwComp), whose batch normalisation has a scale and a shift that learn, and contiguous groups.
+        * Running variances average the biased one; PyTorch's, in that code, the unbiased one.
         * All layers train in all epochs. The public code trains layer i in an epoch window of its own.
         * Prediction by the goodness of the last layer; its linear softmax readout is not here.
     """
@@ -138,10 +160,16 @@ def _pass(params: Params, batch: Batch, net: Net, num_classes: int) -> tuple[Par
 
 def _local_loss(own: Any, block: Any, y: Array, labels: Array, num_classes: int) -> tuple[Array, tuple[Array, Any]]:
     """loss_i, y_i and the batch's statistics, given y_{i-1}."""
-    s = block.apply(own, y)
+    s = block.apply(own.block, y)
     moments = nets.moments(s)
-    y = nets.batch_norm(s, *moments, EPS)
+    y = _normalised(s, own, moments)
     return cross_entropy(goodness(y, num_classes), labels), (y, moments)
+
+
+def _normalised(s: Array, own: Layer, moments: tuple[Array, Array]) -> Array:
+    """y of what the block gives; without gamma and beta as with 1 and 0."""
+    trained = () if own.gamma is None or own.beta is None else (own.gamma, own.beta)
+    return nets.batch_norm(s, *moments, EPS, *trained)
 
 
 def goodness(y: Float[Array, "batch *positions channels"], num_classes: int) -> Float[Array, "batch classes"]:
@@ -175,14 +203,14 @@ def predict(
     """Class scores: the goodness G_L of the last layer's groups, with the running statistics."""
     y = x
     for block, own, statistics in zip(net, state.params, state.statistics, strict=True):
-        y = nets.batch_norm(block.apply(own, y), *statistics, EPS)
+        y = _normalised(block.apply(own.block, y), own, statistics)
     return goodness(y, num_classes)
 
 
-def rule(net: Net, tx: optax.GradientTransformation, *, num_classes: int) -> LearningRule:
+def rule(net: Net, tx: optax.GradientTransformation, *, num_classes: int, affine: bool = True) -> LearningRule:
     """CwC with its options bound; all layers learn in every batch."""
     return LearningRule(
-        init=partial(init, net=net, tx=tx, num_classes=num_classes),
+        init=partial(init, net=net, tx=tx, num_classes=num_classes, affine=affine),
         update=partial(update, net=net, tx=tx, num_classes=num_classes),
         predict=partial(predict, net=net, num_classes=num_classes),
         grads=at_state(grads, net=net, num_classes=num_classes),
@@ -199,11 +227,12 @@ def work(layers: tuple[nets.LayerSize, ...], num_classes: int, batch: int) -> Pr
 
 def training(setting: Setting) -> tuple[Stage, ...]:
     """One stage."""
-    return (Stage(rule(setting.net, setting.tx, num_classes=setting.num_classes)),)
+    return (Stage(rule(setting.net, setting.tx, num_classes=setting.num_classes, **setting.of(Options))),)
 
 
 CARD = Card(
     variants={"cwc": Variant("CwC")},
+    options=(Options,),
     net="cwc:20,80,240,480",
     start={"start": "torch_uniform", "bias": "uniform"},
     recipe={"epochs": 20, "learning_rate": 0.01, "lr_schedule": "constant"},

@@ -6,6 +6,7 @@ Kolen-Pollack (WM, KP: Akrout et al., arXiv 1904.05391), direct random target pr
 1909.01311). All but DRTP have a backward phase; none needs the transposed weights there, sign symmetry their signs.
 """
 
+import warnings
 from functools import partial
 from typing import Any, Literal, NamedTuple, cast, get_args
 
@@ -40,6 +41,9 @@ Part = Literal["all", "mirror"]
 DIRECT = ("dfa", "sdfa", "drtp")
 """Modes that send one signal to every layer; the others go from layer to layer."""
 
+UNSHRINKING = ("sdfa", "drtp")
+"""Modes whose signal stays as large however small the error is."""
+
 
 class Options(NamedTuple):
     """How errors travel; keywords of `init`, `grads`, `update` and `rule`."""
@@ -51,11 +55,17 @@ class Options(NamedTuple):
     feedback_scale: float | Array = 1.0
     """Factor on the feedback's start values."""
     decay: float | Array = 1e-4
-    """1 - lambda of Kolen-Pollack, for W and B and their biases alike."""
+    """1 - lambda of Kolen-Pollack, of W and B alike; per step, whatever the learning rate. Biases do not decay."""
     mirror_rate: float | Array = 0.01
     """Learning rate of the weight mirror; its products are summed over the batch."""
     mirror_noise: float | Array = 0.1
     """A: the mirror's noise is uniform in [-A/2, A/2]."""
+    mirror_decay: float | Array = 0.5
+    """Decay of the mirrored B, in units of what a linear layer's mirror adds: B tends to W times the activation's mean
+    slope over this. 0, as the public code has it: B grows without bound."""
+    mirror_spread: float | None = None
+    """Scale each B after mirroring so that it sends errors uniform in [0, 1) with this standard deviation. The public
+    code means 0.5, but its line for it has no effect. None: do not."""
 
 
 class Training(NamedTuple):
@@ -65,6 +75,10 @@ class Training(NamedTuple):
     """Give the output layer a bias."""
     mirror_epochs: int = 1
     """Epochs of mirroring alone, before training (wm)."""
+
+
+class UnboundedWarning(UserWarning):
+    """A signal that never becomes 0 meets an activation without bounds: weights and activities grow with every step."""
 
 
 class State(NamedTuple):
@@ -95,11 +109,15 @@ def init(
     Layered feedback has the law of the forward weights, direct feedback is uniform on +-1/sqrt(n_l), both times
     ``feedback_scale``. Nokland starts DFA with tanh from zero weights: ``kernel_init=nets.zeros``.
 
+    Warns:
+        UnboundedWarning: "sdfa" or "drtp" with an activation that has no bounds, such as ReLU.
+
     Raises:
         UsageError: fewer than two classes, no hidden layer, inputs that do not fit, or an option that does not exist
             or does not fit.
     """
     settings = _checked(options, net)
+    _warn(net, settings)
     params = nets.output.draw(key, x, net, num_classes, readout_init, readout_bias)
     own_key = jax.random.fold_in(key, 1)
     if settings.mode in DIRECT:
@@ -174,6 +192,10 @@ def grads(
           of W, as in Akrout's code and BioTorch; ``feedback_scale`` reaches the others of that family.
         * DFA in convolutions follows the code of DRTP; BioTorch broadcasts e over positions, which is another rule.
         * "Sign symmetry" names three rules: uSF, brSF, frSF.
+        * uSF sends exactly 0 to a unit of the last hidden layer whose outgoing weights share one sign, for a softmax's
+          errors add up to 0: to 2^(1-C) of the units, which is half of them with two classes.
+        * The signals of sDFA and DRTP do not shrink with the error, and with ReLU activities grow with every step
+          (`UnboundedWarning`). DRTP's code has tanh, which commands take by default for both.
         * KP's code has lambda = 1, with which W - B never shrinks; here 1 - lambda is 1e-4.
         * Akrout's code divides the bias' gradient by the batch size twice; here once.
     """
@@ -254,8 +276,8 @@ def update(
     """One step: `grads`, one optax step, and for "wm" and "kp" the feedback's own.
 
     KP: W <- lambda W + u and B <- lambda B + u, with the optimizer's update u for both, so that W - B after k steps is
-    lambda^k times what it was. WM: one batch of noise per layer, with the new weights (`mirrored`);
-    ``part="mirror"`` does only this, as the stage before training.
+    lambda^k times what it was, whatever the learning rate; biases take u alone. WM: one batch of noise per layer, with
+    the new weights (`mirrored`); ``part="mirror"`` does only this, as the stage before training.
     """
     settings = _checked(options, net)
     _check_part(part, settings)
@@ -263,9 +285,15 @@ def update(
     if part == "mirror":
         return state._replace(B=mirrored(state, key, len(batch.y), net=net, **options)), metrics
     if settings.mode == "kp":
+
+        def shrunk(w: Array) -> Array:
+            return (1 - settings.decay) * w if w.ndim > 1 else w  # the theory is about weights; biases send nothing
+
         u, opt_state = updates(tx, gradients, state.opt_state, state.params, metrics["loss"])
         params, B = (
-            cast(Any, optax.apply_updates(jax.tree.map(lambda w: (1 - settings.decay) * w, tree), u))
+            cast(
+                Any, optax.apply_updates(jax.tree.map(lambda w: w if w.ndim < 2 else (1 - settings.decay) * w, tree), u)
+            )
             for tree in (state.params, state.B)
         )
         return State(params, opt_state, B), metrics
@@ -278,25 +306,41 @@ def update(
 def mirrored(state: State, key: Array, count: int, *, net: Net, **options: Any) -> Params:
     """The weight mirror: every layer is shown ``count`` samples of noise xi by itself, and B_l learns what it does.
 
-    ``B_l <- B_l + rate * xi^T layer_l(xi)``, xi uniform in [-A/2, A/2] of shape (count, n_{l-1}); held constant: W_l.
-    The output layer answers with its softmax or sigmoid. The public code mirrors through sigmoid layers and takes the
-    sum over the batch; the expected step is proportional to W_l (A^2/12 count rate W_l for a linear layer).
+    ``B_l <- B_l + rate * (xi^T layer_l(xi) - decay * count * A^2 / 12 * B_l)``, xi uniform in [-A/2, A/2] of shape
+    (count, n_{l-1}); held constant: W_l. The output layer answers with its softmax or sigmoid. With ``mirror_spread``
+    B_l is then scaled so that it sends errors uniform in [0, 1) with that standard deviation over its units.
+
+    The expected step without decay is ``g W_l``, g = rate count A^2 / 12 times the mean slope (1/2 for ReLU): 5.3e-4 at
+    the defaults and 128 samples. After 1 / g = 1,900 steps B_l has as much of W_l as of its start, and without decay it
+    never stops growing; with it, it tends to W_l times slope / decay. A = 1 turns B_l a hundred times faster; the noise
+    of sampling then leaves after k steps a cosine of 1 / sqrt(1 + 2 n_{l-1} / (count k)) for ReLU.
+
+    Deviations:
+        * The public code mirrors through sigmoid layers, takes the sum over the batch and has no decay. After mirroring
+          it means to give B_l the spread 0.5; the line rebinds a local name and changes nothing.
     """
     settings = _checked(options, net)
 
-    def noise(at: int, W_l: Array) -> Array:
-        size = settings.mirror_noise
-        return jax.random.uniform(jax.random.fold_in(key, at), (count, W_l.shape[0]), W_l.dtype, -size / 2, size / 2)
+    def turned(at: int, W_l: Array, B_l: Array, layer: Any) -> Array:
+        noise_key, size = jax.random.fold_in(key, at), settings.mirror_noise
+        xi = jax.random.uniform(noise_key, (count, W_l.shape[0]), W_l.dtype, -size / 2, size / 2)
+        B_l = B_l + settings.mirror_rate * (xi.T @ layer(xi) - settings.mirror_decay * count * size**2 / 12 * B_l)
+        if settings.mirror_spread is None:
+            return B_l
+        errors = jax.random.uniform(jax.random.fold_in(noise_key, 0), (count, B_l.shape[1]), B_l.dtype)
+        return settings.mirror_spread / (errors @ B_l.T).std(1).mean() * B_l
 
     blocks = []
     for at, (block, own, B_l) in enumerate(zip(net, state.params.blocks, state.B.blocks, strict=True)):
-        xi, layer = noise(at, own["params"]["Dense_0"]["kernel"]), B_l["params"]["Dense_0"]
-        kernel = layer["kernel"] + settings.mirror_rate * xi.T @ block.apply(own, xi)
+        W_l, layer = own["params"]["Dense_0"]["kernel"], B_l["params"]["Dense_0"]
+        kernel = turned(at, W_l, layer["kernel"], partial(block.apply, own))
         blocks.append({"params": {"Dense_0": {**layer, "kernel": kernel}}})
-    xi = noise(len(net), state.params.W)
-    s = nets.output.read(state.params, xi)
-    eta = jax.nn.softmax(s) if settings.output == "softmax" else jax.nn.sigmoid(s)
-    return state.B._replace(blocks=tuple(blocks), W=state.B.W + settings.mirror_rate * xi.T @ eta)
+
+    def output(xi: Array) -> Array:
+        s = nets.output.read(state.params, xi)
+        return jax.nn.softmax(s) if settings.output == "softmax" else jax.nn.sigmoid(s)
+
+    return state.B._replace(blocks=tuple(blocks), W=turned(len(net), state.params.W, state.B.W, output))
 
 
 def predict(state: State, x: Float[Array, "batch *features"], *, net: Net) -> Float[Array, "batch classes"]:
@@ -329,16 +373,31 @@ def rule(
     )
 
 
-def work(layers: tuple[nets.LayerSize, ...], num_classes: int, batch: int, *, mode: str = "fa") -> Products:
-    """As backpropagation's, or C n_l in the place of a layer's product on the way back (dfa, sdfa, drtp)."""
-    direct = mode in DIRECT
+def work(
+    layers: tuple[nets.LayerSize, ...],
+    num_classes: int,
+    batch: int,
+    *,
+    mode: str = "fa",
+    part: str = "all",
+    mirror_spread: float | None = None,
+) -> Products:
+    """As backpropagation's, or C n_l in the place of a layer's product on the way back (dfa, sdfa, drtp).
+
+    "wm" shows every layer a batch of noise besides: F_l forward and F_l for B_l, and F_l more with ``mirror_spread``.
+    ``part="mirror"`` has these and the forward pass, for the loss.
+    """
+    direct, mirrors = mode in DIRECT, (2 if mirror_spread is None else 3) if mode == "wm" else 0
     found: Products = []
     for i, own in enumerate(layers, start=1):
-        found += [(i, "forward", batch * own.macs), (i, "weight gradient", batch * own.macs)]
+        found += [(i, "forward", batch * own.macs)]
+        found += [(i, "weight gradient", batch * own.macs)] if part == "all" else []
         found += [(i, "direct feedback", batch * num_classes * own.h)] if direct else []
-        found += [(i, "input gradient", batch * own.macs)] if i > 1 and not direct else []
-    out = batch * num_classes * layers[-1].n
-    return [*found, (len(layers), "output layer", (2 if direct else 3) * out)]
+        found += [(i, "input gradient", batch * own.macs)] if i > 1 and part == "all" and not direct else []
+        found += [(i, "mirror", mirrors * batch * own.macs)] if mirrors else []
+    out, last = batch * num_classes * layers[-1].n, len(layers)
+    found += [(last, "output layer", (1 if part == "mirror" else 2 if direct else 3) * out)]
+    return found + ([(last, "mirror", mirrors * out)] if mirrors else [])
 
 
 def _check_part(part: Part, options: Options) -> None:
@@ -352,9 +411,27 @@ def _checked(options: dict[str, Any], net: Net) -> Options:
     nets.check_parts(net)
     if isinstance(settings.decay, float | int) and not 0 <= settings.decay < 1:
         raise UsageError(f"decay is 1 - lambda, at least 0 and below 1; got {settings.decay}")
+    if isinstance(settings.mirror_spread, float | int) and not settings.mirror_spread > 0:
+        raise UsageError(f"mirror_spread is a standard deviation, above 0; got {settings.mirror_spread}")
     if settings.mode == "wm" and not all(isinstance(block, nets.Dense) for block in net):
         raise UsageError('mode="wm" mirrors dense layers; choose another mode for convolutions')
     return settings
+
+
+def _warn(net: Net, options: Options) -> None:
+    if options.mode not in UNSHRINKING:
+        return
+    for number, block in enumerate(net, start=1):
+        with jax.ensure_compile_time_eval():
+            reach = max(abs(float(block.activation(jnp.float32(a)))) for a in (-1e4, 1e4))
+        if reach > 100:
+            warnings.warn(
+                f"mode={options.mode!r} sends layer {number} a signal that never becomes 0, and the layer's activation "
+                "has no bound: activities grow with every step; use activation=tanh",
+                UnboundedWarning,
+                stacklevel=3,
+            )
+            return
 
 
 def _uniform(key: Array, shape: tuple[int, ...], like: Any) -> Array:
@@ -386,7 +463,7 @@ def training(setting: Setting) -> tuple[Stage, ...]:
 
 CARD = Card(
     variants={
-        mode: Variant(label, {"mode": mode})
+        mode: Variant(label, {"mode": mode}, start={"activation": "tanh"} if mode in UNSHRINKING else {})
         for mode, label in (
             ("fa", "FA"),
             ("dfa", "DFA"),

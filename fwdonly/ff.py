@@ -14,18 +14,7 @@ import optax
 from jaxtyping import Array, Float, Int
 
 from . import base, nets
-from .base import (
-    Batch,
-    LearningRule,
-    Metrics,
-    Net,
-    Products,
-    after,
-    begin,
-    check_labels,
-    descend,
-    flat,
-)
+from .base import Batch, LearningRule, Metrics, Net, Products, after, begin, check_labels, descend, flat
 from .card import Card, Setting, Stage, Variant
 from .errors import UsageError, check_word
 
@@ -355,11 +344,17 @@ def rule(
     )
 
 
-def work(layers: tuple[nets.LayerSize, ...], num_classes: int, batch: int, *, first: int = 2) -> Products:
-    """Every layer has three passes forward, two for the weights; from layer ``first`` on two products with U_l."""
+def work(
+    layers: tuple[nets.LayerSize, ...], num_classes: int, batch: int, *, first: int = 2, label: str = "overlay"
+) -> Products:
+    """Every layer has three passes forward, two for the weights; from layer ``first`` on two products with U_l.
+
+    ``label="append"``: layer 1 has C more inputs.
+    """
     found: Products = []
     for i, own in enumerate(layers, start=1):
-        found += [(i, "forward", 3 * batch * own.macs), (i, "weight gradient", 2 * batch * own.macs)]
+        macs = own.macs + (num_classes * own.n if i == 1 and label == "append" else 0)
+        found += [(i, "forward", 3 * batch * macs), (i, "weight gradient", 2 * batch * macs)]
         found += [(i, "readout", 2 * batch * num_classes * own.n)] if i >= min(first, len(layers)) else []
     return found
 

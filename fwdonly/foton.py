@@ -377,10 +377,13 @@ def work(
     feedback_every: int = 1,
     retract_every: int = 1,
     retract_iterations: int | None = None,
+    retract_output: bool = True,
 ) -> Products:
     """As PEPITA's two passes; per step and not per sample, the retraction, the product of the weights and the probe.
 
-    The probe is that of orthogonality. What is not due in every step counts in the mean over steps.
+    The probe is that of orthogonality. What is not due in every step counts in the mean over steps. **The retraction
+    depends on no batch**: of 784-1000-1000-10 a step with 128 samples takes 14.1 times BP's multiply-
+    accumulates, 13.1 of them the retraction's, and one with 1,024 samples 2.6 times.
     """
     found = _two_pass.work(layers, num_classes, batch, presynaptic, "first")
     found += [(i, "feedback", num_classes * own.macs / feedback_every) for i, own in enumerate(layers, start=1)]
@@ -390,7 +393,8 @@ def work(
         m, n = sorted(sides)
         # In every iteration W^T W and W R, and for R E^2, E^3 and one product more; the power method has vectors.
         square = iterations * (2 * n * m * m + 3 * m**3) + (POWER_ITERATIONS + 1) * m * m
-        found += [(min(i, len(layers)), "retraction", square / retract_every)]
+        if i <= len(layers) or retract_output:
+            found += [(min(i, len(layers)), "retraction", square / retract_every)]
         found += [(min(i, len(layers)), "orthogonality error", 2 * n * m)]
     return found
 

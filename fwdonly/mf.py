@@ -328,13 +328,17 @@ def work(
     *,
     layer: int | None = None,
     gradient: str = "local",
+    input_readout: bool = False,
 ) -> Products:
     """Multiply-accumulates of layer i, per sample: F_i forward, F_i for the weights, three products with M_i.
 
-    ``layer=i``: layers below i forward only. "joint": F_i for the input but in layer 1 besides.
+    ``layer=i``: layers below i forward only. "joint": F_i for the input but in layer 1 besides. ``input_readout``: two
+    products with M_0, of the first layer's inputs.
     """
     _check_gradient(gradient, 1.0, layer)
     found: Products = []
+    if input_readout and layer in (None, 0):
+        found += [(1, "input readout", 2 * batch * num_classes * layers[0].inputs)]
     for i, own in enumerate(layers[:layer], start=1):
         found.append((i, "forward", batch * own.macs))
         if layer in (None, i):

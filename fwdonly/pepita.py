@@ -280,15 +280,27 @@ def rule(
 
 
 def work(
-    layers: tuple[nets.LayerSize, ...],
-    num_classes: int,
-    batch: int,
-    *,
-    presynaptic: str = "modulated",
-    output_error: str = "second",
+    layers: tuple[nets.LayerSize, ...], num_classes: int, batch: int, *, part: Part = "all", **options: Any
 ) -> Products:
-    """Two passes, of which the second takes C rows, once per batch, through layer 1; a product for the weights."""
-    return _two_pass.work(layers, num_classes, batch, presynaptic, output_error)
+    """Two passes, of which the second takes C rows, once per batch, through layer 1; a product for the weights.
+
+    "hebbian" and "time_local": two products for the weights; a whole second pass in "time_local". "mirrored": a batch
+    of noise through every layer and as much for B_l, and F from all B_l, in the mean over steps where not every step
+    mirrors. ``part="mirror"`` has these and the first pass, for the loss.
+    """
+    settings, C, last = chosen(Options, options, "PEPITA"), num_classes, len(layers)
+    _check_part(part, settings)
+    every = 1 if part == "mirror" else settings.mirror_every
+    if part == "mirror":
+        found: Products = [(i, "forward", batch * own.macs) for i, own in enumerate(layers, start=1)]
+        found += [(last, "output layer", batch * C * layers[-1].n)]
+    else:
+        found = _two_pass.work(layers, C, batch, settings.presynaptic, settings.output_error, settings.form)
+    if settings.feedback == "mirrored" and every:
+        for i, own in enumerate(layers, start=1):
+            found += [(i, "mirror", 2 * batch * own.macs / every), (i, "feedback", C * own.macs / every)]
+        found += [(last, "mirror", 2 * batch * C * layers[-1].n / every)]
+    return found
 
 
 def _check_part(part: Part, options: Options) -> None:

@@ -389,6 +389,16 @@ MUTANTS = [
         "groups interleaved",
     ),
     Mutant(
+        "cwc.py",
+        "(own.gamma, own.beta)\n",
+        "(own.gamma, 0 * own.beta)\n",
+        (ANCESTORS,),
+        "batch normalisation forgets its shift",
+    ),
+    Mutant(
+        "cwc.py", "affine: bool = True,\n) -> State", "affine: bool = False,\n) -> State", (ANCESTORS,), "not affine"
+    ),
+    Mutant(
         "nets/parts.py",
         "x.mean(axes), x.var(axes)",
         "x.mean(axes), x.std(axes)",
@@ -416,6 +426,13 @@ MUTANTS = [
         (TRAIN,),
         "kept features are not taken by batch",
     ),
+    Mutant(
+        "bp.py",
+        'return params if hidden == "trained" else params._replace(blocks=())',
+        "return params",
+        (EQUATIONS,),
+        "the optimizer sees frozen layers",
+    ),
     Mutant("feedback.py", "jnp.sign(e), ", "e, ", (FEEDBACK,), "sDFA sends the errors themselves"),
     Mutant("feedback.py", '"drtp": t}', '"drtp": -e}', (FEEDBACK,), "DRTP sends the error"),
     Mutant(
@@ -436,11 +453,24 @@ MUTANTS = [
     Mutant("feedback.py", "jnp.abs(size) * jnp.sign(W)", "size * jnp.sign(W)", (FEEDBACK,), "signs of M are kept"),
     Mutant(
         "feedback.py",
-        "lambda w: (1 - settings.decay) * w, tree), u)",
-        "lambda w: w, tree), u)",
+        "(1 - settings.decay) * w if w.ndim > 1 else w",
+        "w",
         (FEEDBACK,),
         "KP does not decay",
     ),
+    Mutant(
+        "feedback.py", "settings.decay) * w if w.ndim > 1 else w", "settings.decay) * w", (FEEDBACK,), "biases decay"
+    ),
+    Mutant("feedback.py", "count * size**2 / 12 * B_l", "count * size**2 * B_l", (FEEDBACK,), "the mirror's decay"),
+    Mutant("feedback.py", "if reach > 100:", "if reach > 1e9:", (FEEDBACK,), "nobody warns of an unbounded activation"),
+    Mutant(
+        "feedback.py",
+        '(2 if mirror_spread is None else 3) if mode == "wm" else 0',
+        "0",
+        ("test_cost",),
+        "the products of the weight mirror are not counted",
+    ),
+    Mutant("_two_pass.py", "(1 + both) * batch", "batch", ("test_cost",), "one weight product of PEPITA-Hebbian"),
     Mutant("feedback.py", "-size / 2, size / 2", "0, size", (FEEDBACK,), "the mirror's noise is not centred"),
     Mutant(
         "feedback.py",

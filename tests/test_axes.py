@@ -26,6 +26,8 @@ def test_every_rule_trains_on_one_network_in_one_comparison(command, tmp_path, n
     found = read(folder)
     assert [rule["rule"] for rule in found["rules"]] == EVERY and found["finished"]
     assert all(rule["runs"][0]["arithmetic"]["value"] > 0 for rule in found["rules"])
+    shares = {rule["rule"]: rule["arithmetic_per_step"] for rule in found["rules"]}
+    assert shares["foton"] > 0.01 > max(shares[name] for name in ("mf", "ff", "cafo", "fa", "dfa", "bp"))
     settings = read(folder, "config.json")["configuration"]["rules"]
     assert all(own["net"].startswith(net) for own in settings.values())
     assert (settings["foton"]["net"], settings["bp"]["net"]) == (f"{net};bias=none;start=orthogonal", net)

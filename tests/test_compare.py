@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from fwdonly import results
-from fwdonly.cli import train
+from fwdonly.cli import compare, train
 from fwdonly.cli.options import names_first
 from fwdonly.study import design, published, rules
 from fwdonly.study.published import Cell, Row, Table
@@ -371,3 +371,27 @@ def test_every_row_of_every_table_is_a_command_of_ours():
         (22.33, 2.31, 2),
     ]
     assert cells["cifar10", "mf", "test_accuracy"][2:4] == (None, 1)  # one run, three times over
+
+
+@pytest.mark.parametrize(
+    ("names", "reference"),
+    [("bp-frozen mf bp", "bp"), ("mf bp-frozen", "bp-frozen"), ("mf bp-deep bp-frozen", "bp-deep"), ("mf ff", "ff")],
+)
+def test_the_reference_is_bp_where_it_is_among_the_rules(names, reference):
+    study = compare.study_of([*names.split(), "--monitor", "accuracy", "--keep", "best_accuracy"])
+    assert study.protocol["reference"] == reference
+
+
+def test_rules_whose_signal_never_ends_have_tanh_unless_a_network_says_otherwise_and_the_report_says_so():
+    names = ("drtp", "sdfa", "dfa", "bp")
+    study = compare.study_of([*names, "--net", "mlp:8"])
+    assert [str(arm.net) for arm in study.arms] == ["mlp:8;activation=tanh"] * 2 + ["mlp:8"] * 2
+    told = [line for line in study.protocol["notes"] if "activation" in line]
+    assert told == [
+        f"{label} has the activation {a}."
+        for label, a in zip(("DRTP", "sDFA", "DFA", "BP"), ("tanh", "tanh", "relu", "relu"), strict=True)
+    ]
+    study = compare.study_of([*names, "--net", "mlp:8;activation=relu"])  # the control: said, so kept, and alike
+    assert {str(arm.net) for arm in study.arms} == {"mlp:8;activation=relu"}
+    assert not any("activation" in line for line in study.protocol["notes"])
+    assert str(train.study_of(["drtp"]).arms[0].net) == "mlp:500;activation=tanh"

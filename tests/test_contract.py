@@ -19,7 +19,10 @@ import fwdonly
 from fwdonly import Batch, UsageError, base, bp, cafo, cwc, feedback, ff, foton, mf, nets, pepita
 from fwdonly.base import RuleModule
 
-pytestmark = pytest.mark.filterwarnings("ignore::fwdonly.foton.ExpansionWarning")
+pytestmark = [
+    pytest.mark.filterwarnings("ignore::fwdonly.foton.ExpansionWarning"),
+    pytest.mark.filterwarnings("ignore::fwdonly.feedback.UnboundedWarning"),
+]
 
 CLASSES = 3
 NETS = {"mlp": lambda: nets.mlp([6, 9]), "cnn": lambda: nets.cnn([3, 6])}
@@ -29,6 +32,7 @@ FORMS = {
     "joint": {"gradient": "joint", "auxiliary_weight": 0.5},
     "deep": {"readouts": "deep", "auxiliary_weight": 0.5},
     "sum": {"readouts": "sum"},
+    "frozen": {"hidden": "frozen"},
 }
 """Forms of a rule that compute something else throughout."""
 
@@ -46,7 +50,7 @@ SCHEDULES = [
     for schedule in ("rule", "stages")
     if schedule == "rule" or hasattr(module, "stages")
 ]
-SCHEDULES += [("mf", "joint"), ("bp", "deep"), ("bp", "sum")]
+SCHEDULES += [("mf", "joint"), ("bp", "deep"), ("bp", "sum"), ("bp", "frozen")]
 
 
 @pytest.fixture(scope="module", params=NETS)
@@ -341,6 +345,7 @@ DIRECTIONS = [
     ("bp", {}),
     ("bp", {"readouts": "deep", "auxiliary_weight": 0.5}),
     ("bp", {"readouts": "sum"}),
+    ("bp", {"hidden": "frozen"}),
     ("mf", {}),
     ("mf", {"layer": 2}),
     ("mf", {"gradient": "joint", "auxiliary_weight": 0.5}),
@@ -431,8 +436,8 @@ def test_equal_keys_give_equal_blocks_to_every_rule(net_name, batch, key):
     orthonormal = {"mlp": nets.mlp, "cnn": nets.cnn}[net_name]([6, 3], kernel_init=nets.orthogonal)  # FOTON makes it so
     both = (module.init(key, batch.x, **options | {"net": orthonormal}).params.blocks for module in (foton, bp))
     assert_close(list(next(both)), list(next(both)))
-    for blocks in ([own.block for own in next(others)], [own.block for own in next(others).blocks], next(others)):
-        assert equal(list(blocks), list(glob.blocks))
+    for own in (next(others), next(others).blocks, next(others)):
+        assert equal([layer.block for layer in own], list(glob.blocks))
     with_input = mf.init(key, batch.x, input_readout=True, **options).params
     other = bp.init(jax.random.key(8), batch.x, **options).params
     assert equal([layer.block for layer in local], list(glob.blocks))
@@ -569,6 +574,7 @@ LABELLED = [(name, {}) for name in fwdonly.RULES] + [
     ("mf", {"layer": 2}),
     ("bp", {"readouts": "deep"}),
     ("bp", {"readouts": "sum"}),
+    ("bp", {"hidden": "frozen"}),
     ("cafo", {"loss": "mse"}),
     ("cafo", {"loss": "sl"}),
     ("cafo", {"part": 1}),

@@ -24,7 +24,7 @@ import pytest
 from fake_power import Gpu, Ramp, Rapl, Square, Steps, World, average, nvml, sampled
 
 from fwdonly import UsageError, measure
-from fwdonly.measure import Clock, Intensity, Meter, Quantity, Sample, carbon, integrals, total, unavailable
+from fwdonly.measure import Clock, Intensity, Meter, Quantity, Sample, carbon, integrals, sensors, total, unavailable
 from fwdonly.measure import meter as meter_module
 
 IDLE, BUSY = 60.0, 300.0
@@ -56,7 +56,8 @@ def scripted(monkeypatch, tmp_path):
 
 @pytest.fixture
 def rapl(monkeypatch, tmp_path):
-    """A meter of the processor packages under ``tmp_path``."""
+    """A meter of the processor packages under ``tmp_path``; the processors of this machine are out of its sight."""
+    monkeypatch.setattr(sensors, "STAT", tmp_path / "stat")
 
     def make(world, **options):
         return Meter(**{"idle_seconds": 0, "powercap": tmp_path, "clock": world} | options)
@@ -789,6 +790,39 @@ def test_packages_are_summed_and_subzones_are_not(rapl, world, tmp_path):
         assert (part.energy.source, part.energy.status, part.kind) == ("rapl_package", "measured", "cpu")
         assert part.trace
     close(reading.energy, sum(package.joules(*edges) for package in both))
+    apart = [any("memory of this package apart (dram)" in note for note in part.notes) for part in reading.parts]
+    assert apart == [True, False]
+
+
+@pytest.mark.parametrize(("others", "told"), [(0.0, None), (0.2, None), (3.0, "3.0 of the 11.0 s")])
+def test_other_processes_on_the_processors_are_told_of(others, told, rapl, world, tmp_path, monkeypatch):
+    """man 5 proc: user, nice, system, idle, iowait, irq, softirq, steal, in ticks; of these steal is another machine's.
+
+    Here all processors are busy for 8 s with this process and for ``others`` seconds with the rest.
+    """
+    ticks, hz = iter([(0.0, 0.0), (8.0, others)]), os.sysconf("SC_CLK_TCK")
+    times = os.times()
+
+    def now():
+        own, rest = next(ticks)
+        tenth = int(hz * (own + rest) / 10)
+        words = [2 * tenth, 1 * tenth, 4 * tenth, 77 * hz, 88 * hz, 2 * tenth, 1 * tenth, 99 * hz, 55, 66]
+        (tmp_path / "stat").write_text(f"cpu  {' '.join(map(str, words))}\ncpu0 1 2 3\n")
+        fields = {"user": own / 2, "system": own / 4, "children_user": own / 8, "children_system": own / 8}
+        return types.SimpleNamespace(**fields, elapsed=times.elapsed)
+
+    Rapl(world, tmp_path / "intel-rapl:0", "package-0", Steps((0.0, 50.0)))
+    meter = rapl(world)
+    monkeypatch.setattr(os, "times", now)
+    reading, _ = run(meter, 10)
+    notes = [note for note in reading.parts[0].notes if "other processes" in note]
+    assert notes == (
+        []
+        if told is None
+        else [
+            f"other processes had {told} that processors were busy; the energy of the package is not this one's alone"
+        ]
+    )
 
 
 @pytest.mark.parametrize("wraps", [0, 1, 4])

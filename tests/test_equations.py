@@ -357,6 +357,33 @@ def test_a_rungs_gradient_equals_jax_grad_of_its_loss_written_anew(float64, key,
     near(restated(gradient), [{k: np.asarray(a) for k, a in layer.items()} for layer in expected], 1e-12)
 
 
+def test_frozen_hidden_layers_keep_every_bit_and_the_output_layer_learns_as_bp_s(float64, key):
+    """Under a weight decay, too; the gradient of the output layer is BP's, restated."""
+    net, tx, batch = nets.mlp(WIDTHS), optax.adamw(0.1, weight_decay=0.5), problem((INPUTS,), np.float64)
+    (x,), (y,) = batch
+    batch = Batch(jnp.asarray(x), jnp.asarray(y))
+    frozen, trained = (bp.rule(net, tx, num_classes=CLASSES, hidden=how) for how in ("frozen", "trained"))
+    params = start(bp, net, (INPUTS,), np.float64).params
+    state = bp.State(params, tx.init(params._replace(blocks=())))
+    loss, expected = reference.bp.gradients(restated(params), x, y)
+    found, metrics = frozen.grads(state, batch, key)
+    near([{"W": np.asarray(found.W), "b": np.asarray(found.b)}], expected[-1:], FLOAT64_TOLERANCE)
+    np.testing.assert_allclose(metrics["loss"], loss, rtol=FLOAT64_TOLERANCE)
+    assert found.blocks == (None,) * len(net)
+    after, _ = frozen.update(state, batch, key)
+    kept, _ = frozen.frozen.update(state, Batch(frozen.frozen.features(state, batch.x), batch.y), key)
+    whole, _ = trained.update(bp.State(params, tx.init(params)), batch, key)
+    assert not differ(list(after.params.blocks), list(params.blocks), by=0)
+    np.testing.assert_allclose(after.params.W, whole.params.W, rtol=1e-12)
+    jax.tree.map(partial(np.testing.assert_allclose, rtol=1e-13), kept, after)
+    assert differ(list(whole.params.blocks), list(params.blocks))  # the control
+    np.testing.assert_allclose(
+        frozen.frozen.validate(after, frozen.frozen.features(after, batch.x)),
+        frozen.predict(after, batch.x),
+        rtol=1e-12,
+    )
+
+
 def test_without_weight_deep_supervision_is_bp_and_its_readouts_rest(dense, key):
     net, _, batch = dense
     params = start(bp, net, (INPUTS,), np.float64, readouts="deep").params

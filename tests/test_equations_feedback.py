@@ -2,6 +2,7 @@
 
 import itertools
 import math
+import warnings
 from functools import cache, partial
 
 import jax
@@ -18,6 +19,8 @@ from comparing import backpropagated, differ, drawn, jit, layers_of, near
 import fwdonly
 from fwdonly import Batch, UsageError, bp, feedback, mf, nets
 from fwdonly.base import cross_entropy
+
+pytestmark = pytest.mark.filterwarnings("ignore::fwdonly.feedback.UnboundedWarning")
 
 measured = fwdonly.measure.with_alignment
 CLASSES, BATCH = 3, 8
@@ -210,7 +213,7 @@ def noises(monkeypatch):
 def test_weight_mirror_steps_equal_the_restatement(activation, output, noises, float64):
     """Learning with B, then one batch of noise through the new weights; the mirror alone with part="mirror"."""
     net = nets.mlp([7, 6], activation=nets.ACTIVATIONS[activation])
-    options = {"output": output, "mirror_rate": 0.25, "mirror_noise": 1.5}
+    options = {"output": output, "mirror_rate": 0.25, "mirror_noise": 1.5, "mirror_decay": 0.7}
     state = start("wm", net)
     layers, B = layers_of(state.params), layers_of(state.B)
     change, memory = restated.momentum(0.1, 0.9), {}
@@ -234,7 +237,7 @@ def test_weight_mirror_steps_equal_the_restatement(activation, output, noises, f
             layers = restated.moved(layers, change(found, memory))
         else:
             assert same(state.params, before.params) and same(state.opt_state, before.opt_state)
-        new = restated.mirror(layers, B, xi, 0.25, activation, output)
+        new = restated.mirror(layers, B, xi, 0.25, 0.7, activation, output)
         near(layers_of(state.params), layers)
         near([b["W"] for b in layers_of(state.B)], [b["W"] for b in new])
         near(metrics["loss"], loss)
@@ -372,6 +375,21 @@ def test_target_projection_needs_nothing_from_above(mode, float64):
         assert all(below) if mode == "drtp" else not any(below)
 
 
+@pytest.mark.parametrize(("classes", "share"), [(2, 0.5), (3, 0.25)])
+def test_uniform_signs_send_nothing_where_outgoing_weights_share_one(classes, share, float64):
+    """The errors of a softmax add up to 0. FA, the control, reaches every unit."""
+    net, y = nets.mlp([400], activation=jnp.tanh), jnp.arange(8) % classes
+    batch = Batch(problem().x, y)
+    for mode in ("usf", "fa"):
+        init = partial(feedback.init, net=net, tx=SGD, num_classes=classes, mode=mode)
+        state = jax.tree.map(lambda a: a.astype(float), init(jax.random.key(0), batch.x))
+        found = grads(mode, state, batch, net)[0]
+        silent = np.abs(found.blocks[0]["params"]["Dense_0"]["kernel"]).max(0) < 1e-14
+        alike = np.abs(np.sign(state.params.W).sum(1)) == classes
+        assert np.array_equal(silent, alike if mode == "usf" else np.zeros(400, bool))
+        assert alike.mean() == pytest.approx(share, abs=0.1)
+
+
 @pytest.mark.parametrize("mode", ["usf", "frsf", "brsf", "fa", "bp"])
 def test_sign_symmetry_does_not_see_the_size_of_the_weights(mode, float64):
     """Layer 2 and its bias times 4, the kernel above over 4: the relu net computes the same, so that all but what is
@@ -443,8 +461,8 @@ def test_kolen_pollack_shrinks_the_difference_geometrically(tx, decay, float64):
     for k in range(1, 6):
         before = state
         state, _ = step(state, problem(seed=k), jax.random.key(k))
-        difference = jax.tree.map(jnp.subtract, state.params, state.B)
-        near(difference, jax.tree.map(lambda d, k=k: (1 - decay) ** k * d, first), 1e-12)
+        difference = jax.tree.map(jnp.subtract, state.params, state.B)  # of biases it stays: they do not decay
+        near(difference, jax.tree.map(lambda d, k=k: (1 - decay) ** (k if d.ndim > 1 else 0) * d, first), 1e-12)
         assert differ(state.B, before.B, 1e-4)
     assert differ(difference, first, 1e-2) == (decay > 0)  # control: without decay W - B stays
     fixed = start("fa", tx=tx)
@@ -456,7 +474,18 @@ def test_kolen_pollack_decays_by_one_in_ten_thousand_by_default(float64):
     state = start("kp")
     after, _ = feedback.update(state, problem(), jax.random.key(1), net=NET, tx=SGD, mode="kp")
     first, second = (jax.tree.map(jnp.subtract, each.params, each.B) for each in (state, after))
-    near(second, jax.tree.map(lambda d: 0.9999 * d, first), 1e-12)
+    near(second, jax.tree.map(lambda d: d if d.ndim < 2 else 0.9999 * d, first), 1e-12)
+
+
+@pytest.mark.parametrize("rate", [0.0, 0.1, 1.0])
+def test_kolen_pollack_decays_weights_alone_and_whatever_the_learning_rate(rate, float64):
+    """Akrout et al., equations 16 and 17, are of the matrices, and their code multiplies by lambda beside the step."""
+    tx = optax.sgd(rate)
+    state = start("kp", tx=tx)
+    after = feedback.update(state, problem(), jax.random.key(1), net=NET, tx=tx, mode="kp", decay=0.2)[0]
+    u = jax.tree.map(lambda g: -rate * g, grads("kp", state, problem())[0])
+    for found, old in ((after.params, state.params), (after.B, state.B)):
+        near(found, jax.tree.map(lambda w, u: (0.8 if w.ndim > 1 else 1.0) * w + u, old, u), 1e-12)
 
 
 def seen_in_mirror(activation, count, noise, rate, output, scale):
@@ -498,6 +527,45 @@ def test_a_mirror_whose_noise_is_not_centred_does_not_learn_the_weights(float64,
     monkeypatch.setattr(jax.random, "uniform", lambda key, shape, dtype, low, high: uniform(key, shape, dtype) * high)
     for found, want in seen_in_mirror("identity", 20_000, 0.1, 0.03, "softmax", 0.3)[:-1]:
         assert angle_and_size(found, want)[0] < 0.9
+
+
+def mirrored_for_long(steps, **options):
+    """|B| / |W| of the hidden layers after many batches of noise; a linear net, whose mean slope is 1."""
+    net = nets.mlp([8, 6], activation=nets.ACTIVATIONS["identity"], bias="none")
+    state = start("wm", net, readout_bias=False)
+
+    def step(B, key):
+        return feedback.mirrored(state._replace(B=B), key, 500, net=net, mode="wm", mirror_noise=1.0, **options), None
+
+    keys = jax.random.split(jax.random.key(0), steps)
+    B = jit(lambda B: jax.lax.scan(step, B, keys)[0])(state.B)
+    pairs = zip(layers_of(B)[:-1], layers_of(state.params)[:-1], strict=True)
+    return [(angle_and_size(b["W"], own["W"])) for b, own in pairs]
+
+
+def test_the_decay_bounds_the_mirrored_feedback_at_the_weights_over_it(float64):
+    for decay in (0.5, 2.0):
+        for cosine, size in mirrored_for_long(200, mirror_rate=0.003, mirror_decay=decay):
+            assert cosine > 0.99 and size == pytest.approx(1 / decay, rel=0.05)
+    unit = 200 * 0.003 * 500 / 12  # the control: without it B grows as the steps do
+    for cosine, size in mirrored_for_long(200, mirror_rate=0.003, mirror_decay=0.0):
+        assert cosine > 0.99 and size == pytest.approx(unit, rel=0.05)
+
+
+def test_a_spread_scales_every_feedback_and_turns_none(float64):
+    """0.5 is what the last lines of the public code's ``mirror`` mean: errors uniform in [0, 1) have it, once sent."""
+    state, key = start("wm"), jax.random.key(2)
+    plain, scaled = (
+        feedback.mirrored(state, key, 4000, net=NET, mode="wm", mirror_spread=spread) for spread in (None, 0.5)
+    )
+    rng = np.random.default_rng(0)
+    for one, other in zip(layers_of(plain), layers_of(scaled), strict=True):
+        assert angle_and_size(one["W"], other["W"])[0] == pytest.approx(1, abs=1e-12)
+        found, before = (
+            (rng.uniform(size=(4000, own["W"].shape[1])) @ own["W"].T).std(1).mean() for own in (other, one)
+        )
+        assert found == pytest.approx(0.5, rel=0.03) and abs(before - 0.5) > 0.03
+    near([b.get("b") for b in layers_of(plain)], [b.get("b") for b in layers_of(scaled)])
 
 
 @pytest.mark.parametrize("mode", MODES)
@@ -742,6 +810,7 @@ def updated(mode, part):
         (lambda: feedback.rule(NET, SGD, num_classes=3, modes="fa"), "'modes'"),
         (lambda: feedback.rule(NET, SGD, num_classes=3, output="linear"), "'linear'"),
         (lambda: feedback.rule((), SGD, num_classes=3), "no hidden layer"),
+        (lambda: feedback.rule(NET, SGD, num_classes=3, mode="wm", mirror_spread=0), "above 0"),
         (lambda: feedback.rule((nets.Identity(),), SGD, num_classes=3), "Identity"),
         (lambda: feedback.rule(nets.cnn([3]), SGD, num_classes=3, mode="wm"), "wm"),
         (lambda: feedback.rule(NET, SGD, num_classes=3, part="mirror"), "mirror"),
@@ -767,6 +836,23 @@ def test_bad_input_is_refused_in_one_line(make, words, monkeypatch):
         make()
     message = str(caught.value)
     assert words in message and "\n" not in message
+
+
+def test_a_signal_that_never_ends_on_an_activation_without_bounds_is_warned_of_once():
+    relu, tanh, clipped = (nets.mlp([7, 6], activation=a) for a in (jax.nn.relu, jnp.tanh, partial(jnp.clip, max=1)))
+
+    def started(mode, net):
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            jit(partial(feedback.init, net=net, tx=SGD, num_classes=3, mode=mode))(jax.random.key(0), problem().x)
+        return [str(each.message) for each in caught if each.category is feedback.UnboundedWarning]
+
+    for mode in ("sdfa", "drtp"):
+        (line,) = started(mode, relu)
+        assert repr(mode) in line and "use activation=tanh" in line and "\n" not in line
+        assert started(mode, tanh) == []
+        assert len(started(mode, clipped)) == 1  # below it has no bound
+    assert started("dfa", relu) == [] == started("fa", relu)  # controls: their error shrinks
 
 
 def test_good_input_is_taken():

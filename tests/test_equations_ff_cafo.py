@@ -726,29 +726,48 @@ def test_sparsemax_fixed_values(z, p, tau):
 # --- CwC -------------------------------------------------------------------------------------------------------------
 
 
-def test_cwc_equals_the_restatement(float64, key):
+def cwc_layers(params):
+    """Every layer as the restatement takes it; a gradient likewise."""
+    found = [weights(own.block) | {"gamma": own.gamma, "beta": own.beta} for own in params]
+    return [{name: np.asarray(a) for name, a in layer.items() if a is not None} for layer in found]
+
+
+@pytest.mark.parametrize("affine", [True, False])
+def test_cwc_equals_the_restatement(affine, float64, key):
     net, (x, y) = nets.mlp([6, 9]), problem(PIXELS)
     options = {"net": net, "tx": SGD, "num_classes": CLASSES}
-    state = compiled(cwc.init, **options)(key, x)
+    state = compiled(cwc.init, **options, affine=affine)(key, x)
     state = state._replace(params=drawn(state.params), statistics=jax.tree.map(lambda a: a + 0.5, state.statistics))
     stepped, metrics = compiled(cwc.update, **options)(state, Batch(x, y), key)
     gradient, _ = compiled(cwc.grads, net=net, num_classes=CLASSES)(state.params, Batch(x, y), key)
-    a, layers = x.reshape(BATCH, -1), [weights(own) for own in state.params]
+    a, layers, gradients, after = x.reshape(BATCH, -1), *map(cwc_layers, (state.params, gradient, stepped.params))
     for at, layer in enumerate(layers):
+        assert ("gamma" in layer) == ("beta" in layer) == affine
         s = np.maximum(a @ layer["W"] + layer["b"], 0)
-        loss, dW, db, a = reference.cwc.competitive_gradient(layer, a, y, CLASSES)
+        loss, want, a = reference.cwc.competitive_gradient(layer, a, y, CLASSES)
         near(metrics["layer_loss"][at], loss)
-        near(weights(gradient[at]), {"W": dW, "b": db})
-        near(weights(stepped.params[at]), {"W": layer["W"] - 0.1 * dW, "b": layer["b"] - 0.1 * db})
+        near(gradients[at], want)
+        near(after[at], {name: layer[name] - 0.1 * g for name, g in want.items()})
         near(stepped.statistics[at], (0.9 * 0.5 + 0.1 * s.mean(0), 0.9 * 1.5 + 0.1 * s.var(0)))
     a = x.reshape(BATCH, -1)
     statistics = jax.tree.map(np.asarray, stepped.statistics)
-    for layer, (mean, var) in zip(map(weights, stepped.params), statistics, strict=True):
+    for layer, (mean, var) in zip(after, statistics, strict=True):
         a = (np.maximum(a @ layer["W"] + layer["b"], 0) - mean) / np.sqrt(var + 1e-4)
+        a = layer.get("gamma", 1) * a + layer.get("beta", 0)
     read = compiled(cwc.predict, net=net, num_classes=CLASSES)
     scores = read(stepped, x)
     near(scores, np.stack([(a[:, 3 * c : 3 * c + 3] ** 2).mean(1) for c in range(3)], 1))
     assert differ(read(stepped._replace(statistics=state.statistics), x), scores)
+
+
+def test_batch_norm_of_cwc_starts_as_the_cited_codes_does(key):
+    """nn.BatchNorm2d(channels, eps=1e-4) of a layer whose optimizer is made after it: affine, 1 and 0, and trained."""
+    x = jnp.asarray(problem(PIXELS)[0], jnp.float32)
+    rule = cwc.rule(nets.mlp([6]), SGD, num_classes=CLASSES)
+    ((_, gamma, beta),) = rule.init(key, x).params
+    assert (gamma == 1).all() and (beta == 0).all() and gamma.shape == beta.shape == (6,)
+    ((_, gamma, beta),) = cwc.rule(nets.mlp([6]), SGD, num_classes=CLASSES, affine=False).init(key, x).params
+    assert gamma is None and beta is None
 
 
 def test_permuted_groups_and_labels_permute_the_goodness(float64, key):
@@ -813,9 +832,13 @@ def test_gradients_of_one_layer_by_differences(rule):
     rng = np.random.default_rng(1)
     W, b, x, other = rng.normal(size=(5, 6)), rng.normal(size=6), *rng.normal(size=(2, 7, 5))
     y = rng.integers(3, size=7)
+    if rule == "cwc":
+        layer = {"W": W, "b": b, "gamma": rng.normal(size=6), "beta": rng.normal(size=6)}
+        gradients = reference.cwc.competitive_gradient(layer, x, y, 3)[1]
+        f = lambda: reference.cwc.competitive_gradient(layer, x, y, 3)[0]
+        return assert_slopes(f, **{name: (gradients[name], layer[name]) for name in layer})
     run = {
         "symba": lambda: reference.ff.symba_gradient({"W": W, "b": b}, x, other, 4.0),
-        "cwc": lambda: reference.cwc.competitive_gradient({"W": W, "b": b}, x, y, 3),
     }.get(rule, lambda: reference.cafo.head_gradient(x, W, b, y, 6, rule))
     _, dW, db, *_ = run()
     assert_slopes(lambda: run()[0], W=(dW, W), b=(db, b))

@@ -16,7 +16,6 @@ from fwdonly.cli import main
 from fwdonly.study import terminal
 from fwdonly.training import SIGNALS, interruptible
 
-pytestmark = pytest.mark.usefixtures("quickest_compilation")
 NET = nets.mlp([8])
 PLAN = Plan(epochs=6, batch_size=20, keep="last", chunk_steps=3)
 GENTLE = {signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2}

@@ -62,7 +62,10 @@ CASES = [pytest.param(*case, id="_".join([case[0], *map(str, case[1].values())])
 TX = optax.adam(0.01)
 FIXED = {"F": "pepita, foton", "B": "feedback"}
 """Feedback by the name it has in a state and as an argument of ``grads``."""
-pytestmark = pytest.mark.filterwarnings("ignore::fwdonly.foton.ExpansionWarning")
+pytestmark = [
+    pytest.mark.filterwarnings("ignore::fwdonly.foton.ExpansionWarning"),
+    pytest.mark.filterwarnings("ignore::fwdonly.feedback.UnboundedWarning"),
+]
 
 
 def noise(tree, seed):

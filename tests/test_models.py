@@ -19,7 +19,6 @@ import pytest
 import fwdonly
 from fwdonly import Plan, UsageError, bp, cafo, cwc, data, feedback, ff, foton, mf, nets, pepita, results, study
 
-pytestmark = pytest.mark.usefixtures("quickest_compilation")
 
 TX = optax.adam(1e-2)
 DIGITS = data.load("digits")

@@ -87,6 +87,7 @@ def test_runs_trained_alone_have_their_own_seconds_and_energy_in_the_table(resul
     assert report.tables.METERED_ALONE in notes and report.tables.METERED not in notes
     assert "MF: energy measured (nvml_counter); GPU-a idle 60 W, busy 50 %; 1 of 3 windows under 30 s" in notes
     assert "other processes (1 of 3 runs)" in notes
+    assert report.tables.ACCURACY in notes and "arXiv 2312.02741" in report.tables.ACCURACY
     summary["runs"][0]["energy"] = alone(1.0, 40.0, status="estimated")
     assert "energy of 1 runs estimated (nvml_counter) and of 2 runs measured" in report.footnotes([summary])[-1]
 
@@ -113,6 +114,13 @@ def test_rules_of_which_the_same_is_said_share_a_footnote(result):
     lines = report.footnotes([first, second, third])
     assert [line.split(":")[0] for line in lines[-2:]] == ["MF, BP", "FF, greedy"]
     assert report.tables.ALONE in lines and report.tables.FOOTNOTE in lines
+
+
+def test_arithmetic_that_no_larger_batch_adds_to_is_said_where_it_is_much(result):
+    shares = {"foton": 0.926, "bp": 0.0, "pepita": 0.02}
+    summaries = [study.summarise(rule, [4, 5, 6], result) | {"arithmetic_per_step": a} for rule, a in shares.items()]
+    said = [line for line in report.footnotes(summaries) if "arithmetic" in line]
+    assert said == ["FOTON: 93 % of its arithmetic is the same for every batch size; larger batches share it."]
 
 
 def test_before_any_run_has_ended_nothing_is_said_of_seconds(result):

@@ -247,6 +247,12 @@ def test_cafo_presets_are_the_published_settings():
         assert found[name]["statistics"] == ("examples" if name.startswith("dfa") else "identity")
 
 
+def test_presets_of_cwc_end_with_the_last_layers_window_of_epochs():
+    """``start_end`` of the public code's ``Models.py``, ILT "Acc", of the fourth layer."""
+    windows = {"mnist": 5, "fashion_mnist": 23, "cifar10": 25}
+    assert {name: own["epochs"] for name, own in presets("cwc").items()} == windows
+
+
 def test_presets_of_the_error_driven_rules_are_the_published_settings():
     pepita = presets("pepita")
     names = ("learning_rate", "epochs", "batch_size", "lr_drops")
@@ -262,6 +268,7 @@ def test_presets_of_the_error_driven_rules_are_the_published_settings():
     for (name, mode), rate in rates.items():
         found = presets(mode)[name]
         assert (found["learning_rate"], found["epochs"], found["decay"]) == (rate, 400, 0.0)
+        assert mode != "wm" or found["mirror_decay"] == 0.0  # the code has none
         width = 500 if name == "mnist" else 1000
         assert found["net"] == f"mlp:{width};activation=sigmoid;start=normal_fan_avg"
     released = presets("foton")["released_cifar100"]

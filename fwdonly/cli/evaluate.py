@@ -23,7 +23,7 @@ class Choice:
     """What is evaluated."""
 
     part: Literal["test", "train", "all"] = "test"
-    """Of the data set: its test part, its training part, or both."""
+    """Samples of the data set: its test part, its training part, or both."""
 
 
 def main(words: Sequence[str], command_line: Sequence[str], prog: str = "fwdonly evaluate") -> int:

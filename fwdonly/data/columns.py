@@ -23,7 +23,7 @@ class Columns(NamedTuple):
 
     @property
     def names(self) -> tuple[str, ...]:
-        """Of the columns that a table needs."""
+        """Names of the columns that a table needs."""
         return (*self.numbers, *(name for name, _ in self.categories))
 
     def code(self, where: str, frame: Any) -> np.ndarray:

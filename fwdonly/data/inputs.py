@@ -21,7 +21,7 @@ class Preprocessing(NamedTuple):
     """How raw samples reach a network, and what its classes are called."""
 
     shape: tuple[int, ...]
-    """Of a sample: (height, width, channels) of an image, (columns,) of a table, or any other."""
+    """Shape of a sample: (height, width, channels) of an image, (columns,) of a table, or any other."""
     kind: str
     """uint8: pixels, scaled by `normalise`. float32: features, scaled by `standardise`."""
     mean: tuple[float, ...]
@@ -30,7 +30,7 @@ class Preprocessing(NamedTuple):
     num_classes: int
     class_names: tuple[str, ...] | None = None
     columns: Columns | None = None
-    """Of a table: how its rows become features."""
+    """For a table: how its rows become features."""
 
     def raw(self, x: Any, where: str = "x") -> np.ndarray:
         """Samples (n, *shape) of the right type, before any scaling.

@@ -1,5 +1,6 @@
 """Multiply-accumulates of one training step, by layer and purpose, and the optimizer's traffic."""
 
+import inspect
 import math
 from collections.abc import Sequence
 from typing import Any, NamedTuple
@@ -41,11 +42,10 @@ def work(
         shape: of one input.
         num_classes: C.
         batch: samples per step.
-        **options: of the module's ``work``, which are those of the rule that change its products; for a module without
-            one, any of ``rule``.
+        **options: of the rule; those that its ``work`` does not ask for change no product.
 
     Raises:
-        UsageError: what is no module of a rule, or a word that is none of its options'.
+        UsageError: what is no module of a rule, or an option or a word that it does not have.
 
     Example:
         >>> import fwdonly
@@ -54,7 +54,8 @@ def work(
         [4598000, 3628000]
     """
     if hasattr(rule, "work"):
-        return tuple(Work(*each) for each in rule.work(nets.layer_sizes(net, shape), num_classes, batch, **options))
+        own = _of_work(rule, options)
+        return tuple(Work(*each) for each in rule.work(nets.layer_sizes(net, shape), num_classes, batch, **own))
     if not hasattr(rule, "rule"):
         raise UsageError(f"the products of {rule!r} are not counted; give the module of a rule, such as fwdonly.mf")
     made = rule.rule(net, optax.sgd(0.1), num_classes=num_classes, **options)
@@ -63,6 +64,19 @@ def work(
     key = jax.eval_shape(lambda: jax.random.key(0))
     with one_line():
         return (Work(0, "update", products(made.update, jax.eval_shape(made.init, key, x), Batch(x, y), key)),)
+
+
+def _of_work(rule: Any, options: dict[str, Any]) -> dict[str, Any]:
+    """The options that ``work`` asks for, of those that the rule has; with ``**options`` all of the first record."""
+    asked = inspect.signature(rule.work).parameters
+    records = getattr(getattr(rule, "CARD", None), "options", ())
+    declared = [list(record.__annotations__) for record in records]
+    for name in options:
+        if not any(name in names for names in (asked, inspect.signature(rule.rule).parameters, *declared)):
+            raise UsageError(f"the rule has no option {name!r}; leave it out of the count")
+    every = any(parameter.kind is parameter.VAR_KEYWORD for parameter in asked.values())
+    names = [*asked, *(declared[0] if every and declared else ())]
+    return {name: value for name, value in options.items() if name in names}
 
 
 def macs(rule: Any, net: Net, shape: tuple[int, ...], **options: Any) -> float | int:

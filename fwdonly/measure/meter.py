@@ -41,6 +41,9 @@ from .integrals import (
 from .quantity import Quantity, total, unavailable
 from .reading import Opinion, Part, Reading, Sample
 
+OTHERS = 0.05
+"""Share of the processors' busy seconds from which other processes are told of."""
+
 HANGS = 5.0
 """Seconds after which a driver that does not answer is given up."""
 
@@ -417,6 +420,8 @@ class Window:
                 notes.append(f"clocks were held down at the {edge} of the window: {', '.join(slowed)}")
         if any(found.get("other_processes") for found in edges.values()):
             notes.append("other processes compute on this GPU; the energy of the board is not this one's alone")
+        about = self._ask(name, sensor.about) or {}
+        notes += _notes_on_package(edges["begin"], state, about)
         busy = [s.utilisation for s in samples if s.utilisation is not None and t0 <= s.time <= t1]
         return Part(
             name=name,
@@ -429,11 +434,26 @@ class Window:
             mean_power=energy.times(1 / seconds, "W") if seconds > 0 else unavailable("W", "no length"),
             utilisation=statistics.fmean(busy) if busy else None,
             period=period,
-            about=self._ask(name, sensor.about) or {},
+            about=about,
             trace=power_trace(samples, t0, t1),
             notes=tuple(notes),
             **edges,
         )
+
+
+def _notes_on_package(begin: dict[str, Any], end: dict[str, Any], about: dict[str, Any]) -> list[str]:
+    """What of the energy is not this process's, and what is not in it."""
+    notes = []
+    if {"busy_s", "own_s"} <= begin.keys() & end.keys():
+        busy, own = (end[name] - begin[name] for name in ("busy_s", "own_s"))
+        if busy - own > max(OTHERS * busy, 0.1):
+            notes.append(
+                f"other processes had {busy - own:.1f} of the {busy:.1f} s that processors were busy; the energy of "
+                "the package is not this one's alone"
+            )
+    if about.get("memory_apart"):
+        notes.append("RAPL counts the memory of this package apart (dram), and it is not in the sum")
+    return notes
 
 
 def wait_for_devices() -> None:

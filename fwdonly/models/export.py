@@ -14,7 +14,7 @@ from ..results import CONSTANTS
 from ..training import arrays_of
 
 PLATFORMS = ("cpu", "cuda", "tpu")
-"""Of an exported program."""
+"""End of the names of exported programs."""
 
 
 def write(model: Any, path: Path) -> None:

@@ -111,7 +111,7 @@ class Model:
         return Prediction(labels, scores, None if names is None else tuple(names[label] for label in labels))
 
     def _scores(self, raw: np.ndarray) -> np.ndarray:
-        """Of at most `ROWS` samples."""
+        """Scores of at most `ROWS` samples."""
         count = len(raw)
         padded = raw if count == ROWS else np.concatenate([raw, np.repeat(raw[-1:], ROWS - count, axis=0)])
         with jax.default_matmul_precision(DOT["float32"]):

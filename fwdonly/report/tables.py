@@ -16,6 +16,11 @@ METERED_ALONE = (
     "Energy: of each run in a window of its own, gross; training, validation and writing checkpoints, without "
     "compilation and test. net: less idle power times seconds."
 )
+ACCURACY = (
+    "Joules of NVML: NVIDIA states how accurate power readings are for Fermi and Kepler boards alone (within 5 %), and "
+    "the sensors of the A100 and H100 look at 25 % of the time (arXiv 2312.02741); a constant gain cancels in ratios "
+    "of energies of one board."
+)
 FOOTNOTE = (
     "train s of a seed is its share of the rule's wall clock by epochs (seeds are trained in one program); train s and "
     "compile s of a rule are its measured totals."
@@ -27,6 +32,8 @@ ALONE = (
 )
 SHORTEST = 30.0
 """Seconds below which the energy of a window decides nothing, and its time supports no claim."""
+PER_STEP = 0.05
+"""Share of a step's arithmetic that does not depend on the batch, from which a reader is told."""
 
 
 def table_rows(summaries: Sequence[Summary]) -> tuple[list[str], list[list[str]]]:
@@ -100,12 +107,19 @@ def footnotes(summaries: Sequence[Summary]) -> list[str]:
     lines += [] if all(own_clock) else [FOOTNOTE]
     rounded = {label(s): s["precision"] for s in summaries if s.get("precision", "float32") != "float32"}
     lines += [f"{name}: matrix products and convolutions of {word} factors." for name, word in rounded.items()]
+    lines += [
+        f"{label(s)}: {100 * share:.0f} % of its arithmetic is the same for every batch size; larger batches share it."
+        for s in summaries
+        if (share := s.get("arithmetic_per_step") or 0) >= PER_STEP
+    ]
     where = machines(summaries)
     lines += [f"Seconds: {SIDE_BY_SIDE}."] if any(map(side_by_side, summaries)) else []
     lines += [f"Seconds and energies are of different machines ({'; '.join(where)})."] if len(where) > 1 else []
     metered = [summary for summary in summaries if readings_of(summary)]
     lines += [METERED] if any(summary.get("energy") for summary in metered) else []
     lines += [METERED_ALONE] if any(not summary.get("energy") for summary in metered) else []
+    sources = {reading["energy"]["source"] for summary in metered for reading in readings_of(summary)}
+    lines += [ACCURACY] if any(str(source).startswith("nvml") for source in sources) else []
     said: dict[str, list[str]] = {}
     for summary in summaries:
         readings = readings_of(summary)

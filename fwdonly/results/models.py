@@ -15,7 +15,7 @@ from .tensors import MEND, read_tensors, write_tensors
 
 FORMAT = "fwdonly model"
 VERSION = 1
-"""Of the header; a reader refuses later ones."""
+"""Version of the header; a reader refuses later ones."""
 
 CONSTANTS = ("preprocessing/mean", "preprocessing/sd")
 """Names of the arrays that are not the state's."""
@@ -30,7 +30,7 @@ class Saved(NamedTuple):
     rule: str | None
     """Name of the rule's form, such as ``mf-greedy``; None where only the user's own code knows it."""
     options: Mapping[str, Any]
-    """Of the rule."""
+    """The rule's options by name."""
     network: str | None
     """Its specification, or FILE.py:FUNCTION; None where only the user's own code knows it."""
     files: Mapping[str, str]
@@ -47,7 +47,7 @@ class Saved(NamedTuple):
     metrics: Mapping[str, Any]
     """``val_accuracy``, ``test_accuracy`` and the like, of this run."""
     versions: Mapping[str, Any]
-    """Of packages, and JAX's switches."""
+    """Versions of packages, and JAX's switches."""
     mean: np.ndarray
     sd: np.ndarray
     state: Mapping[str, np.ndarray]

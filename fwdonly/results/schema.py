@@ -102,6 +102,7 @@ def check_summary(top: Mapping[str, Any], rules: Collection[str]) -> None:
 def _check_costs(of: Mapping[str, Any], where: str) -> None:
     """Check the costs of a rule or a run."""
     _are(of, where, _QUANTITY, "memory", "arithmetic", needed=False)
+    _are(of, where, _NUMBER, "arithmetic_per_step", needed=False)
     _are(of, where, _OBJECT, "energy", needed=False)
     reading, where = of.get("energy"), f"the energy of {where}"
     if reading is None:

@@ -30,7 +30,7 @@ HEADER_LIMIT = 4 * 2**20
 """Bytes of a header: JSON takes some 70 times as much memory as it has bytes, at worst."""
 
 MOST_AXES = 32
-"""Of an array; NumPy 2 has 64."""
+"""Most axes of an array; NumPy 2 has 64."""
 
 MEND = "give a model that fwdonly or safetensors has written"
 

@@ -9,8 +9,10 @@ import jax.numpy as jnp
 from .. import measure, results
 from ..base import DOT, LearningRule
 from ..data import Dataset
+from ..errors import UsageError
 from ..measure import Quantity, total
 from ..training import Plan, Result
+from .design import Arm
 
 
 class StageCosts(NamedTuple):
@@ -42,6 +44,24 @@ def stage_costs(stages: Sequence[LearningRule], plans: Sequence[Plan], dataset: 
         features.append(once)
     missing = next((memory for memory in memories if memory.value is None), None)
     return StageCosts(missing or max(memories, key=lambda memory: memory.value or 0), steps, features)
+
+
+def share_per_step(arm: Arm, dataset: Dataset) -> float | None:
+    """Share of a step's multiply-accumulates that is the same for every batch size, by the formulas of the rule's file.
+
+    None where it has none, or all images are one batch.
+    """
+    batch, module = arm.plan.batch_size, arm.rule.module
+    if batch is None or not hasattr(module, "work"):
+        return None
+    net, classes, shape = arm.net.build(dataset.num_classes), dataset.num_classes, dataset.x_train.shape[1:]
+    try:
+        one, two = (
+            measure.macs(module, net, shape, num_classes=classes, batch=n * batch, **arm.options) for n in (1, 2)
+        )
+    except UsageError:  # blocks of a user's own, whose products no formula knows
+        return None
+    return 2 - two / one
 
 
 def add_costs(summary: results.Summary, costs: StageCosts, images: int, features: int) -> None:

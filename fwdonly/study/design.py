@@ -211,7 +211,7 @@ class Arm:
             elif name in Plan.__dataclass_fields__:
                 plan[name] = value
             elif name == "net":
-                net = parse(value).with_defaults(self.rule.card.start)
+                net = parse(value).with_defaults(self.rule.start)
             else:
                 known = ", ".join([*options, *Optimizer._fields, "net"])
                 raise UsageError(f"{self.name} has no option {name!r}; its options are {known}")
@@ -336,8 +336,7 @@ def make_arm(rule: Rule, values: Mapping[str, Any], *, net: str | None = None, n
     Raises:
         UsageError: a setting that the rule does not have, or one that does not fit.
     """
-    start = rule.card.start
-    network = parse(net or values.get("net") or rule.card.net).with_defaults(start)
+    network = parse(net or values.get("net") or rule.card.net).with_defaults(rule.start)
     empty = Arm(name or rule.name, rule, rule.default_options, network, Optimizer(), Plan())
     about = {"label": rule.label}
     given = {key: _number(value) for key, value in values.items() if key not in ("net", "preset")}

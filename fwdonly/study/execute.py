@@ -25,7 +25,7 @@ from ..training import (
 )
 from . import folder as folders
 from . import processes as workers
-from .costs import StageCosts, add_costs, stage_costs
+from .costs import StageCosts, add_costs, share_per_step, stage_costs
 from .design import Arm, Data, Machine, Study
 from .folder import Contents, Render, Wanted
 from .records import metric_rows, power_rows, predictions_of, summarise
@@ -207,6 +207,8 @@ class _Training:
         summary["compile_seconds"] += first_compile_seconds
         if at in self.costs:
             add_costs(summary, self.costs[at], self.ready[at].images, sum(part.shape[-1] for part in self.split))
+            share = share_per_step(arm, self.dataset)
+            summary |= {} if share is None else {"arithmetic_per_step": share}
         rows, powers = metric_rows(arm.name, seeds, result), power_rows(arm.name, seeds, result)
         predictions = predictions_of(arm.name, seeds, result, self.dataset.y_test)
         self.contents.add(summary, rows, powers, predictions)

@@ -23,7 +23,7 @@ class Protocol:
     """Passes over the training images, for matched-passes. Stages share them; the first ones get one more where they
     do not divide."""
     reference: str | None = None
-    """The rule that the others are compared with. None: a bp among the rules, otherwise the last one."""
+    """The rule that the others are compared with. None: bp, or a form of it, or else the last one."""
     margin: float = 0.25
     """Percentage points of accuracy that count as no difference."""
     cost_margin: float = 5.0
@@ -93,7 +93,8 @@ class Protocol:
             UsageError: a reference that is none of the rules.
         """
         names = [arm.name for arm in arms]
-        reference = self.reference or next((name for name in names if name.startswith("bp")), names[-1])
+        usual = [*(name for name in names if name == "bp"), *(name for name in names if name.startswith("bp"))]
+        reference = self.reference or [*usual, names[-1]][0]
         if reference not in names:
             raise UsageError(f"--reference {reference} is not among the rules {' '.join(names)}")
         return {
@@ -124,7 +125,8 @@ class Protocol:
     def notes(self, arms: Sequence[Arm], values: Mapping[str, Any]) -> list[str]:
         """What a reader must know of single rules."""
         said = []
-        for arm in arms:
+        activations = [dict(arm.net.options).get("activation", "relu") for arm in arms]
+        for arm, activation in zip(arms, activations, strict=True):
             label = arm.about["label"]
             parts = [
                 f"{name.replace('_', ' ')} {getattr(arm.plan, name)}"
@@ -140,4 +142,6 @@ class Protocol:
                 said.append(f"{label} has settings from no search.")
             if not arm.net.has_biases:
                 said.append(f"{label} has no biases.")
+            if len(set(activations)) > 1:
+                said.append(f"{label} has the activation {activation}.")
         return said

@@ -41,6 +41,11 @@ class Rule(NamedTuple):
         return self.card.space if self.variant.space is None else self.variant.space
 
     @property
+    def start(self) -> dict[str, str]:
+        """Options of a network specification that does not say them."""
+        return {**self.card.start, **self.variant.start}
+
+    @property
     def fields(self) -> tuple[Field, ...]:
         """The rule's options, as its file declares them."""
         if not self.card.options:

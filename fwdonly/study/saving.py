@@ -25,7 +25,7 @@ METRICS = ("val_accuracy", "val_loss", "test_accuracy", "test_loss", "epochs", "
 
 
 def model_path(folder: Path, rule: str, seed: int | str) -> Path:
-    """Of a run's model in a result folder."""
+    """The file of a run's model in a result folder."""
     return folder / f"model-{rule}-{seed}.safetensors"
 
 

@@ -101,23 +101,31 @@ def momentum(rate, mu=0.0):
     return change
 
 
-def moved(layers, changes, keep=1.0):
-    """keep W + change, for all that a layer holds."""
-    return [{k: keep * layer[k] + change[k] for k in layer} for layer, change in zip(layers, changes, strict=True)]
+def moved(layers, changes):
+    """W + change, for all that a layer holds."""
+    return [{k: layer[k] + change[k] for k in layer} for layer, change in zip(layers, changes, strict=True)]
 
 
 def kolen_pollack(layers, B, changes, decay):
-    """W <- lambda W + u, B <- lambda B + u with the same u; B in the shape of the layers."""
-    return moved(layers, changes, 1 - decay), moved(B, changes, 1 - decay)
+    """W <- lambda W + u, B <- lambda B + u with the same u, biases without lambda; B in the shape of the layers."""
+    keep = {"W": 1 - decay, "b": 1.0}
+    return tuple(
+        [{k: keep[k] * own[k] + u[k] for k in own} for own, u in zip(tree, changes, strict=True)]
+        for tree in (layers, B)
+    )
 
 
-def mirror(layers, B, noises, rate, activation, output):
-    """B_l <- B_l + rate xi^T layer_l(xi), a sum over the noise samples; of W alone. ``noises``: one xi per layer."""
+def mirror(layers, B, noises, rate, decay, activation, output):
+    """B_l <- B_l + rate (xi^T layer_l(xi) - decay N A^2 / 12 B_l), a sum over N noise samples; of W alone.
+
+    ``noises``: one xi per layer, uniform on [-A/2, A/2] with A = 1.5, and then N A^2 / 12 is the expected xi^T xi.
+    """
     new = []
     for at, (layer, B_l, xi) in enumerate(zip(layers, B, noises, strict=True)):
         a = xi @ layer["W"] + layer.get("b", 0)
         eta = OUTPUTS[output](a) if at == len(layers) - 1 else ACTIVATIONS[activation][0](a)
-        new.append(B_l | {"W": B_l["W"] + rate * xi.T @ eta})
+        expected = len(xi) * 1.5**2 / 12
+        new.append(B_l | {"W": B_l["W"] + rate * (xi.T @ eta - decay * expected * B_l["W"])})
     return new
 
 
