@@ -14,7 +14,7 @@ from ..results import CONSTANTS
 from ..training import arrays_of
 
 PLATFORMS = ("cpu", "cuda", "tpu")
-"""End of the names of exported programs."""
+"""Platforms that an exported program runs on."""
 
 
 def write(model: Any, path: Path) -> None:
