@@ -19,7 +19,6 @@ import pytest
 import fwdonly
 from fwdonly import Plan, UsageError, bp, cafo, cwc, data, feedback, ff, foton, mf, nets, pepita, results, study
 
-
 TX = optax.adam(1e-2)
 DIGITS = data.load("digits")
 MLP, BARE = nets.mlp([9, 12]), nets.mlp([12, 9], bias="none")

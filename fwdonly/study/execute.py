@@ -173,6 +173,7 @@ class _Training:
             how=machine.how,
             devices=machine.devices,
             at_once=machine.at_once,
+            progress=False,
             **more,
         )
 

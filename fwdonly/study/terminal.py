@@ -4,9 +4,7 @@ import contextlib
 import sys
 from collections.abc import Callable, Generator, Sequence
 
-import numpy as np
-
-from ..training import Progress
+from ..training import Progress, clock, describe, position
 
 
 @contextlib.contextmanager
@@ -66,13 +64,7 @@ class Display:
         """Show where the training stands; true if it is to stop."""
         done, total, where = position(progress)
         ended = progress.record is not None
-        if progress.record is not None:
-            self.accuracy = 100 * _mean(progress.record["val_accuracy"])
-        numbers = f"epoch {progress.epoch + (not ended)}/{progress.epochs[progress.stage]}"
-        numbers += f"  loss {_mean(progress.loss):.4f}"
-        numbers += f"  val {self.accuracy:.2f} %" if np.isfinite(self.accuracy) else ""
-        training = int(progress.active.sum())
-        numbers += f"  {training}/{progress.active.size} seeds" if 0 < training < progress.active.size else ""
+        self.accuracy, numbers = describe(progress, self.accuracy)
         self.bar.update(self.task, total=total, completed=done, description=self.name + where, numbers=numbers)
         before = sum(self.weights[: self.turn])
         self.bar.update(self.all, completed=before + self.weights[self.turn] * done / total)
@@ -84,28 +76,3 @@ class Display:
                 flush=True,
             )
         return self.stop()
-
-
-def position(progress: Progress) -> tuple[int, int, str]:
-    """Steps done and in all, of all groups and stages; and which of them this is, in words."""
-    caps, stages = progress.epochs, len(progress.epochs)
-    total = sum(caps) * progress.steps
-    done = (sum(caps[: progress.stage]) + progress.epoch) * progress.steps + progress.step
-    if not progress.active.any():
-        done = sum(caps[: progress.stage + 1]) * progress.steps
-    where = f" stage {progress.stage + 1}/{stages}" if stages > 1 else ""
-    first, last, runs = progress.runs
-    if last - first < runs:  # of this group; the others take as long
-        where = f" seeds {first + 1}-{last} of {runs}{where}"
-        done, total = done * (last - first) + total * first, total * runs
-    return done, total, where
-
-
-def _mean(values: np.ndarray) -> float:
-    finite = values[np.isfinite(values)]
-    return float(finite.mean()) if finite.size else float("nan")
-
-
-def clock(seconds: float) -> str:
-    """Minutes and seconds."""
-    return f"{int(seconds) // 60}:{int(seconds) % 60:02d}"

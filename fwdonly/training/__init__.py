@@ -7,6 +7,7 @@ numeric hyperparameters; what happens within a run is written for one run alone 
 from . import checkpoint, memory, programs
 from .images import grain
 from .interrupts import SIGNALS, Interrupted, interruptible
+from .line import clock, describe, position
 from .many import sweep
 from .memory import DoesNotFit, MemoryWarning, free_bytes, tree_bytes
 from .plan import Plan, steps_per_epoch
@@ -31,12 +32,15 @@ __all__ = [
     "check_classes",
     "check_precision",
     "checkpoint",
+    "clock",
+    "describe",
     "fit",
     "free_bytes",
     "grain",
     "interruptible",
     "memory",
     "mesh_of",
+    "position",
     "programs",
     "state_of",
     "steps_per_epoch",

@@ -16,6 +16,7 @@ from ..measure import Meter
 from . import checkpoint as checkpoints
 from .host import Hooks, callbacks_of
 from .interrupts import Interrupted
+from .line import line
 from .loop import train
 from .memory import DoesNotFit, MemoryWarning
 from .plan import Plan
@@ -40,6 +41,7 @@ def sweep(
     devices: int | None = None,
     at_once: int | None = None,
     repeats: bool = False,
+    progress: bool | None = None,
 ) -> Result:
     """Train one run per entry of ``seeds``, each with its own numeric hyperparameters.
 
@@ -77,6 +79,7 @@ def sweep(
             them, with a `MemoryWarning`. For every group of another size the programs are compiled again.
         repeats: train equal runs, of one seed, hyperparameters and split. They are one run that would be counted twice,
             and refused otherwise.
+        progress: as for `fwdonly.fit`.
 
     Returns:
         A `Result` whose arrays have a leading axis over runs.
@@ -109,14 +112,15 @@ def sweep(
     if not repeats:
         check_runs(runs)
     lifted = how if how != "auto" else ("map" if jax.default_backend() == "cpu" else "vmap")
-    hooks = Hooks(callbacks_of(callback), checkpoint, resume, meter)
 
     def group(first: int, size: int, placement: Placement, hooks: Hooks) -> Result:
         own = jax.tree.map(lambda a: a[first : first + size], runs[:3])
         work = prepare(make_rule, data, plan, Runs(*own, (first, first + size, count)), placement, test)
         return train(work, hooks)
 
-    return train_groups(group, count, at_once, Placement(lifted, devices), hooks)
+    with line(progress) as shown:
+        hooks = Hooks((*callbacks_of(callback), *shown), checkpoint, resume, meter)
+        return train_groups(group, count, at_once, Placement(lifted, devices), hooks)
 
 
 def check_runs(runs: Runs) -> None:

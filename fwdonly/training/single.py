@@ -11,6 +11,7 @@ from ..base import LearningRule
 from ..errors import check_seed
 from ..measure import Meter
 from .host import Hooks, callbacks_of
+from .line import line
 from .loop import train
 from .plan import Plan
 from .prepare import Placement, Runs, prepare
@@ -29,6 +30,7 @@ def fit(
     resume: bool = False,
     meter: Meter | None = None,
     test: bool = True,
+    progress: bool | None = None,
 ) -> Result:
     """Train one run: a rule, or stages one after another over the same state.
 
@@ -54,6 +56,8 @@ def fit(
             after it. Epochs are its marks. A meter that fails costs the reading, never the training.
         test: False leaves the test set alone: a search for settings must not see it. It is not even copied to the
             device then.
+        progress: show a line with epoch, loss, validation accuracy and time left on standard error; None: where that
+            is a terminal, or in a notebook.
 
     Raises:
         UsageError: labels outside the classes, a batch larger than the training split, images the network cannot
@@ -66,4 +70,5 @@ def fit(
     train_indices, val_indices = datasets.split(data) if split is None else split
     both = np.asarray(train_indices, np.int32), np.asarray(val_indices, np.int32)
     work = prepare(source, data, plan, Runs(number, {}, both), Placement("single"), test)
-    return train(work, Hooks(callbacks_of(callback), checkpoint, resume, meter))
+    with line(progress) as shown:
+        return train(work, Hooks((*callbacks_of(callback), *shown), checkpoint, resume, meter))

@@ -252,6 +252,7 @@ def train_group(optuna: Any, study: Any, setup: Setup, group: list[Any], made: A
         callback=judge,
         test=False,
         repeats=True,  # a group is filled up
+        progress=False,
     )
     if not result.finished:
         return False
