@@ -266,6 +266,27 @@ def test_callbacks_get_the_state_on_request_and_are_called_in_their_order(tiny, 
         train(plan, callback=[first, 3], **more)
 
 
+def test_a_loop_over_learning_rates_compiles_once_where_it_gives_the_function(tiny):
+    plan = Plan(epochs=1, batch_size=20)
+    made = functools.partial(mf.rule, NET, num_classes=4)
+
+    def make(learning_rate):
+        return made(optax.adam(learning_rate))
+
+    first, second = (fit(make, tiny, plan, hyper={"learning_rate": rate}) for rate in (0.01, 0.02))
+    assert first.compile_seconds > 0 == second.compile_seconds
+    assert not identical(first.state, second.state)
+    for result, rate in ((first, 0.01), (second, 0.02)):
+        alone = fit(make(rate), tiny, plan)
+        assert alone.compile_seconds > 0  # control: a rule that is built anew is compiled anew
+        same = functools.partial(np.testing.assert_allclose, rtol=1e-5, atol=1e-6)
+        jax.tree.map(same, result.state.params, alone.state.params)
+    with pytest.raises(UsageError, match=r"hyper \(learning_rate\) is for a function"):
+        fit(MF, tiny, plan, hyper={"learning_rate": 0.1})
+    with pytest.raises(UsageError, match=r"learning_rate has shape \(2,\); give one number$"):
+        fit(make, tiny, plan, hyper={"learning_rate": np.array([0.1, 0.2])})
+
+
 # Stopping ------------------------------------------------------------------------------------------------------------
 
 

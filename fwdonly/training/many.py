@@ -20,7 +20,7 @@ from .line import line
 from .loop import train
 from .memory import DoesNotFit, MemoryWarning
 from .plan import Plan
-from .prepare import Placement, Runs, prepare
+from .prepare import Placement, Runs, prepare, values_of
 from .result import Callback, Progress, Result, join_groups
 
 
@@ -142,17 +142,6 @@ def check_runs(runs: Runs) -> None:
                 f"runs {first} and {at} are equal, with seed {seed}; give each its own seed, hyperparameters or split, "
                 "or repeats=True"
             )
-
-
-def values_of(hyper: Mapping[str, Any], count: int) -> dict[str, np.ndarray]:
-    """One value per run of every hyperparameter."""
-    values: dict[str, Any] = {}
-    for name, value in hyper.items():
-        array = np.asarray(value, np.float32)
-        if array.shape not in ((), (count,)):
-            raise UsageError(f"{name} has shape {array.shape}; give one number, or one for each of the {count} runs")
-        values[name] = np.broadcast_to(array, (count,))
-    return values
 
 
 def train_groups(

@@ -31,6 +31,22 @@ class Runs(NamedTuple):
     """First and last (not included) of these runs, and how many the sweep has in all."""
 
 
+def values_of(hyper: Mapping[str, Any], count: int | None = None) -> dict[str, np.ndarray]:
+    """One value per run of every hyperparameter, or one of each for a single run.
+
+    Raises:
+        UsageError: another number of values.
+    """
+    values: dict[str, Any] = {}
+    for name, value in hyper.items():
+        array = np.asarray(value, np.float32)
+        if array.shape not in ((), (count,)):
+            more = "" if count is None else f", or one for each of the {count} runs"
+            raise UsageError(f"{name} has shape {array.shape}; give one number{more}")
+        values[name] = array if count is None else np.broadcast_to(array, (count,))
+    return values
+
+
 class Placement(NamedTuple):
     """Where runs are computed."""
 

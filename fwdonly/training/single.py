@@ -1,29 +1,31 @@
 """Train one run."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import SupportsIndex
 
 import numpy as np
+from jaxtyping import Array
 
 from .. import data as datasets
 from ..base import LearningRule
-from ..errors import check_seed
+from ..errors import UsageError, check_seed
 from ..measure import Meter
 from .host import Hooks, callbacks_of
 from .line import line
 from .loop import train
 from .plan import Plan
-from .prepare import Placement, Runs, prepare
+from .prepare import Placement, Runs, prepare, values_of
 from .result import Callback, Result
 
 
 def fit(
-    rule: LearningRule | Sequence[LearningRule],
+    rule: LearningRule | Sequence[LearningRule] | Callable[..., LearningRule | Sequence[LearningRule]],
     data: datasets.Dataset,
     plan: Plan | Sequence[Plan] | None = None,
     *,
     seed: SupportsIndex = 0,
+    hyper: Mapping[str, float | np.ndarray | Array] | None = None,
     split: tuple[np.ndarray, np.ndarray] | None = None,
     callback: Callback | Sequence[Callback] | None = None,
     checkpoint: str | Path | None = None,
@@ -38,12 +40,15 @@ def fit(
     and, where shapes agree, equal start values.
 
     Args:
-        rule: one `LearningRule`, or several as stages (``fwdonly.mf.stages``).
+        rule: one `LearningRule`, or several as stages (``fwdonly.mf.stages``); or a function that makes one of these of
+            ``hyper``, inside the compiled program. A loop over learning rates should give the function: passing the
+            same one again compiles nothing new, whereas every rule built anew is compiled anew.
         data: images and labels, from `fwdonly.data.load`.
         plan: lengths, stopping and preprocessing; default `Plan()`. One for every stage, where lengths or stopping
             differ between stages.
         seed: of start values, data order and the rule's own randomness; an integer of Python, NumPy or JAX,
             0 <= seed < 2**32.
+        hyper: the numbers that the function takes, by name.
         split: (training indices, validation indices) into ``data.x_train``; default `fwdonly.data.split`.
         callback: called with a `Progress` after every compiled chunk and epoch, or several, called in their order; a
             true return value stops the training there. In a sweep it may return one truth value per run: those runs
@@ -60,15 +65,18 @@ def fit(
             is a terminal, or in a notebook.
 
     Raises:
-        UsageError: labels outside the classes, a batch larger than the training split, images the network cannot
-            take, or a checkpoint that belongs to something else.
+        UsageError: ``hyper`` without a function, labels outside the classes, a batch larger than the training split,
+            images the network cannot take, or a checkpoint that belongs to something else.
         Interrupted: there was a Ctrl-C. The steps under way are finished and the checkpoint is written before; what the
             training gave is in the exception's ``result``. A second Ctrl-C is a KeyboardInterrupt at once.
     """
     number = np.asarray(check_seed(seed), np.uint32)
-    source = rule if isinstance(rule, LearningRule) else tuple(rule)
+    source = rule if isinstance(rule, LearningRule) or callable(rule) else tuple(rule)
+    if hyper and not callable(source):
+        raise UsageError(f"hyper ({', '.join(hyper)}) is for a function that makes the rule of it; give the function")
+    values = values_of(hyper or {})
     train_indices, val_indices = datasets.split(data) if split is None else split
     both = np.asarray(train_indices, np.int32), np.asarray(val_indices, np.int32)
-    work = prepare(source, data, plan, Runs(number, {}, both), Placement("single"), test)
+    work = prepare(source, data, plan, Runs(number, values, both), Placement("single"), test)
     with line(progress) as shown:
         return train(work, Hooks((*callbacks_of(callback), *shown), checkpoint, resume, meter))
