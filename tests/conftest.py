@@ -2,6 +2,7 @@
 
 import importlib
 import os
+import re
 import runpy
 import sys
 from importlib import metadata
@@ -45,9 +46,10 @@ DEEP = [line for line in (Path(__file__).parent / "deep.txt").read_text().splitl
 def pytest_collection_modifyitems(items):
     """Mark the tests of ``deep.txt``: the README's command leaves them out, ``.ci/run`` runs them after it."""
     known = set(DEEP)
+    patterns = re.compile("|".join(re.escape(line).replace(r"\*", ".*") for line in DEEP if "*" in line) or "(?!)")
     for item in items:
         name = item.nodeid.rpartition("/")[2]
-        if name in known or name.partition("[")[0] in known:
+        if name in known or name.partition("[")[0] in known or patterns.fullmatch(name):
             item.add_marker(pytest.mark.deep)
 
 
