@@ -7,6 +7,8 @@ from collections.abc import Callable, Generator, Sequence
 from typing import Any
 
 import numpy as np
+import rich.progress
+from rich.console import Console
 
 from ..training import Progress
 
@@ -50,9 +52,6 @@ class Display:
 
     def __init__(self, weights: Sequence[int], *, quiet: bool, stop: Callable[[], bool]) -> None:
         """``weights`` are the passes over the images that each turn may take."""
-        import rich.progress  # here, so that models are opened without the extra ``experiments``
-        from rich.console import Console
-
         self.weights, self.stop, self.console = list(weights), stop, Console()
         self.quiet, self.lines = quiet, not self.console.is_terminal
         self.bar = rich.progress.Progress(
