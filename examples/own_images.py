@@ -24,7 +24,7 @@ mine = fwdonly.data.from_folder(folder / "images", test=0.2)
 net, tx = fwdonly.nets.mlp([64, 64]), optax.adam(3e-3)
 for name, module in {"mf": fwdonly.mf, "bp": fwdonly.bp}.items():
     rule = module.rule(net, tx, num_classes=mine.num_classes)
-    result = fwdonly.fit(rule, mine, fwdonly.Plan(epochs=20, batch_size=16))
+    result = fwdonly.fit(rule, mine, fwdonly.Plan(epochs=8, batch_size=16))
     fwdonly.save(folder / f"{name}.safetensors", result, rule, mine)
     model = fwdonly.load(folder / f"{name}.safetensors")
     print(model)
@@ -33,8 +33,6 @@ for name, module in {"mf": fwdonly.mf, "bp": fwdonly.bp}.items():
     subprocess.run([sys.executable, "-m", "fwdonly", *map(str, words)], check=True)
     rows = [line.split(",") for line in (folder / f"{name}.csv").read_text().splitlines()[1:]]
     here = model.predict(mine.x_test)
-    alike = [row[2] for row in rows] == list(here.names) and [np.float32(row[3]) for row in rows] == list(
-        here.scores.max(1)
-    )
+    alike = tuple(row[2] for row in rows) == here.names and [np.float32(r[3]) for r in rows] == list(here.scores.max(1))
     print(f"{name}: the other process predicts {'the same, bit for bit' if alike else 'otherwise'}")
     print(f"{name}: accuracy {model.evaluate(mine).accuracy:.2f}")

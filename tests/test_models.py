@@ -638,7 +638,7 @@ def test_names_of_classes_meet_by_name(trained, tmp_path):
 
 BARE_INSTALL = """
 import sys
-for name in ("tyro", "rich", "filelock", "matplotlib", "pandas", "sklearn", "PIL", "scipy", "optuna", "pooch"):
+for name in ("tyro", "filelock", "matplotlib", "pandas", "sklearn", "PIL", "scipy", "optuna", "pooch"):
     sys.modules[name] = None
 import numpy as np, fwdonly
 print(fwdonly.load(sys.argv[1]).predict(np.zeros((2, 8, 8, 1), np.uint8)).scores.shape)

@@ -4,6 +4,9 @@ import contextlib
 import sys
 from collections.abc import Callable, Generator, Sequence
 
+import rich.progress
+from rich.console import Console
+
 from ..training import Progress, clock, describe, position
 
 
@@ -27,9 +30,6 @@ class Display:
 
     def __init__(self, weights: Sequence[int], *, quiet: bool, stop: Callable[[], bool]) -> None:
         """``weights`` are the passes over the images that each turn may take."""
-        import rich.progress  # here, so that models are opened without the extra ``experiments``
-        from rich.console import Console
-
         self.weights, self.stop, self.console = list(weights), stop, Console()
         self.quiet, self.lines = quiet, not self.console.is_terminal
         self.bar = rich.progress.Progress(
