@@ -10,6 +10,7 @@ zeroed; archives keep their checksums right while their members change; values o
 import argparse
 import collections
 import contextlib
+import functools
 import gzip
 import hashlib
 import io
@@ -54,7 +55,7 @@ ODD: list[Any] = [
 class Reader(NamedTuple):
     """Makes sound files in a folder, and reads them."""
 
-    make: Callable[[Path], None]
+    make: Callable[[Path], object]
     read: Callable[[Path], object]
 
 
@@ -161,6 +162,10 @@ def read_tfds(folder: Path) -> object:
     return fwdonly.data.load("tfds:set", folder)
 
 
+CONFIG: dict[str, Any] = {}
+"""Of the sound result folder."""
+
+
 def make_results(folder: Path) -> None:
     from fwdonly.cli import main
 
@@ -170,7 +175,7 @@ def make_results(folder: Path) -> None:
     for path in (folder / "r").iterdir():
         if path.name not in ("config.json", "summary.json", "metrics.csv", "predictions.npz"):
             path.unlink()
-    make_results.config = json.loads((folder / "r" / "config.json").read_text())["configuration"]
+    CONFIG.update(json.loads((folder / "r" / "config.json").read_text())["configuration"])
     best = {"rule": "mf", "values": {"learning_rate": 0.1}}
     (folder / "r" / "best.json").write_text(json.dumps(best))
 
@@ -180,14 +185,13 @@ def read_results(folder: Path) -> None:
     from fwdonly.cli import compare
 
     where, refusals = folder / "r", []
-    config = make_results.config
-    wanted = folders.Wanted(config, None, ["mf", "bp"], [0, 1], 10)
+    wanted = folders.Wanted(CONFIG, None, ["mf", "bp"], [0, 1], 10)
     readings: list[Callable[[], object]] = [
         lambda: fwdonly.report.html_report([where]),
         lambda: fwdonly.report.markdown_report([where]),
         lambda: compare.tuned_settings([where], ["mf", "bp"]),
-        lambda: folders.look_into(where, config, resume=True),
-        lambda: folders.agree(where, config),
+        lambda: folders.look_into(where, CONFIG, resume=True),
+        lambda: folders.agree(where, CONFIG),
         lambda: folders.Contents(where, wanted).finished,
     ]
     for reading in readings:
@@ -200,18 +204,27 @@ def read_results(folder: Path) -> None:
         raise refusals[0]
 
 
-def training() -> Any:
-    """A training, once, for all of its checkpoints."""
-    if not hasattr(training, "work"):
-        import optax
+class Training(NamedTuple):
+    """A small training, once, for all checkpoints and searches."""
 
-        data = fwdonly.data.from_arrays(arrays()["x_train"], arrays()["y_train"], test=3)
-        rule = fwdonly.mf.rule(fwdonly.nets.mlp([3]), optax.adam(0.1), num_classes=3)
-        training.data, training.rule, training.plan = data, rule, fwdonly.Plan(epochs=2, batch_size=3, keep="last")
-        training.split = np.arange(6, dtype=np.int32), np.arange(6, 9, dtype=np.int32)
-        runs = prepare.Runs(np.asarray(0, np.uint32), {}, training.split)
-        training.work = prepare.prepare(rule, data, training.plan, runs, prepare.Placement("single"), True)
-    return training
+    data: Any
+    rule: Any
+    plan: Any
+    split: tuple[np.ndarray, np.ndarray]
+    work: Any
+
+
+@functools.cache
+def training() -> Training:
+    """That training, and what `fwdonly.fit` makes of it."""
+    import optax
+
+    data = fwdonly.data.from_arrays(arrays()["x_train"], arrays()["y_train"], test=3)
+    rule = fwdonly.mf.rule(fwdonly.nets.mlp([3]), optax.adam(0.1), num_classes=3)
+    plan = fwdonly.Plan(epochs=2, batch_size=3, keep="last")
+    split = np.arange(6, dtype=np.int32), np.arange(6, 9, dtype=np.int32)
+    runs = prepare.Runs(np.asarray(0, np.uint32), {}, split)
+    return Training(data, rule, plan, split, prepare.prepare(rule, data, plan, runs, prepare.Placement("single"), True))
 
 
 def make_checkpoint(folder: Path) -> None:
@@ -236,13 +249,11 @@ def search(folder: Path, train: bool) -> object:
         net = fwdonly.nets.mlp([3])
         return lambda learning_rate: fwdonly.mf.rule(net, optax.adam(learning_rate), num_classes=3), training().plan
 
-    space, options = {"learning_rate": fwdonly.tune.Range(1e-3, 1e-1)}, {"heartbeat": 0.01, "grace": 0.02}
-    where = str(folder / "study.journal")
+    space = {"learning_rate": fwdonly.tune.Range(1e-3, 1e-1)}
     with contextlib.redirect_stderr(io.StringIO()):
         return fwdonly.tune.tune(
-            make, space, training().data, trials=4, seeds=[0], parallel=2, storage=where, split=training().split,
-            callback=lambda _: not train,
-            **options,
+            make, space, training().data, trials=4, seeds=[0], parallel=2, storage=str(folder / "study.journal"),
+            split=training().split, callback=lambda _: not train, heartbeat=0.01, grace=0.02,
         )  # fmt: skip
 
 
@@ -253,7 +264,7 @@ READERS = {
     "tfds": Reader(make_tfds, read_tfds),
     "results": Reader(make_results, read_results),
     "checkpoint": Reader(make_checkpoint, read_checkpoint),
-    "journal": Reader(lambda folder: search(folder, True) and None, lambda folder: search(folder, False)),
+    "journal": Reader(lambda folder: search(folder, True), lambda folder: search(folder, False)),
 }
 
 

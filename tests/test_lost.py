@@ -518,12 +518,15 @@ def disk(monkeypatch):
     return log
 
 
+WATTS = {"rule": "mf", "seed": None, "seconds": 0.0, "device": "gpu", "watts": 9.0, "mark": ""}
 WRITERS = {
     "json": lambda path: fwdonly.results.write_json(path, {"a": 1}),
     "text": lambda path: fwdonly.results.write_text(path, "text"),
     "rows": lambda path: fwdonly.results.write_rows(path, ["a"], [{"a": 1}]),
     "metrics": lambda path: fwdonly.results.write_metrics(path, []),
     "checkpoint": lambda path: checkpoint.save(path, {"a": np.ones(3)}, {}),
+    "predictions": lambda path: fwdonly.results.write_predictions(path, fwdonly.results.Predictions(np.ones(3), {})),
+    "figure": lambda path: fwdonly.report.power_figure(path, [WATTS], "title"),
 }
 
 
@@ -532,6 +535,19 @@ def test_files_reach_the_disk_before_their_names_do(tmp_path, disk, writer):
     WRITERS[writer](tmp_path / "file")
     assert disk == ["file of True", "rename", "folder"]
     assert [path.name for path in tmp_path.iterdir()] == ["file"]
+
+
+def test_folders_reach_the_disk_before_anything_is_in_them(tmp_path, disk, digits, monkeypatch):
+    """Or the results of a night would go with the name of their folder."""
+    folder.make(tmp_path / "a" / "b")
+    assert disk == ["folder", "folder"]
+    monkeypatch.chdir(tmp_path)
+    disk.clear()
+    folder.claim("train-mf", digits)
+    assert disk == ["folder", "folder"]
+    disk.clear()
+    fwdonly.tune.open_storage(tmp_path / "study.journal")
+    assert disk == ["folder"]
 
 
 @pytest.mark.parametrize("writer", WRITERS)
