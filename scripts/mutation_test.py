@@ -428,6 +428,13 @@ MUTANTS = [
     ),
     Mutant(
         "bp.py",
+        "*(statistics[at] if statistics else moments[at])",
+        "*moments[at]",
+        (EQUATIONS,),
+        "predictions of batch-normalised BP by the statistics of the test batch",
+    ),
+    Mutant(
+        "bp.py",
         'return params if hidden == "trained" else params._replace(blocks=())',
         "return params",
         (EQUATIONS,),
