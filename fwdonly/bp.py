@@ -38,6 +38,9 @@ from .errors import UsageError, check_word
 Readouts = Literal["output", "deep", "sum"]
 Hidden = Literal["trained", "frozen"]
 
+EPS, MOMENTUM = 1e-5, 0.1
+"""Batch normalisation: what is added to the variance; weight of a new batch in the running statistics."""
+
 
 class Options(NamedTuple):
     """How a training with BP goes."""
@@ -53,6 +56,8 @@ class Options(NamedTuple):
     """Give the output layer a bias."""
     hidden: Hidden = "trained"
     """frozen: hidden layers keep their start values; what a rule for hidden layers must beat."""
+    batch_norm: bool = False
+    """Batch normalisation after every block, with a scale and a shift that learn: the twin of rules that have it."""
 
 
 class Form(NamedTuple):
@@ -60,10 +65,20 @@ class Form(NamedTuple):
 
     readouts: Readouts = "output"
     hidden: Hidden = "trained"
+    batch_norm: bool = False
+
+
+class Normalised(NamedTuple):
+    """``block`` holds W_l and b_l; ``gamma`` and ``beta`` (channels,) belong to batch normalisation after the block."""
+
+    block: Any
+    gamma: Float[Array, " channels"]
+    beta: Float[Array, " channels"]
 
 
 class Params(NamedTuple):
-    """``blocks`` holds W_l and b_l of the hidden layers; ``W`` (n_L, classes) and ``b`` (classes,) the output layer.
+    """``blocks`` holds W_l and b_l of the hidden layers, with batch normalisation a `Normalised` each; ``W``
+    (n_L, classes) and ``b`` (classes,) the output layer.
 
     ``b`` is None where the output layer has no bias, ``M`` where there are no readouts M_l (classes, n_l) beside it.
     """
@@ -75,10 +90,13 @@ class Params(NamedTuple):
 
 
 class State(NamedTuple):
-    """``params`` and one optimizer state over all of them, with frozen hidden layers over the output layer's."""
+    """``params``, one optimizer state over all of them (with frozen hidden layers over the output layer's), and
+    ``statistics``: running (mean, variance) per channel and block where there is batch normalisation.
+    """
 
     params: Params
     opt_state: Any
+    statistics: tuple[tuple[Array, Array], ...] = ()
 
 
 def init(
@@ -95,20 +113,25 @@ def init(
     """Start values: blocks as the network draws them (equal to MF's for one key), output W ~ N(0, 0.01^2), b = 0.
 
     The readouts M_l of "deep" and "sum" are MF's for one key, too, and change no other start value. ``form`` has
-    ``readouts`` and ``hidden`` as in `grads`.
+    ``readouts`` and ``hidden`` as in `grads`, and ``batch_norm``: gamma and variance start at 1, beta and mean at 0.
 
     Raises:
         UsageError: fewer than two classes, inputs the network cannot take, unknown words, or readouts of frozen layers.
     """
-    readouts, hidden = chosen(Form, form, "BP")
+    readouts, hidden, batch_norm = chosen(Form, form, "BP")
     _check(readouts, 1.0, hidden)
+    if batch_norm and hidden == "frozen":
+        raise UsageError("batch_norm learns with the hidden layers, and hidden='frozen' trains none; leave it out")
     check_classes(num_classes)
     block_key, readout_key = jax.random.split(key)
     blocks, activations = nets.init(block_key, x, net)
     W, b = nets.output.layer(readout_key, activations[-1], num_classes, readout_init, readout_bias)
     M = None if readouts == "output" else nets.output.class_readouts(readout_key, activations, num_classes)
+    zeros = [jnp.zeros(a.shape[-1], a.dtype) for a in activations if batch_norm]
+    if batch_norm:
+        blocks = tuple(Normalised(block, zero + 1, zero) for block, zero in zip(blocks, zeros, strict=True))
     params = Params(blocks, W, b, M)
-    return State(params, begin(tx, _trained(params, hidden)))
+    return State(params, begin(tx, _trained(params, hidden)), tuple((zero, zero + 1) for zero in zeros))
 
 
 def grads(
@@ -137,6 +160,9 @@ def grads(
 
     where CE is the loss above of other scores, E_l = (softmax(G_l) - onehot(y)) / B, W_{L+1} is W, and dM_l is
     lambda E_l^T a_l or D^T a_l. "deep" predicts from s, "sum" from its sum.
+
+    With ``batch_norm`` a_l is ``gamma_l n_l + beta_l``, n_l the layer's output less its mean over standard deviation of
+    the batch, per channel; `predict` takes the running ones.
 
     Held constant: nothing but the data; with ``hidden="frozen"`` also W_l and b_l of the hidden layers. Taken by
     reverse-mode automatic differentiation of the loss.
@@ -180,18 +206,25 @@ def grads(
     if hidden == "frozen":
         return _output_grads(params, _above(params, batch, net))
     del key
+    return _gradients(params, batch, net, readouts, auxiliary_weight)[:2]
+
+
+def _gradients(
+    params: Params, batch: Batch, net: Net, readouts: Readouts, auxiliary_weight: float | Array
+) -> tuple[Params, Metrics, tuple[Any, ...]]:
+    """Gradients where hidden layers are trained, and the batch's statistics of every block that is normalised."""
     doubt = check_labels(batch, params.W.shape[1])
 
-    def objective(params: Params) -> tuple[Array, Metrics]:
-        s, G = outputs(params, batch.x, net, readouts)
+    def objective(params: Params) -> tuple[Array, tuple[Metrics, Any]]:
+        s, G, moments = _pass(params, batch.x, net, readouts)
         loss = cross_entropy(s, batch.y)
         if readouts != "deep":
-            return loss, {}
+            return loss, ({}, moments)
         local = [cross_entropy(G_l, batch.y) for G_l in G]
-        return loss + auxiliary_weight * sum(local), {"layer_loss": jnp.stack([*local, loss])}
+        return loss + auxiliary_weight * sum(local), ({"layer_loss": jnp.stack([*local, loss])}, moments)
 
-    (loss, more), gradients = jax.value_and_grad(objective, has_aux=True)(params)
-    return gradients, {"loss": loss + doubt} | more
+    (loss, (more, moments)), gradients = jax.value_and_grad(objective, has_aux=True)(params)
+    return gradients, {"loss": loss + doubt} | more, moments
 
 
 def features(params: Params, x: Float[Array, "batch *features"], net: Net) -> Float[Array, "batch n"]:
@@ -224,20 +257,25 @@ def _trained(params: Params, hidden: Hidden) -> Params:
     return params if hidden == "trained" else params._replace(blocks=())
 
 
-def outputs(
-    params: Params, x: Float[Array, "batch *features"], net: Net, readouts: Readouts = "output"
-) -> tuple[Float[Array, "batch classes"], list[Array]]:
-    """The scores that are predicted from, and G_1..G_L unless ``readouts`` are the "output" alone."""
+def _pass(
+    params: Params, x: Float[Array, "batch *features"], net: Net, readouts: Readouts, statistics: Any = ()
+) -> tuple[Array, list[Array], tuple[Any, ...]]:
+    """The scores that are predicted from, G_1..G_L unless ``readouts`` are the "output" alone, and batch statistics."""
     M = () if readouts == "output" else params.M
     if M is None:
         raise UsageError(f"there are no readouts M_l in these parameters; give init readouts={readouts!r}, too")
-    a, G = x, []
-    for block, own, M_l in zip(net, params.blocks, M or [None] * len(net), strict=True):
-        a = block.apply(own, a)
-        if M_l is not None:
-            G.append(flat(a) @ M_l.T)
+    a, G, moments = x, [], []
+    for at, (block, own) in enumerate(zip(net, params.blocks, strict=True)):
+        if isinstance(own, Normalised):
+            a = block.apply(own.block, a)
+            moments.append(nets.moments(a))
+            a = nets.batch_norm(a, *(statistics[at] if statistics else moments[at]), EPS, own.gamma, own.beta)
+        else:
+            a = block.apply(own, a)
+        if M:
+            G.append(flat(a) @ M[at].T)
     s = nets.output.read(params, a)
-    return (s + sum(G) if readouts == "sum" else s), G
+    return (s + sum(G) if readouts == "sum" else s), G, tuple(moments)
 
 
 def update(
@@ -251,12 +289,17 @@ def update(
     auxiliary_weight: float | Array = 1.0,
     hidden: Hidden = "trained",
 ) -> tuple[State, Metrics]:
-    """One step: `grads`, then one optax step over all parameters together, or over the output layer's alone."""
+    """One step: `grads`, then one optax step over all parameters together, or over the output layer's alone.
+
+    Running statistics of batch normalisation are moved by a tenth.
+    """
     _check(readouts, auxiliary_weight, hidden)
     if hidden == "frozen":
         return _update_output(state, _above(state.params, batch, net), key, tx=tx)
-    gradients, metrics = grads(state.params, batch, key, net=net, readouts=readouts, auxiliary_weight=auxiliary_weight)
-    return State(*descend(tx, gradients, state.opt_state, state.params, metrics["loss"])), metrics
+    gradients, metrics, moments = _gradients(state.params, batch, net, readouts, auxiliary_weight)
+    stepped = descend(tx, gradients, state.opt_state, state.params, metrics["loss"])
+    moved = jax.tree.map(lambda old, new: (1 - MOMENTUM) * old + MOMENTUM * new, state.statistics, moments)
+    return State(*stepped, moved), metrics
 
 
 def _update_output(
@@ -274,7 +317,7 @@ def predict(
     state: State, x: Float[Array, "batch *features"], *, net: Net, readouts: Readouts = "output"
 ) -> Float[Array, "batch classes"]:
     """Class scores of shape (batch, classes): s = a_L W + b, for the readouts "sum" with G_1..G_L added."""
-    return outputs(state.params, x, net, "sum" if readouts == "sum" else "output")[0]
+    return _pass(state.params, x, net, "sum" if readouts == "sum" else "output", state.statistics)[0]
 
 
 def rule(

@@ -643,6 +643,8 @@ CARD = Card(
         "batch_size": 128,
         "validate_every": 1,
         "keep": "best_accuracy",
+        "batch_norm": True,
     },
+    batch_norm=True,
     compared={"optimizer": "adamw"},
 )

@@ -127,5 +127,7 @@ class Card(NamedTuple):
     """Options that may be negative."""
     twin: Mapping[str, Any] = {}
     """Settings of ``bp`` beside this rule. Length and stopping give way to what a user says for the rule itself."""
+    batch_norm: bool = False
+    """Whether its blocks are batch-normalised, as those of a fair twin then are; comparisons tell who has it."""
     monitor: Literal["loss", "accuracy"] = "loss"
     """What its validation may be steered by; "accuracy" where the scores are no logits of a cross-entropy."""

@@ -237,5 +237,6 @@ CARD = Card(
     start={"start": "torch_uniform", "bias": "uniform"},
     recipe={"epochs": 20, "learning_rate": 0.01, "lr_schedule": "constant"},
     compared={"optimizer": "adamw"},
-    twin={"learning_rate": 1e-3},
+    twin={"learning_rate": 1e-3, "batch_norm": True},
+    batch_norm=True,
 )

@@ -49,7 +49,9 @@ class Options(NamedTuple):
     mirror_decay: float | Array = 1e-4
     """Their weight decay."""
     mirror_noise: float | Array = 0.1
-    """Standard deviation of the noise that the layers are shown."""
+    """Standard deviation of the noise that the layers are shown. It decides how fast F turns: of 784-1024-10, with 64
+    samples a step, its cosine with the product of resting weights is 0.02 after 468 mirrorings, 0.17 after 4,000 and
+    0.41 after 8,000. With 1.0 it is 0.50 after 117 and 0.81 after 468, and stays there."""
     mirror_every: int = 1
     """Mirror after every so many training steps; 0: only in a stage of its own, ``rule(part="mirror")``. Under `vmap`
     the other steps cost as much, for a condition over several runs computes both sides."""
@@ -217,7 +219,7 @@ def _mirrored(state: State, key: Array, count: int, net: Net, options: Options) 
 
     xi ~ N(0, noise^2) of shape (count, n_{l-1}), minus its mean over all entries. All B_l are scaled alike, so that F
     keeps its standard deviation, and F follows. W_l is held constant; for a linear layer E[xi^T layer(xi)] / B =
-    noise^2 W_l.
+    noise^2 W_l. Steps until F is aligned: see `Options.mirror_noise`.
     """
     B = []
     for at, (B_l, W_l) in enumerate(zip(state.B, _kernels(state.params), strict=True)):

@@ -163,7 +163,7 @@ def read_tfds(folder: Path) -> object:
 
 
 CONFIG: dict[str, Any] = {}
-"""Of the sound result folder."""
+"""The configuration of the sound result folder."""
 
 
 def make_results(folder: Path) -> None:
@@ -234,7 +234,7 @@ def make_checkpoint(folder: Path) -> None:
 
 def read_checkpoint(folder: Path) -> object:
     checkpoint.read_meta(folder / "c.npz")
-    resumed = host.Host(training().work, host.Hooks(None, folder / "c.npz", True))
+    resumed = host.Host(training().work, host.Hooks((), folder / "c.npz", True))
     _, tracker = resumed.restore()
     resumed.enter(training().work.jobs[resumed.stage], tracker)
     return history_of(resumed.rows), chunk_sizes(3 - resumed.step, 2), resumed.seconds + resumed.compiled_before

@@ -120,8 +120,8 @@ MUTANTS = [
     ),
     Mutant(
         "bp.py",
-        "        a = block.apply(own, a)\n",
-        "        a = jax.lax.stop_gradient(block.apply(own, a))\n",
+        "            a = block.apply(own, a)\n        if M:",
+        "            a = jax.lax.stop_gradient(block.apply(own, a))\n        if M:",
         (EQUATIONS, LOCALITY),
         "no gradient reaches the hidden layers",
     ),
@@ -169,8 +169,8 @@ MUTANTS = [
     ),
     Mutant(
         "bp.py",
-        'net, "sum" if readouts == "sum" else "output")',
-        'net, "output")',
+        'net, "sum" if readouts == "sum" else "output", state.statistics)',
+        'net, "output", state.statistics)',
         (EQUATIONS,),
         "trained on the summed scores, predicts with the output layer's alone",
     ),
@@ -425,6 +425,13 @@ MUTANTS = [
         "h = run.cache[0] if True",
         (TRAIN,),
         "kept features are not taken by batch",
+    ),
+    Mutant(
+        "bp.py",
+        "*(statistics[at] if statistics else moments[at])",
+        "*moments[at]",
+        (EQUATIONS,),
+        "predictions of batch-normalised BP by the statistics of the test batch",
     ),
     Mutant(
         "bp.py",

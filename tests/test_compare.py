@@ -382,6 +382,17 @@ def test_the_reference_is_bp_where_it_is_among_the_rules(names, reference):
     assert study.protocol["reference"] == reference
 
 
+def test_a_comparison_tells_who_has_batch_normalisation():
+    names = ["cwc", "bp", "--net", "cwc:10,20"]
+    told = [line for line in compare.study_of(names).protocol["notes"] if "normalisation" in line]
+    assert told == ["CwC has batch normalisation.", "BP has no batch normalisation."]
+    fair = compare.study_of([*names, "--bp.batch-norm"])
+    assert not any("normalisation" in line for line in fair.protocol["notes"])
+    for name in ("cafo", "cwc"):
+        assert train.study_of([name, "--against", "bp"]).arms[1].options["batch_norm"]
+    assert not train.study_of(["mf", "--against", "bp"]).arms[1].options["batch_norm"]
+
+
 def test_rules_whose_signal_never_ends_have_tanh_unless_a_network_says_otherwise_and_the_report_says_so():
     names = ("drtp", "sdfa", "dfa", "bp")
     study = compare.study_of([*names, "--net", "mlp:8"])

@@ -104,7 +104,8 @@ def test_every_mutant_still_finds_its_text():
     finally:
         sys.path.pop(0)
     for mutant in mutation_test.MUTANTS:
-        assert mutant.old in (ROOT / "fwdonly" / mutant.file).read_text(), f"{mutant.file}: {mutant.defect}"
+        text = (ROOT / "fwdonly" / mutant.file).read_text()
+        assert not mutant.old or text.count(mutant.old) == 1, f"{mutant.file}: {mutant.defect}"
         assert all((ROOT / "tests" / f"{name}.py").exists() for name in mutant.tests)
 
 

@@ -384,6 +384,56 @@ def test_frozen_hidden_layers_keep_every_bit_and_the_output_layer_learns_as_bp_s
     )
 
 
+def normalised_loss(params, x, y, statistics=None):
+    """Batch-normalised BP in float64 NumPy: the loss, the scores and the statistics of the batch."""
+    a, found = x, []
+    for at, (dense, gamma, beta) in enumerate(params.blocks):
+        own = {name: np.asarray(value) for name, value in dense["params"]["Dense_0"].items()}
+        h = np.maximum(a @ own["kernel"] + own["bias"], 0)
+        found.append((h.mean(0), ((h - h.mean(0)) ** 2).mean(0)))
+        mean, var = found[-1] if statistics is None else map(np.asarray, statistics[at])
+        a = np.asarray(gamma) * (h - mean) / np.sqrt(var + 1e-5) + np.asarray(beta)
+    s = a @ np.asarray(params.W) + np.asarray(params.b)
+    right = s[np.arange(len(y)), y]
+    return (np.log(np.exp(s).sum(1)) - right).mean(), s, found
+
+
+def test_batch_normalised_bp_equals_the_restatement_by_differences(float64, key):
+    """The gradient of every array along a random direction; running statistics, and predictions from them."""
+    net, tx = nets.mlp(WIDTHS), optax.sgd(0.1)
+    rule = bp.rule(net, tx, num_classes=CLASSES, batch_norm=True)
+    (x,), (y,) = problem((INPUTS,), np.float64)
+    batch = Batch(jnp.asarray(x), jnp.asarray(y))
+    state = rule.init(key, batch.x)
+    assert [leaf.shape for leaf in jax.tree.leaves(state.statistics)] == [(w,) for w in WIDTHS for _ in "mv"]
+    rng = np.random.default_rng(0)
+    params = jax.tree.map(lambda a: jnp.asarray(rng.normal(size=a.shape)), state.params)
+    state = bp.State(params, tx.init(params), jax.tree.map(lambda a: a + 0.5, state.statistics))
+    found, metrics = rule.grads(state, batch, key)
+    loss, _, moments = normalised_loss(params, x, y)
+    np.testing.assert_allclose(metrics["loss"], loss, rtol=1e-12)
+    leaves, shape = jax.tree.flatten(params)
+    for at, gradient in enumerate(jax.tree.leaves(found)):
+        d = 1e-6 * rng.normal(size=gradient.shape)
+        ends = [jax.tree.unflatten(shape, [*leaves[:at], leaves[at] + sign * d, *leaves[at + 1 :]]) for sign in (1, -1)]
+        up, down = (normalised_loss(end, x, y)[0] for end in ends)
+        np.testing.assert_allclose((gradient * d).sum(), (up - down) / 2, rtol=1e-5, atol=1e-12)
+    stepped, _ = rule.update(state, batch, key)
+    want = [tuple(0.9 * (0.5 + at) + 0.1 * new for at, new in enumerate(pair)) for pair in moments]
+    jax.tree.map(partial(np.testing.assert_allclose, rtol=1e-12), list(stepped.statistics), want)
+    scores = normalised_loss(stepped.params, x, y, stepped.statistics)[1]
+    np.testing.assert_allclose(rule.predict(stepped, batch.x), scores, rtol=1e-10, atol=1e-12)
+    assert differ(rule.predict(stepped._replace(statistics=state.statistics), batch.x), scores)  # the control
+
+
+def test_the_twin_of_cascaded_forward_has_the_parameters_of_its_source():
+    """arXiv 2509.19063, BP on MNIST: convolutions 32-128-512 without bias, each with batch norm, and one layer."""
+    net = nets.cnn([32, 128, 512], pool="max", bias="none")
+    rule = bp.rule(net, optax.sgd(0.1), num_classes=10, batch_norm=True)
+    state = jax.eval_shape(rule.init, jax.random.key(0), jax.ShapeDtypeStruct((1, 28, 28, 1), jnp.float32))
+    assert sum(leaf.size for leaf in jax.tree.leaves(state.params)) == 674_410
+
+
 def test_without_weight_deep_supervision_is_bp_and_its_readouts_rest(dense, key):
     net, _, batch = dense
     params = start(bp, net, (INPUTS,), np.float64, readouts="deep").params
@@ -500,7 +550,7 @@ def test_losses_start_near_the_logarithm_of_the_number_of_classes(key, classes):
     options = {"net": nets.mlp([1000]), "tx": optax.sgd(1), "num_classes": classes}
     (layer,), _ = mf.init(key, x, **options)
 
-    twin, _ = bp.init(key, x, **options)
+    twin = bp.init(key, x, **options).params
 
     def excess(module, params):
         return module.grads(params, batch, key, net=options["net"])[1]["loss"] - math.log(classes)

@@ -116,6 +116,17 @@ def test_rules_of_which_the_same_is_said_share_a_footnote(result):
     assert report.tables.ALONE in lines and report.tables.FOOTNOTE in lines
 
 
+def test_the_part_of_validation_in_the_seconds_is_said(result):
+    together = study.summarise("mf", [4, 5, 6], result) | {"train_seconds": 20.0, "validation_seconds": 3.0}
+    apart = study.summarise("ff", [4, 5, 6], result)
+    for run, spent in zip(apart["runs"], (4.0, 5.0, 6.0), strict=True):
+        run |= {"train_seconds": 10.0, "validation_seconds": spent}
+    line = "Of train s, validation took: MF 15 %, FF 50 %; its readouts are all evaluated."
+    assert line in report.footnotes([together, apart])
+    old = study.summarise("mf", [4, 5, 6], result)  # the control: a folder of before has no such number
+    assert not any("validation took" in note for note in report.footnotes([{**old, "validation_seconds": None}]))
+
+
 def test_arithmetic_that_no_larger_batch_adds_to_is_said_where_it_is_much(result):
     shares = {"foton": 0.926, "bp": 0.0, "pepita": 0.02}
     summaries = [study.summarise(rule, [4, 5, 6], result) | {"arithmetic_per_step": a} for rule, a in shares.items()]

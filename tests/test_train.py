@@ -407,6 +407,26 @@ def test_the_history_tells_the_seconds_of_every_validation(tiny):
     np.testing.assert_allclose(seconds, [p.seconds for p in seen if p.record is not None])
 
 
+def test_seconds_of_validation_are_told_apart_from_those_of_the_steps(tiny):
+    """Most of the time goes where a long loop is planted: into predictions, or into steps."""
+
+    def busy(x):
+        start = jnp.eye(64) * (1 + x.mean())
+        return jax.lax.fori_loop(0, 2000, lambda _, a: jnp.tanh(a @ a), start)[0, 0] * 1e-9
+
+    def slow_update(state, batch, key):
+        state, metrics = MF.update(state, batch, key)
+        return state, metrics | {"loss": metrics["loss"] + busy(batch.x)}
+
+    slow = MF._replace(predict=lambda state, x: MF.predict(state, x) + busy(x)), MF._replace(update=slow_update)
+    shares = []
+    for rule in slow:
+        result = fit(rule, tiny, Plan(epochs=2, batch_size=20), test=False)
+        assert 0 < result.validation_seconds < result.train_seconds
+        shares.append(result.validation_seconds / result.train_seconds)
+    assert shares[0] > 0.5 > shares[1]
+
+
 def test_a_stage_starts_from_the_kept_state_and_trains_its_layer_alone(tiny):
     plan = Plan(epochs=2, batch_size=20, keep="last")
     stages = mf.stages(NET, optax.adam(0.01), num_classes=4)

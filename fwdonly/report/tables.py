@@ -105,6 +105,7 @@ def footnotes(summaries: Sequence[Summary]) -> list[str]:
     own_clock = [alone(summary) for summary in summaries if summary["runs"]]
     lines = [ALONE] if any(own_clock) else []
     lines += [] if all(own_clock) else [FOOTNOTE]
+    lines += [line] if (line := _validation(summaries)) else []
     rounded = {label(s): s["precision"] for s in summaries if s.get("precision", "float32") != "float32"}
     lines += [f"{name}: matrix products and convolutions of {word} factors." for name, word in rounded.items()]
     lines += [
@@ -130,6 +131,20 @@ def footnotes(summaries: Sequence[Summary]) -> list[str]:
         for words in own:
             said.setdefault(words, []).append(label(summary))
     return lines + [f"{', '.join(names)}: {words}" for words, names in said.items()]
+
+
+def _validation(summaries: Sequence[Summary]) -> str | None:
+    """What validation took of every rule's training seconds, in one line; None where nobody has noted it."""
+    shares = []
+    for summary in summaries:
+        of, spent = summary.get("train_seconds"), summary.get("validation_seconds")
+        if alone(summary):
+            of, spent = (
+                sum(run.get(name) or 0.0 for run in summary["runs"]) for name in ("train_seconds", "validation_seconds")
+            )
+        if of and spent:
+            shares.append(f"{label(summary)} {100 * spent / of:.0f} %")
+    return f"Of train s, validation took: {', '.join(shares)}; its readouts are all evaluated." if shares else None
 
 
 def _energy_words(readings: Sequence[dict[str, Any]]) -> str:

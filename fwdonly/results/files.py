@@ -35,7 +35,8 @@ def join(summaries: Sequence[Summary]) -> Summary:
     """One rule's summary from those of parts of its runs."""
     last = summaries[-1]
     runs = sorted((run for summary in summaries for run in summary["runs"]), key=lambda run: run["seed"])
-    seconds = {name: sum(summary[name] for summary in summaries) for name in ("compile_seconds", "train_seconds")}
+    names = [name for name in ("compile_seconds", "train_seconds", "validation_seconds") if name in last]
+    seconds = {name: sum(summary[name] for summary in summaries) for name in names}
     finished = all(summary["finished"] for summary in summaries)
     energy = last["energy"] if len(summaries) == 1 else None  # of the runs apart
     return last | seconds | {"finished": finished, "energy": energy, "runs": runs}

@@ -56,6 +56,7 @@ def check_summary(top: Mapping[str, Any], rules: Collection[str]) -> None:
         _are(summary, where, _TEXT, "rule")
         _are(summary, where, _TEXT, "label", "network", needed=False)
         _are(summary, where, _NUMBER, "train_seconds", "compile_seconds")
+        _are(summary, where, _NUMBER, "validation_seconds", needed=False)
         _are(summary, where, _SWITCH, "finished")
         _are(summary, where, _SWITCH, "tuned", needed=False)
         _are(summary, where, _LIST, "runs")
@@ -77,6 +78,7 @@ def check_summary(top: Mapping[str, Any], rules: Collection[str]) -> None:
                 "test_accuracy",
                 "test_balanced_accuracy",
                 "train_seconds",
+                "validation_seconds",
                 "kept_seconds",
                 "target_seconds",
             )

@@ -126,7 +126,8 @@ class Protocol:
         """What a reader must know of single rules."""
         said = []
         activations = [dict(arm.net.options).get("activation", "relu") for arm in arms]
-        for arm, activation in zip(arms, activations, strict=True):
+        normalised = [arm.rule.card.batch_norm or bool(arm.options.get("batch_norm")) for arm in arms]
+        for arm, activation, own in zip(arms, activations, normalised, strict=True):
             label = arm.about["label"]
             parts = [
                 f"{name.replace('_', ' ')} {getattr(arm.plan, name)}"
@@ -144,4 +145,6 @@ class Protocol:
                 said.append(f"{label} has no biases.")
             if len(set(activations)) > 1:
                 said.append(f"{label} has the activation {activation}.")
+            if len(set(normalised)) > 1:
+                said.append(f"{label} has {'batch' if own else 'no batch'} normalisation.")
         return said

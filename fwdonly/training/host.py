@@ -79,7 +79,7 @@ class Host:
         if work.padding:
             self.ending = np.zeros(work.group[1] - work.group[0], bool)  # those that only fill the last device
         self.pending: tuple[int, Array] | None = None
-        self.seconds = self.compiled_before = 0.0
+        self.seconds = self.validation_seconds = self.compiled_before = 0.0
         self.saved_at = time.perf_counter()
         if hooks.checkpoint is not None:
             checkpoints.check_writable(hooks.checkpoint, work.fingerprint)
@@ -196,9 +196,14 @@ class Host:
 
     def tell_epoch(self, learner: Learner, tracker: Tracker, row: dict[str, Array]) -> bool:
         """Wait for the end of an epoch, add its row to the history and report it; true if asked to stop."""
+        if self.pending is not None:  # the last steps: what the device does after them is validation
+            wait(self.pending[1])
+        self.stop_clock()
+        steps_done = self.seconds
         wait(tracker.active)
         self.epoch += self.job.plan.validate_every
         self.stop_clock()
+        self.validation_seconds += self.seconds - steps_done
         position = {"stage": self.stage, "epoch": self.epoch, "seconds": self.seconds}
         own = {name: self.without_padding(value) for name, value in row.items()}
         self.rows.append({name: np.asarray(value) for name, value in (position | own).items()})
@@ -288,6 +293,7 @@ class Host:
             "step": self.step,
             "features_kept": list(self.features_kept.items()),
             "train_seconds": self.seconds,
+            "validation_seconds": self.validation_seconds,
             "compile_seconds": self.compiled_before + self.run.compile_seconds,
             "rows": [{name: (value.tolist(), str(value.dtype)) for name, value in row.items()} for row in self.rows],
         }
@@ -303,6 +309,7 @@ class Host:
         self.stage, self.step = meta["stage"], meta["step"]
         self.features_kept = dict(meta["features_kept"])
         self.seconds, self.compiled_before = meta["train_seconds"], meta["compile_seconds"]
+        self.validation_seconds = meta["validation_seconds"]
         self.rows = [{name: np.asarray(value, dtype) for name, (value, dtype) in row.items()} for row in meta["rows"]]
         shapes = shapes_of(start_run, jobs[0], *start)
         shapes = shapes_of(enter_stage, jobs[self.stage], *shapes, *start[1:])

@@ -150,6 +150,7 @@ def result_of(
         finished=not stopped,
         compile_seconds=host.compiled_before + host.run.compile_seconds,
         train_seconds=host.seconds,
+        validation_seconds=host.validation_seconds,
         features_kept=tuple(host.features_kept.get(stage, False) for stage in range(len(work.jobs))),
         energy=energy,
         run_bytes=host.run_bytes,

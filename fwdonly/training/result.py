@@ -69,6 +69,8 @@ class Result:
         finished: False where the callback stopped the training.
         compile_seconds, train_seconds: wall clock, apart; of all runs together. ``train_seconds`` includes the
             validation after each epoch and excludes the test and the writing of checkpoints.
+        validation_seconds: the part of ``train_seconds`` from the last step of an epoch to the end of its validation,
+            of the prediction and of all further readouts.
         features_kept: for every stage, whether features of frozen layers were kept for it (see `Plan.cache_gb`).
         energy: what the meter read, of all runs together, where there was one: training, validation, the callback, the
             writing of checkpoints and the first execution of each program, but no compilation and no test. Of a
@@ -97,6 +99,7 @@ class Result:
     finished: bool
     compile_seconds: float
     train_seconds: float
+    validation_seconds: float = 0.0
     features_kept: tuple[bool, ...] = ()
     energy: Reading | None = None
     run_bytes: int | None = None
@@ -115,7 +118,10 @@ class Result:
             accuracy, loss = (np.atleast_1d(value)[sound] for value in values)
             lines.append(f"  {part:<10} accuracy {_mean_sd(100 * accuracy)} %, loss {_mean_sd(loss)}")
         lines.append(f"  epochs     {_mean_sd(np.atleast_1d(self.epochs)[sound])}")
-        lines.append(f"  seconds    {self.train_seconds:.3g} training, {self.compile_seconds:.3g} compiling")
+        lines.append(
+            f"  seconds    {self.train_seconds:.3g} training ({self.validation_seconds:.3g} of it validation), "
+            f"{self.compile_seconds:.3g} compiling"
+        )
         if self.energy is not None:
             energy = self.energy.energy
             found = f"{energy.value:.4g} J" if energy.value is not None else f"unavailable, {energy.reason}"
@@ -197,6 +203,7 @@ def join_groups(groups: list[Result], runs: int) -> Result:
         finished=all(group.finished for group in groups) and not missing,
         compile_seconds=total("compile_seconds"),
         train_seconds=total("train_seconds"),
+        validation_seconds=total("validation_seconds"),
         features_kept=groups[0].features_kept,
         energy=energy,
         run_bytes=groups[-1].run_bytes,
