@@ -505,11 +505,12 @@ def test_features_equal_the_restatement(float64, net):
     features = compiled(cafo.features, net=net, heads=tuple(range(1, len(net) + 1)), eps=0.1)
     state, batch = cafo_start(net, plain=True, eps=0.1)
     _, moments = cascade(cafo_blocks(state.params.blocks), batch.x, eps=0.1)
-    near(state.statistics, moments)
+    # Start values are float32, and the program that draws them may use a bias that is not rounded as the stored one is.
+    near(state.statistics, moments, 1e-7)
     for F, (_, var) in zip(features(state, batch.x), moments, strict=True):  # sheet 8.3.4
         by_channel = np.asarray(F).reshape(-1, len(var))
-        near(by_channel.mean(0), 0 * var)
-        near(by_channel.var(0), var / (var + 0.1))
+        near(by_channel.mean(0), 0 * var, 1e-4)  # 1e-7 in all
+        near(by_channel.var(0), var / (var + 0.1), 1e-7)
     state, _ = cafo_start(net, eps=0.1)
     x = batch.x**2  # not the examples
     Fs, own = cascade(cafo_blocks(state.params.blocks), x, state.statistics, eps=0.1)
