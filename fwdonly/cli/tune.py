@@ -63,6 +63,7 @@ LEFT_OUT = (
     "alone",
     "target",
     "resume",
+    "save_models",
     "at_once",
     "coordinator",
     "num_processes",
