@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+import fwdonly
 from fwdonly import UsageError, files, results
 from fwdonly.study import folder as folders
 from fwdonly.training import checkpoint
@@ -175,6 +176,13 @@ def test_arrays_come_back_as_numpy_reads_them(tmp_path, array, save):
         np.testing.assert_array_equal(found["a"], wanted["a"], strict=True)
         with pytest.raises(KeyError):
             found["c"]
+
+
+def test_names_in_an_archive_make_no_further_lines(tmp_path):
+    np.savez(tmp_path / "f.npz", **{"a\nb": np.ones(2)})
+    with pytest.raises(UsageError, match="it holds a b") as error:
+        fwdonly.data.load(str(tmp_path / "f.npz"))
+    assert "\n" not in str(error.value)
 
 
 def test_a_packing_that_numpy_does_not_use_is_refused(tmp_path):
