@@ -16,6 +16,7 @@ import pytest
 
 import fwdonly
 from fwdonly import UsageError, files, results
+from fwdonly.cli import compare
 from fwdonly.study import folder as folders
 from fwdonly.training import checkpoint
 
@@ -216,6 +217,14 @@ def test_what_differs_is_said_in_one_short_line(tmp_path, value):
     (tmp_path / "config.json").write_text(json.dumps({"version": folders.VERSION, "configuration": {"a": value}}))
     with pytest.raises(UsageError, match="another configuration") as error:
         folders.look_into(tmp_path, {"a": 1}, resume=True)
+    assert "\n" not in str(error.value) and len(str(error.value)) < 1000
+
+
+@pytest.mark.parametrize("rule", ["a\nb", [1] * 10000, None], ids=["lines", "list", "none"])
+def test_a_search_of_no_rule_is_one_short_line(tmp_path, rule):
+    (tmp_path / "best.json").write_text(json.dumps({"rule": rule, "values": {}}))
+    with pytest.raises(UsageError, match="which is not among mf bp") as error:
+        compare.tuned_settings([tmp_path], ["mf", "bp"])
     assert "\n" not in str(error.value) and len(str(error.value)) < 1000
 
 
