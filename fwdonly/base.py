@@ -239,6 +239,13 @@ def begin(tx: optax.GradientTransformation, params: Any) -> Any:
         return tx.init(params)
     except AttributeError as error:
         raise UsageError(f"this optimizer cannot start from a rule's parameters ({error}); use another one") from error
+    except ValueError as error:
+        if "structure" not in str(error) or isinstance(error, UsageError):
+            raise
+        raise UsageError(
+            "the optimizer has a mask or labels as a tree of another form; a rule may step its layers one by one: give "
+            "a function of the parameters, such as mask=lambda p: jax.tree.map(lambda a: a.ndim > 1, p)"
+        ) from error
 
 
 def updates(

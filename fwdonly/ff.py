@@ -111,9 +111,7 @@ def init(
     """
     settings = _checked(options, net)
     if num_classes < 2:
-        raise UsageError(
-            f"classification needs at least 2 classes, or no label is wrong; got num_classes={num_classes}"
-        )
+        raise UsageError(f"a wrong label needs at least 2 classes; got num_classes={num_classes}")
     block_key, _ = jax.random.split(key)  # as other rules do, so that one key gives equal blocks to all
     blocks, activations = nets.init(block_key, _labelled(x, jnp.zeros((len(x), num_classes), x.dtype), settings), net)
     params = [
@@ -413,14 +411,14 @@ def _checked(options: dict[str, Any], net: Net) -> Options:
     settings = base.chosen(Options, options, "Forward-Forward")
     if settings.first < 1:
         raise UsageError(f"first is the number of a layer, from 1; got {settings.first}")
+    if settings.label == "append" and isinstance(net[0], nets.Conv):
+        raise UsageError('label="append" makes vectors of images, and block 1 is a convolution; use label="overlay"')
     fits = [hasattr(block, "activation") and getattr(block, "pool", "none") != "max" for block in net]
     if settings.peer is None:
         return settings._replace(peer=0.03 if _sums(settings) and all(fits) else 0.0)
     if _has_peer(settings) and not all(fits):
-        raise UsageError(
-            "peer normalisation needs blocks with an activation and no maximum pooling, unlike block "
-            f"{fits.index(False) + 1}; leave peer out"
-        )
+        at = fits.index(False) + 1
+        raise UsageError(f"peer needs an activation and no maximum pooling, unlike block {at}; leave peer out")
     return settings
 
 

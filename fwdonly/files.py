@@ -15,7 +15,7 @@ from typing import IO, Any
 
 import numpy as np
 
-from .errors import UsageError
+from .errors import UsageError, short, words_of
 
 PART = ".part"
 """Ends the names of files that are being written."""
@@ -93,8 +93,7 @@ class Arrays:
         try:
             return self._read(name)
         except Exception as error:  # what forged headers and damaged members raise has no bounds
-            words = " ".join(str(error).split())[:200] or type(error).__name__
-            raise ValueError(f"{name}: {words}") from error
+            raise ValueError(f"{short(name)}: {words_of(error)}") from error
 
     def _read(self, name: str) -> np.ndarray:
         info = self.archive.getinfo(f"{name}.npy")
@@ -127,7 +126,7 @@ def open_arrays(path: Path) -> Generator[Arrays, None, None]:
         except OSError:
             raise
         except Exception as error:  # of a damaged directory
-            raise ValueError(" ".join(str(error).split()) or type(error).__name__) from error
+            raise ValueError(words_of(error)) from error
         with archive:
             yield Arrays(archive)
 

@@ -949,6 +949,38 @@ MUTANTS = [
         ("test_models",),
         "a prediction that reads the optimizer's state loses it",
     ),
+    Mutant(
+        "files.py",
+        "claimed != info.file_size - start:",
+        "claimed < 0:",
+        ("test_crashes",),
+        "a forged header decides how much memory is asked for",
+    ),
+    Mutant(
+        "files.py", "for own in new or [folder]:", "for own in []:", ("test_lost",), "names of folders stay in memory"
+    ),
+    Mutant(
+        "training/interrupts.py",
+        "if asked:\n            raise KeyboardInterrupt",
+        "if False:\n            raise KeyboardInterrupt",
+        ("test_interrupts",),
+        "a second Ctrl-C does not end a run at once",
+    ),
+    Mutant("training/loop.py", "if host.asked():", "if False:", ("test_interrupts",), "a Ctrl-C in fit is swallowed"),
+    Mutant(
+        "tune/search.py",
+        "first, again = earlier, True",
+        "again = earlier = None\n            break",
+        ("test_tune",),
+        "what is tried again takes the place of a new trial",
+    ),
+    Mutant(
+        "tune/workers.py",
+        "            and GIVEN_UP not in trial.user_attrs\n",
+        "",
+        ("test_tune",),
+        "a trial that fails by itself is tried for ever",
+    ),
 ]
 
 

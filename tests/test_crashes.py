@@ -14,7 +14,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+import fwdonly
 from fwdonly import UsageError, files, results
+from fwdonly.cli import compare
 from fwdonly.study import folder as folders
 from fwdonly.training import checkpoint
 
@@ -177,6 +179,13 @@ def test_arrays_come_back_as_numpy_reads_them(tmp_path, array, save):
             found["c"]
 
 
+def test_names_in_an_archive_make_no_further_lines(tmp_path):
+    np.savez(tmp_path / "f.npz", **{"a\nb": np.ones(2)})
+    with pytest.raises(UsageError, match="it holds a b") as error:
+        fwdonly.data.load(str(tmp_path / "f.npz"))
+    assert "\n" not in str(error.value)
+
+
 def test_a_packing_that_numpy_does_not_use_is_refused(tmp_path):
     """A few bytes of it may unpack to gigabytes."""
     archive(tmp_path / "f.npz", member(), zipfile.ZIP_LZMA)
@@ -208,6 +217,14 @@ def test_what_differs_is_said_in_one_short_line(tmp_path, value):
     (tmp_path / "config.json").write_text(json.dumps({"version": folders.VERSION, "configuration": {"a": value}}))
     with pytest.raises(UsageError, match="another configuration") as error:
         folders.look_into(tmp_path, {"a": 1}, resume=True)
+    assert "\n" not in str(error.value) and len(str(error.value)) < 1000
+
+
+@pytest.mark.parametrize("rule", ["a\nb", [1] * 10000, None], ids=["lines", "list", "none"])
+def test_a_search_of_no_rule_is_one_short_line(tmp_path, rule):
+    (tmp_path / "best.json").write_text(json.dumps({"rule": rule, "values": {}}))
+    with pytest.raises(UsageError, match="which is not among mf bp") as error:
+        compare.tuned_settings([tmp_path], ["mf", "bp"])
     assert "\n" not in str(error.value) and len(str(error.value)) < 1000
 
 

@@ -208,6 +208,29 @@ def test_an_optimizer_that_cannot_serve_a_rule_is_one_line(tx, tiny, monkeypatch
     assert str(refused.value).startswith(line) and "\n" not in str(refused.value)
 
 
+def test_a_mask_of_all_parameters_is_one_line_and_a_function_serves(tiny):
+    """A rule that steps its layers one by one gives the optimizer a layer's parameters alone."""
+    shape = jnp.ones((2, *tiny.x_train.shape[1:]))
+    params = mf.init(jax.random.key(0), shape, net=NET, tx=optax.sgd(0.1), num_classes=4).params
+
+    def mask(params):
+        return jax.tree.map(lambda a: a.ndim > 1, params)
+
+    def labelled(labels):
+        return optax.multi_transform({True: optax.sgd(0.1), False: optax.set_to_zero()}, labels)
+
+    for make in (labelled, lambda own: optax.masked(optax.sgd(0.1), own), lambda own: optax.adamw(0.1, mask=own)):
+        with pytest.raises(UsageError, match=r"mask or labels as a tree of another form.* give a function") as refused:
+            fit(mf.rule(NET, make(mask(params)), num_classes=4), tiny, Plan(epochs=1))
+        assert "\n" not in str(refused.value)
+    assert fit(mf.rule(NET, optax.masked(optax.sgd(0.1), mask), num_classes=4), tiny, Plan(epochs=1)).finished
+
+
+def test_a_label_that_no_convolution_can_take_is_named(tiny):
+    with pytest.raises(UsageError, match=r'label="append" makes vectors of images.*; use label="overlay"'):
+        fit(ff.rule(nets.cnn([4]), optax.sgd(0.1), num_classes=4, label="append"), tiny, Plan(epochs=1))
+
+
 def test_a_plateau_lowers_the_rate_of_the_layer_that_stands_still(tiny):
     """A threshold that no loss reaches: the scale falls tenfold after every second step without it."""
     plateau = optax.contrib.reduce_on_plateau(factor=0.1, patience=2, atol=1e9, rtol=0.0)

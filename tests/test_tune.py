@@ -223,7 +223,7 @@ def killed_at(monkeypatch):
     return run
 
 
-@pytest.mark.parametrize(("trials", "step"), [(6, 9), (14, 7)])
+@pytest.mark.parametrize(("trials", "step"), [(6, 5), (14, 7)])
 def test_a_search_that_is_killed_at_any_write_equals_a_whole_one(
     trials, step, tiny, tmp_path, untrained, killed_at, monkeypatch
 ):
@@ -241,6 +241,22 @@ def test_a_search_that_is_killed_at_any_write_equals_a_whole_one(
         for number in (first, 1 + first % 11):
             killed_at(number, functools.partial(search, tiny, storage=where, **options))
         assert sorted(table(search(tiny, storage=where, **options)), key=str) == whole, first
+
+
+@pytest.mark.parametrize(("stops", "code"), [(True, 130), (False, 0)])
+def test_a_search_that_is_stopped_in_its_last_round_says_so(tmp_path, monkeypatch, command, untrained, stops, code):
+    """Its trials are under way nowhere."""
+    usual, rounds = tune.search.sweep, []
+
+    def stopped(*args, **more):
+        rounds.append(usual(*args, **more))
+        rounds[-1].finished = len(rounds) < 2 or not stops
+        return rounds[-1]
+
+    monkeypatch.setattr(tune.search, "sweep", stopped)
+    words = ["tune", "mf", "--dataset", "digits", "--net", "mlp:8", "--trials", 2, "--parallel", 1, "--seeds", 1]
+    found, out, _ = command(*words, "--quiet", "--output-dir", tmp_path / "r")
+    assert found == code and ("the same command continues" in out) == stops and "elsewhere" not in out
 
 
 def test_trials_of_a_living_worker_are_left_alone(tiny, tmp_path):

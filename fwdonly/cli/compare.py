@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from ..errors import DAMAGE, UsageError, words_of
+from ..errors import DAMAGE, UsageError, short, words_of
 from ..study import (
     Arm,
     Data,
@@ -127,13 +127,13 @@ def tuned_settings(folders: Sequence[Path], names: Sequence[str]) -> dict[str, d
     for folder in folders:
         try:
             best = json.loads((folder / "best.json").read_text(encoding="utf-8"))
-            rule, values = best["rule"], dict(best["values"])
+            rule, values = str(best["rule"]), dict(best["values"])
         except (OSError, *DAMAGE) as error:
             raise UsageError(
                 f"{folder} is not a result folder of fwdonly tune ({words_of(error)}); give one that is"
             ) from error
         if rule not in names:
-            raise UsageError(f"{folder} holds settings of {rule}, which is not among {' '.join(names)}")
+            raise UsageError(f"{folder} holds settings of {short(rule)}, which is not among {' '.join(names)}")
         found[rule] = values
     return found
 

@@ -191,7 +191,7 @@ def print_outcome(study: Any, task: Task, folder: Path, storage: str, name: str,
     rows = _trial_rows(study)
     results.write_rows(folders.make(folder) / "trials.csv", ["trial", "state", "val_accuracy"], rows)
     best, optuna = search.best(study), importlib.import_module("optuna")
-    under_way = len(study.get_trials(deepcopy=False, states=(optuna.trial.TrialState.RUNNING,)))
+    under_way = search.elsewhere(optuna, study)
     told = [row for row in rows if row["state"] in ("complete", "pruned")]
     command = shlex.join(_command(task, dataset, best.params))
     space = task.space

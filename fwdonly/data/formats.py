@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from ..errors import UsageError
+from ..errors import UsageError, short
 from ..files import open_arrays
 from . import facts
 from .checks import DataWarning, array_of, count_classes, labels_of
@@ -71,7 +71,9 @@ def read_npz(path: Path) -> dict[str, np.ndarray]:
     if missing := [key for key in KEYS if key not in arrays]:
         if all(key in arrays for key in MEDMNIST):
             return {key: arrays[key] for key in MEDMNIST}
-        raise UsageError(f"{path} lacks {', '.join(missing)} (it holds {', '.join(stored) or 'nothing'}): store {KEYS}")
+        raise UsageError(
+            f"{path} lacks {', '.join(missing)} (it holds {short(', '.join(stored)) or 'nothing'}): store {KEYS}"
+        )
     return {key: array for key, array in arrays.items() if key not in MEDMNIST}
 
 

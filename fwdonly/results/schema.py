@@ -46,7 +46,7 @@ def check_summary(top: Mapping[str, Any], rules: Collection[str]) -> None:
     _are(top, "the summary", _TEXT, "title")
     _are(top, "the summary", _OBJECT, "data")
     _are(top, "the summary", _OBJECT, "protocol", "environment", needed=False)
-    _are(top.get("environment") or {}, "the environment", _OBJECT, "packages", needed=False)
+    _are(top.get("environment") or {}, "the environment", _OBJECT, "packages", "switches", needed=False)
     _are(top["data"], "the data", _TEXT, "name", "digest")
     _are(top["data"], "the data", _WHOLE, "train", "validation", "test")
     _are(top["data"], "the data", _WHOLE, "classes", needed=False)

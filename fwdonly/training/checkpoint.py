@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ..errors import UsageError, plain
+from ..errors import UsageError, plain, short, words_of
 from ..files import PART, open_arrays, write_whole
 
 _MEND = "delete it, or give another output folder"
@@ -87,7 +87,7 @@ def load(path: str | Path, like: Any) -> Any:
     names = [jax.tree_util.keystr(where) for where, _ in expected]
     if sorted(names) != sorted(saved):
         odd = sorted(set(names) ^ set(saved))[0]
-        raise UsageError(f"{path} belongs to another rule, network or optimizer (it differs in {odd}); {_MEND}")
+        raise UsageError(f"{path} belongs to another rule, network or optimizer (it differs in {short(odd)}); {_MEND}")
     for name, (_, leaf) in zip(names, expected, strict=True):
         have, want = (saved[name].shape, saved[name].dtype), (leaf.shape, leaf.dtype)
         if have != want:
@@ -108,5 +108,4 @@ def _read(path: Path, *, with_leaves: bool) -> tuple[dict[str, np.ndarray], dict
                 raise TypeError("its header is none")
             return leaves, header["meta"]
     except Exception as error:  # a forged header may hold anything
-        words = " ".join(str(error).split())[:200] or type(error).__name__
-        raise UsageError(f"{path} is not a readable checkpoint ({words}); {_MEND}") from error
+        raise UsageError(f"{path} is not a readable checkpoint ({words_of(error)}); {_MEND}") from error

@@ -27,6 +27,12 @@ def identity() -> list[Any]:
     return [platform.node(), os.getpid(), threading.get_ident()]
 
 
+def elsewhere(optuna: Any, study: Any) -> int:
+    """How many trials other workers than this process have under way: what it left itself is nobody's."""
+    running = study.get_trials(deepcopy=False, states=(optuna.trial.TrialState.RUNNING,))
+    return sum(trial.user_attrs.get(WORKER, [])[:2] != identity()[:2] for trial in running)
+
+
 def settings_of(trial: Any, names: set[str]) -> dict[str, Any] | None:
     """The settings of a trial, drawn or given; None where its worker died before all were drawn and none was given."""
     return trial.params if set(trial.params) == names else trial.system_attrs.get("fixed_params")  # Optuna's
