@@ -169,8 +169,8 @@ MUTANTS = [
     ),
     Mutant(
         "bp.py",
-        'net, "sum" if readouts == "sum" else "output")',
-        'net, "output")',
+        '"sum" if readouts == "sum" else "output", state.',
+        '"output", state.',
         (EQUATIONS,),
         "trained on the summed scores, predicts with the output layer's alone",
     ),
