@@ -121,10 +121,10 @@ def test_the_part_of_validation_in_the_seconds_is_said(result):
     apart = study.summarise("ff", [4, 5, 6], result)
     for run, spent in zip(apart["runs"], (4.0, 5.0, 6.0), strict=True):
         run |= {"train_seconds": 10.0, "validation_seconds": spent}
-    line = "Of train s, validation took: MF 15 %, FF 50 %; its readouts are all evaluated."
+    line = "Part of validation in train s, all readouts: MF: 15 %, FF: 50 %."
     assert line in report.footnotes([together, apart])
     old = study.summarise("mf", [4, 5, 6], result)  # the control: a folder of before has no such number
-    assert not any("validation took" in note for note in report.footnotes([{**old, "validation_seconds": None}]))
+    assert not any("validation in train s" in note for note in report.footnotes([{**old, "validation_seconds": None}]))
 
 
 def test_arithmetic_that_no_larger_batch_adds_to_is_said_where_it_is_much(result):

@@ -143,8 +143,8 @@ def _validation(summaries: Sequence[Summary]) -> str | None:
                 sum(run.get(name) or 0.0 for run in summary["runs"]) for name in ("train_seconds", "validation_seconds")
             )
         if of and spent:
-            shares.append(f"{label(summary)} {100 * spent / of:.0f} %")
-    return f"Of train s, validation took: {', '.join(shares)}; its readouts are all evaluated." if shares else None
+            shares.append(f"{label(summary)}: {100 * spent / of:.0f} %")
+    return f"Part of validation in train s, all readouts: {', '.join(shares)}." if shares else None
 
 
 def _energy_words(readings: Sequence[dict[str, Any]]) -> str:
