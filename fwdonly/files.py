@@ -49,10 +49,10 @@ def make_folder(folder: Path) -> None:
     Raises:
         OSError: it cannot be made.
     """
-    new = [own for own in (folder, *folder.parents) if not own.exists()]
+    new = [path for path in (folder, *folder.parents) if not path.exists()]
     folder.mkdir(parents=True, exist_ok=True)
-    for own in new or [folder]:
-        sync_folder(own.parent)
+    for path in new or [folder]:
+        sync_folder(path.parent)
 
 
 def sync_folder(folder: Path) -> None:

@@ -552,8 +552,8 @@ MUTANTS = [
     ),
     Mutant(
         "measure/angles.py",
-        "found = alignment(rule.predict, state, gradients, batch, **options)",
-        "found = alignment(rule.predict, rule.update(state, batch, key)[0], gradients, batch, **options)",
+        "angles = alignment(rule.predict, state, gradients, batch, **options)",
+        "angles = alignment(rule.predict, rule.update(state, batch, key)[0], gradients, batch, **options)",
         (FEEDBACK,),
         "measured after the step",
     ),
