@@ -811,7 +811,7 @@ MUTANTS = [
     ),
     Mutant(
         "study/execute.py",
-        "mine = [[i for i in own if i % work.processes == work.process] for own in missing]",
+        "mine = [[i for i in positions if i % work.processes == work.process] for positions in missing]",
         "mine = missing",
         ("test_processes",),
         "every process trains every run",
@@ -825,8 +825,8 @@ MUTANTS = [
     ),
     Mutant(
         "study/sharing.py",
-        "own = {self.process} | {number for number in there if number % self.processes == self.process}",
-        "own = {self.process}",
+        "numbers = {self.process} | {number for number in there if number % self.processes == self.process}",
+        "numbers = {self.process}",
         ("test_processes",),
         "a restart with fewer processes does not see one that is still at work",
     ),

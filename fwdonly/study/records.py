@@ -51,8 +51,8 @@ def summarise(
                 "machine": where,
                 "processes": processes,
                 "readouts": {
-                    name: {metric: _number(values[i]) for metric, values in found.items()}
-                    for name, found in result.readouts.items()
+                    name: {metric: _number(values[i]) for metric, values in metrics.items()}
+                    for name, metrics in result.readouts.items()
                 },
             }
         )
@@ -78,13 +78,13 @@ def last_stage(result: Result, run: int) -> int:
 
 def _stage_epochs(result: Result, run: int) -> list[int]:
     """Epochs that a run trained, of every stage."""
-    found: dict[int, int] = {}
+    epochs: dict[int, int] = {}
     for at in range(len(result.history.get("epoch", ()))):
         stage = int(result.history["stage"][at])
-        found.setdefault(stage, 0)
+        epochs.setdefault(stage, 0)
         if np.ravel(result.history["trained"][at])[run]:
-            found[stage] = int(result.history["epoch"][at])
-    return list(found.values())
+            epochs[stage] = int(result.history["epoch"][at])
+    return list(epochs.values())
 
 
 def _seconds_at(result: Result, epoch: int) -> float | None:
@@ -115,7 +115,7 @@ def metric_rows(rule: str, seeds: Sequence[int], result: Result) -> list[dict[st
         for i, seed in enumerate(seeds):
             if not history["trained"][at][i]:
                 continue
-            own = {name: np.ravel(column[at][i]) for name, column in history.items() if name not in plain}
+            extras = {name: np.ravel(column[at][i]) for name, column in history.items() if name not in plain}
             clock = {"seconds": round(float(history["seconds"][at]), 3)} if len(seeds) == 1 else {}
             rows.append(
                 {
@@ -125,7 +125,7 @@ def metric_rows(rule: str, seeds: Sequence[int], result: Result) -> list[dict[st
                     "epoch": int(history["epoch"][at]),
                     **{name: _number(history[name][at][i]) for name in ("train_loss", "val_loss", "val_accuracy")},
                     "layer_loss": "",
-                    **{name: " ".join(f"{value:.6g}" for value in values) for name, values in own.items()},
+                    **{name: " ".join(f"{value:.6g}" for value in values) for name, values in extras.items()},
                     **clock,
                 }
             )
@@ -144,10 +144,10 @@ def power_rows(rule: str, seeds: Sequence[int], result: Result) -> list[dict[str
     of = {"rule": rule, "seed": int(seeds[0]) if len(seeds) == 1 else None}
     rows: list[dict[str, Any]] = []
     for part in reading.parts:
-        own = of | {"device": part.name}
-        rows += [own | {"seconds": round(at, 4), "watts": round(watts, 3), "mark": ""} for at, watts in part.trace]
+        columns = of | {"device": part.name}
+        rows += [columns | {"seconds": round(at, 4), "watts": round(watts, 3), "mark": ""} for at, watts in part.trace]
         if part.idle.value is not None:
-            rows.append(own | {"seconds": None, "watts": round(part.idle.value, 3), "mark": "idle"})
+            rows.append(columns | {"seconds": None, "watts": round(part.idle.value, 3), "mark": "idle"})
     return rows + [
         of | {"device": "", "seconds": round(at, 4), "watts": None, "mark": name} for at, name in reading.marks
     ]
