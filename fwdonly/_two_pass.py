@@ -140,10 +140,10 @@ def work(
     output_error: str,
     form: str = "difference",
 ) -> Products:
-    """Two passes, of which the second takes ``num_classes`` rows, once per batch, through layer 1; and the weights.
+    """Products of two passes and of the weights. The second pass takes ``num_classes`` rows per batch through layer 1.
 
-    The other forms have a product for the weights in both passes, and no second reading of the output layer; the second
-    pass of "time_local" has other weights and is a whole one.
+    The other forms have a product for the weights in both passes, and do not read the output layer twice. The second
+    pass of "time_local" has other weights, so it is a whole pass.
     """
     C, first, both = num_classes, layers[0], form != "difference"
     entry = (
@@ -173,7 +173,7 @@ def _products(params: Params, h: list[Array], a: list[Array], d: Array, net: Net
 def _run(
     params: Params, x: Array, z: Array, masks: Sequence[Array | float], net: Net
 ) -> tuple[list[Array], list[Array], Array]:
-    """One pass, from z, what the first layer sums up for ``x``: every h_l (before pooling), a_0..a_{L-1}, and s."""
+    """One pass: every h_l (before pooling), a_0..a_{L-1}, and s. It starts from z, the first layer's sums for ``x``."""
     h, a = [], [x]
     for at, (block, weights, m) in enumerate(zip(net, params.blocks, masks, strict=True)):
         z = nets.linear(block).apply(weights, a[-1]) if at else z

@@ -602,7 +602,7 @@ def _streamed(f: Any, x: Any, y: Array) -> Any:
 
 
 def training(setting: Setting) -> tuple[Stage, ...]:
-    """One stage per head, after one for the blocks (dfa). The closed form takes all images at once, in one step.
+    """One stage per head; with "dfa" a stage for the blocks before them. The closed form takes all images in one step.
 
     Raises:
         UsageError: the closed form on blocks that are trained.

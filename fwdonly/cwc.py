@@ -167,7 +167,7 @@ def _local_loss(layer: Any, block: Any, y: Array, labels: Array, num_classes: in
 
 
 def _normalised(s: Array, layer: Layer, moments: tuple[Array, Array]) -> Array:
-    """y of what the block gives; without gamma and beta as with 1 and 0."""
+    """y from the output s of the block. Without gamma and beta it is that of gamma 1 and beta 0."""
     trained = () if layer.gamma is None or layer.beta is None else (layer.gamma, layer.beta)
     return nets.batch_norm(s, *moments, EPS, *trained)
 
@@ -218,7 +218,7 @@ def rule(net: Net, tx: optax.GradientTransformation, *, num_classes: int, affine
 
 
 def work(layers: tuple[nets.LayerSize, ...], num_classes: int, batch: int) -> Products:
-    """Every layer has its product forward and once more for the weights."""
+    """Every layer has its product twice: forward, and for the weights."""
     products: Products = []
     for i, size in enumerate(layers, start=1):
         products += [(i, "forward", batch * size.macs), (i, "weight gradient", batch * size.macs)]

@@ -50,7 +50,7 @@ def check_word(name: str, value: Any, words: Sequence[Any]) -> None:
 
 
 def check_whole(value: Any, what: str) -> int:
-    """An integer of Python, NumPy or JAX as Python's.
+    """An integer of Python, NumPy or JAX as Python's integer.
 
     Raises:
         UsageError: anything else, such as a float or a truth value; nothing is rounded.
@@ -113,7 +113,7 @@ def number(value: Any, kind: type) -> Any:
 
 @functools.cache
 def _fields_of_numbers(record: type) -> tuple[tuple[str, tuple[type, ...], bool], ...]:
-    """(name, kinds, whether None is one) of the fields that hold numbers or switches."""
+    """(name, kinds, whether it may be None) of every field that holds a number or a switch."""
     fields = []
     for name, hint in typing.get_type_hints(record).items():
         parts = typing.get_args(hint) if isinstance(hint, types.UnionType) else (hint,)
@@ -144,9 +144,9 @@ def settle_numbers(record: Any, flag: str = "{}") -> None:
 
 
 def plain(value: Any, what: str) -> Any:
-    """What JSON gives back of a value: NumPy's and JAX's numbers are numbers, tuples are lists.
+    """The value in plain JSON types: numbers of NumPy and JAX become numbers, tuples become lists.
 
-    Call it before a training on what will be written after it.
+    Call it before a training for everything that is written after it.
 
     Raises:
         UsageError: ``what`` holds something that JSON has no form for, or a number that is not finite.
@@ -171,9 +171,9 @@ def plain(value: Any, what: str) -> Any:
 
 
 def first_difference(stored: Any, wanted: Any, where: str = "") -> str:
-    """Where two configurations part, in words, names of nested ones joined by dots; empty if they do not.
+    """The first difference between two configurations in words; empty if there is none.
 
-    What one of them lacks altogether is taken for empty.
+    Names of nested settings are joined by dots. A part that one configuration lacks counts as empty.
     """
     if isinstance(wanted, dict) and (stored is None or isinstance(stored, dict)):
         stored = stored or {}

@@ -222,7 +222,7 @@ def _passes(
 def _objective(
     weights: Any, block: Any, n: Array, m: Array | None, options: Options
 ) -> tuple[Array, tuple[Array, Array, Array, Array | None]]:
-    """What layer l descends; beside it loss_l, s_l, the share of wrongly ordered pairs and the new m_l.
+    """The objective that layer l descends; then loss_l, s_l, the share of wrongly ordered pairs and the new m_l.
 
     The first half of ``n`` is positive, the second negative. The peer term of dW_l is the gradient of
     - sum_j peer_lj mean_b z_bj over the positives, where z_l = n_{l-1} W_l + b_l and peer_l is held constant: it passes

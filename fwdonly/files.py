@@ -44,7 +44,7 @@ def write_whole(path: Path, write: Callable[[IO[bytes]], Any]) -> None:
 
 
 def make_folder(folder: Path) -> None:
-    """Make a folder, if it is not there, and those above it; then their names are on the disk, too.
+    """Make a folder and those above it, where they are missing. Their names are on the disk afterwards.
 
     Raises:
         OSError: it cannot be made.

@@ -54,7 +54,7 @@ def version(name: str) -> str | None:
 
 
 def switches() -> dict[str, Any]:
-    """JAX's settings that numbers depend on, as they are here and now, and XLA's flags."""
+    """The present settings of JAX that numbers depend on, and the flags of XLA."""
     import jax
 
     listed = getattr(jax.config, "values", {})  # a few have no attribute
@@ -154,7 +154,7 @@ def _of_machine() -> list[int]:
 
 
 def _of_limits() -> list[int]:
-    """Bytes left of the process's limits on its addresses and on its data (``ulimit -v`` and ``-d``)."""
+    """Bytes that this process may still take under its limits on addresses and data (``ulimit -v`` and ``-d``)."""
     try:
         import resource
     except ImportError:  # not on this system

@@ -86,7 +86,7 @@ def _arm(
     words: Sequence[str],
     prog: str,
 ) -> Arm:
-    """A rule, stopped as the protocol says, with its settings from a search and its own words."""
+    """An arm of the comparison. Its settings come from a search and from the words for this rule alone."""
     names = options.names_in(words)
     shared = {name: values[name] for name in values if name in Plan.__dataclass_fields__} | protocol.length(values)
     for name in names:

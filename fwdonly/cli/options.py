@@ -69,7 +69,7 @@ def optimizer_group(rule: Rule) -> Group:
 
 
 def rule_group(rule: Rule) -> Group:
-    """The rule's own options, without those that make it this form."""
+    """The options of the rule, without those that its variant fixes."""
     fields = tuple(field for field in rule.fields if field.name not in rule.variant.options)
     return Group(rule.name, fields)
 
@@ -207,7 +207,7 @@ def make(kind: type, values: Mapping[str, Any]) -> Any:
 
 
 def words_of(groups: Sequence[Group], values: Mapping[str, Any], defaults: Mapping[str, Any]) -> list[str]:
-    """The words that give these values, where they differ from what the command takes without them."""
+    """The command-line words for these values. Values that are defaults anyway need no words."""
     words: list[str] = []
     for field in (field for group in groups for field in group.fields):
         if field.name not in values or values[field.name] == defaults.get(field.name, field.default):

@@ -189,7 +189,7 @@ def publish(row: published.Row, source: str, folder: Path) -> None:
 def outcome(
     row: published.Row, cell: published.Cell, folder: Path | None, why: str | None, choice: Choice
 ) -> dict[str, Any]:
-    """One published number and what became of it in the folder, if there is one."""
+    """One published number, and the measured one of the folder. Without a folder nothing was measured."""
     unit = "" if cell.metric == "epochs" else " %"
     spread = "" if cell.sd is None else f" ± {cell.sd:g}"
     seeds = f"{cell.n} distinct seed{'s' * (cell.n != 1)}"
@@ -238,7 +238,7 @@ def _value(run: dict[str, Any], metric: str) -> float | None:
 
 
 def write(folder: Path, name: str, choice: Choice, table: published.Table, records: list[dict[str, Any]]) -> None:
-    """Write what there is so far."""
+    """Write the table as far as it is filled."""
     folders.make(folder)
     rows = [[record[name] for name in COLUMNS] for record in records]
     about = "Difference: measured minus published, 90 % interval. Reproduced: it lies within "

@@ -115,7 +115,7 @@ def _start_beside(first: Arm, rule: Rule, names: Collection[str]) -> dict[str, A
 
 
 def _beside(first: Arm, rule: Rule, start: Mapping[str, Any], words: Sequence[str], prog: str) -> Arm:
-    """The rule with these settings, and what its own words say."""
+    """An arm beside the first one. It starts from ``start``; the words for this rule alone change that."""
     length = Group("length", options.plan_fields(*design.STOPPING, "batch_size"))
     groups = [options.rule_group(rule), options.optimizer_group(rule), length]
     description = f"Options of {rule.label} beside {first.rule.label}."

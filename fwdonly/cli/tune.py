@@ -170,7 +170,7 @@ def main(words: Sequence[str], command_line: Sequence[str], prog: str = "fwdonly
 
 
 def say(progress: search.Round, quiet: bool) -> None:
-    """A line of progress, and one about what was taken from this worker."""
+    """Print a line of progress, and one about the trials that other workers took from this one."""
     if progress.refused:
         numbers = ", ".join(map(str, progress.refused))
         print(f"note: this worker was silent too long, others took its trials {numbers}", file=sys.stderr, flush=True)

@@ -59,7 +59,7 @@ class Columns(NamedTuple):
 
 
 def columns_of(content: Mapping[str, Any]) -> Columns:
-    """A record from what `Columns.as_json` gave.
+    """The record from the output of `Columns.as_json`.
 
     Raises:
         ValueError, TypeError, KeyError: it is something else.

@@ -84,7 +84,7 @@ class Preprocessing(NamedTuple):
         return scale(jnp.asarray(x), self.mean, self.sd)
 
     def as_json(self) -> dict[str, Any]:
-        """As plain JSON types, without ``mean`` and ``sd``: of wide tables they are long, and files keep arrays."""
+        """The record in plain JSON types. ``mean`` and ``sd`` are left out: files keep them as arrays."""
         columns = None if self.columns is None else self.columns.as_json()
         names = None if self.class_names is None else list(self.class_names)
         fields = {"shape": list(self.shape), "kind": self.kind, "num_classes": self.num_classes}
@@ -104,7 +104,7 @@ def preprocessing(data: Dataset, normalise: Literal["pixel", "paper", "half", "n
 
 
 def preprocessing_of(content: Mapping[str, Any], mean: np.ndarray, sd: np.ndarray) -> Preprocessing:
-    """The record from what `Preprocessing.as_json` gave, and its constants.
+    """The record from the output of `Preprocessing.as_json` and from the constants.
 
     Raises:
         ValueError, TypeError, KeyError: it is something else.

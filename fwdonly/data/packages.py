@@ -19,8 +19,8 @@ from .splits import hold_out, random_state
 def from_tfds(name: str, data_dir: str | Path | None) -> Dataset:
     """A set prepared by TensorFlow Datasets, through a conversion in the cache: it decodes images on every read.
 
-    Left to itself it would retry for minutes on a machine without network, and need TensorFlow to prepare a set, so
-    only a folder that is already prepared is used.
+    Only a folder that is already prepared is used. To prepare one, the package needs TensorFlow, and on a machine
+    without network it retries for minutes.
     """
     wanted = name.removeprefix("tfds:")
     if not re.fullmatch(r"\w+(/[\w.+-]+)?(:\d+\.\d+\.\d+)?", wanted):

@@ -23,7 +23,7 @@ def from_folder(
 ) -> Dataset:
     """Images in folders named after their classes: ``PATH/cat/1.png``, or ``PATH/train/cat/1.png`` and ``PATH/test``.
 
-    Grey images have one channel, others three; transparency is dropped, and said.
+    Grey images have one channel, others three. Transparency is dropped with a warning.
 
     Args:
         path: the folder.

@@ -31,7 +31,7 @@ def image_files(path: Path) -> list[Path]:
 def read_images(files: Sequence[Path], shape: tuple[int, ...], *, resize: bool = False) -> np.ndarray:
     """The images as uint8 (n, *shape) for a model that takes ``shape``, (height, width, 1 or 3).
 
-    Colour becomes grey where the model takes grey, and transparency is dropped; both are said.
+    Colour becomes grey where the model takes grey, and transparency is dropped. Both give a warning.
 
     Args:
         files: image files.

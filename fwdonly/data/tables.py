@@ -134,7 +134,7 @@ def _numbered(words: np.ndarray, values: np.ndarray) -> np.ndarray:
 
 
 def _features(where: str, rows: Any, rows_test: Any) -> tuple[np.ndarray, np.ndarray, Columns]:
-    """Both parts as float32, scaled and coded by the first, and how."""
+    """Both parts as float32, and the record of their columns. The training part decides scales and categories."""
     types = optional("pandas", "a table", "data").api.types
     if absent := [column for column in rows.columns if column not in rows_test.columns]:
         raise UsageError(f"the test table has no column {absent[0]!r}; give it the columns of the training table")
@@ -158,7 +158,8 @@ def _features(where: str, rows: Any, rows_test: Any) -> tuple[np.ndarray, np.nda
         known = tuple(tuple(map(str, words)) for words in coder.categories_)
     columns = Columns(tuple(numbers), means, sds, tuple(zip(categories, known, strict=True)))
     with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message=".* categories that training had not", category=DataWarning)  # said
+        # `_check_categories` has given this warning above.
+        warnings.filterwarnings("ignore", message=".* categories that training had not", category=DataWarning)
         return columns.code(where, rows), columns.code("the test part", rows_test), columns
 
 

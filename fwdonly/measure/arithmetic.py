@@ -69,7 +69,7 @@ def work(
 
 
 def _of_work(rule: Any, options: dict[str, Any]) -> dict[str, Any]:
-    """The options that ``work`` asks for, of those that the rule has; with ``**options`` all of the first record."""
+    """The options that ``work`` takes. A ``work`` with ``**options`` takes all of the rule's first record."""
     parameters = inspect.signature(rule.work).parameters
     records = getattr(getattr(rule, "CARD", None), "options", ())
     declared = [list(record.__annotations__) for record in records]

@@ -97,7 +97,7 @@ def energy_by_power(samples: Sequence[Sample], t0: float, t1: float, gap: float)
 
 
 def power_trace(samples: Sequence[Sample], t0: float, t1: float) -> tuple[tuple[float, float], ...]:
-    """(seconds since t0, W) within the window; of a sensor without power readings the slope of its counter."""
+    """(seconds since t0, W) within the window. A sensor without power readings gives the slope of its counter."""
     window = [s for s in samples if s.regular and t0 <= s.time <= t1]
     if any(s.watts is not None for s in window):
         return tuple((s.time - t0, s.watts) for s in window if s.watts is not None)

@@ -195,7 +195,7 @@ class Meter:
             return None
 
     def _ticks(self) -> dict[str, tuple[float, float]]:
-        """(time, J) of every counter at its next tick; without those that do not tick."""
+        """(time, J) of every counter at its next tick. Counters that do not tick are left out."""
         began, ticks, last = self.clock.now(), {}, {}
         waits = {s.name: max(3 * self._periods.get(s.name, PATIENCE / 3), 10 * POLL) for s in self.sensors}
         while waits and self._take(regular=False):
@@ -210,7 +210,7 @@ class Meter:
         return ticks
 
     def _find_periods(self) -> None:
-        """How long the counters take from tick to tick."""
+        """Measure how long every counter takes from tick to tick."""
         began, last = self.clock.now(), {}
         times: dict[str, list[float]] = {sensor.name: [] for sensor in self.sensors}
         waiting = set(times)
@@ -228,7 +228,7 @@ class Meter:
                 self._periods[name] = float(np.median(np.diff(ticks)))
 
     def _idle(self, notes: list[str]) -> dict[str, Quantity]:
-        """W of every sensor while nothing is asked of it."""
+        """The power of every sensor in W while the device idles."""
         if not self.idle_seconds or not any(sensor.kind == self.kind for sensor in self.sensors):
             return {}
         first = self._ticks()
@@ -445,7 +445,7 @@ class Window:
 
 
 def _notes_on_package(begin: dict[str, Any], end: dict[str, Any], about: dict[str, Any]) -> list[str]:
-    """What of the energy is not this process's, and what is not in it."""
+    """Notes on what the package's energy holds: the share of other processes, and memory that is not counted."""
     notes = []
     if {"busy_s", "own_s"} <= begin.keys() & end.keys():
         busy, ours = (end[name] - begin[name] for name in ("busy_s", "own_s"))

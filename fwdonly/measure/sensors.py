@@ -187,7 +187,7 @@ class Package:
         return None
 
     def state(self) -> dict[str, Any]:
-        """Seconds that all processors of the machine have been busy, and with this process."""
+        """Seconds that the processors of the machine were busy, in all and with this process."""
         times = os.times()
         seconds = {
             "busy_s": _busy_seconds(),
@@ -275,7 +275,7 @@ def _of_devices(nvml: Any, devices: Sequence[Any], environ: Mapping[str, str]) -
 
 
 def _visible(everything: Sequence[str], environ: Mapping[str, str]) -> list[str]:
-    """The UUIDs of the GPUs that CUDA sees, in its order. NVML counts by PCI bus, CUDA by speed if not told so."""
+    """The UUIDs of the GPUs that CUDA sees, in its order. NVML orders by PCI bus, CUDA by speed if not told so."""
     by_bus = len(everything) < 2 or environ.get("CUDA_DEVICE_ORDER") == "PCI_BUS_ID"
     wanted = environ.get("CUDA_VISIBLE_DEVICES")
     entries = map(str, range(len(everything))) if wanted is None else (part.strip() for part in wanted.split(","))

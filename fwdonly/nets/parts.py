@@ -46,7 +46,7 @@ def weight_gradient(block: Any, weights: Any, a: Float[Array, "batch *in"], delt
 
 
 def unpooled(block: Any, weights: Any, rows: Float[Array, "batch *out"], shape: tuple[int, ...]) -> Array:
-    """``rows`` through the transpose of the block's pooling, if that is linear; ``shape``: a sample at its input."""
+    """``rows`` sent through the transpose of the block's pooling, if it is linear. ``shape``: a sample at its input."""
     if not isinstance(block, Conv) or block.pool == "none":
         return rows
     below = jax.ShapeDtypeStruct((rows.shape[0], *shape), rows.dtype)
@@ -55,7 +55,7 @@ def unpooled(block: Any, weights: Any, rows: Float[Array, "batch *out"], shape: 
 
 
 def send_back(block: Any, weights: Any, delta: Float[Array, "batch *out"], shape: tuple[int, ...]) -> Array:
-    """``delta`` through the transpose of the block's linear map, to one sample's ``shape`` at its input."""
+    """``delta`` sent through the transpose of the block's linear map. ``shape``: a sample at its input."""
     if isinstance(block, Dense):
         return (delta @ weights["params"]["Dense_0"]["kernel"].T).reshape(-1, *shape)
     a = jnp.zeros((delta.shape[0], *shape), delta.dtype)

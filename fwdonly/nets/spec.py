@@ -75,7 +75,7 @@ class Spec(NamedTuple):
         return ";".join([f"{self.kind}:{_text(self.sizes)}", *words])
 
     def with_defaults(self, defaults: Mapping[str, Any]) -> "Spec":
-        """The same network with these options where it says nothing, as far as its kind has them."""
+        """The same network, with ``defaults`` for options that it does not set. Options its kind lacks are left out."""
         options = dict(self.options)
         new = {k: v for k, v in defaults.items() if k in KINDS.get(self.kind, ()) and k not in options}
         return self._replace(options=tuple(sorted((options | new).items())))
@@ -129,7 +129,7 @@ class Spec(NamedTuple):
 
 
 def parse(text: str) -> Spec:
-    """A specification as text, see the top of this file.
+    """The specification that a text describes; the top of this file has the forms.
 
     Raises:
         UsageError: a specification that cannot be read, in one line with a right one.
@@ -156,7 +156,7 @@ def parse(text: str) -> Spec:
 
 
 def described(net: Net) -> str | None:
-    """A specification of these blocks, or one that differs in start values alone; None where they have none."""
+    """The specification of these blocks, perhaps with other start values. None if no specification gives them."""
     convolutions = [block for block in net if isinstance(block, Conv)]
     dense = net[len(convolutions) :]
     ordered = all(isinstance(block, Conv) for block in net[: len(convolutions)])

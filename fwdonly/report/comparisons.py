@@ -91,7 +91,7 @@ def _paired(quantity: str, values: Sequence[dict[int, Any]], names: tuple[str, s
 
 
 def _with_images(folder: Folder, answer: stats.Difference, rule: str, reference: str) -> stats.Difference:
-    """The difference with what test images add, where the folder has predictions."""
+    """The difference, with an interval over test images where the folder has predictions."""
     if folder.predictions is None:
         return answer
     of = [
@@ -105,7 +105,7 @@ def _by_seed(summary: Summary, of_run: Any) -> dict[int, Any]:
 
 
 def _cost(quantity: str, run: dict[str, Any], *, target: bool) -> float | int | None:
-    """What a run took, or took until the target; None of a run that diverged, or that missed the target."""
+    """What a run took, or took until the target. None if the run diverged, or missed the target."""
     if run.get("target_epoch") is None if target else without_outcome(run):
         return None
     if quantity == "passes":
@@ -116,7 +116,7 @@ def _cost(quantity: str, run: dict[str, Any], *, target: bool) -> float | int | 
 
 
 def _why_not(quantity: str, both: Sequence[Summary], *, target: bool) -> str | None:
-    """Why the runs' costs decide nothing, if so."""
+    """The reason why the costs of these runs decide nothing. None if they do decide."""
     runs = [run for summary in both for run in summary["runs"] if target or not without_outcome(run)]
     if quantity in ("time", "energy") and any(map(side_by_side, both)):
         return SIDE_BY_SIDE
@@ -148,7 +148,7 @@ def _why_not(quantity: str, both: Sequence[Summary], *, target: bool) -> str | N
 
 
 def _elsewhere(both: Sequence[Summary], *, target: bool) -> str | None:
-    """Why costs of the paired runs are of no single machine, if so."""
+    """The reason why the costs of the paired runs cannot be compared: they are of several machines. None if not."""
     by_seed = [{run["seed"]: run for run in summary["runs"] if target or not without_outcome(run)} for summary in both]
     pairs = by_seed[0].keys() & by_seed[1].keys()
     machines = {runs[seed].get("machine") for runs in by_seed for seed in pairs}

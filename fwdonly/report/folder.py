@@ -107,7 +107,7 @@ def load(folder: Path | str) -> Folder:
 
 
 def _predictions(path: Path, runs: dict[tuple[str, int], dict[str, Any]]) -> Predictions | None:
-    """The predictions of these runs; ValueError where they are not those that the test accuracies are of."""
+    """The predictions of these runs. A ValueError says that they do not give the test accuracies."""
     if not path.exists():
         return None
     predictions = read_predictions(path)

@@ -9,12 +9,12 @@ from ..results import Summary
 
 
 def without_outcome(run: dict[str, Any]) -> bool:
-    """Whether a run has no outcome."""
+    """Whether a run diverged, or has no test accuracy."""
     return run["diverged"] or run["test_accuracy"] is None
 
 
 def machines(summaries: Sequence[Summary]) -> dict[str, dict[str, list[int]]]:
-    """The machines on which runs were made, and of each the seeds of every rule by label."""
+    """The machines that made runs. Each has the seeds that it made, by the label of the rule."""
     seeds_by_machine: dict[str, dict[str, list[int]]] = {}
     for summary in summaries:
         for run in summary["runs"]:
@@ -60,7 +60,7 @@ def spread(values: Sequence[float | int]) -> str:
 
 
 def readings_of(summary: Summary) -> list[dict[str, Any]]:
-    """Energy readings: that of the sweep, or those of the runs."""
+    """The energy reading of the sweep, or the readings of single runs."""
     reading = summary.get("energy")
     return [reading] if reading else [run["energy"] for run in summary["runs"] if run.get("energy")]
 

@@ -10,7 +10,7 @@ from .svg import Cloud, Point, Runs, curves_svg, dots_svg, scatter_svg
 
 
 def picture_sections(folder: Folder) -> list[tuple[str, list[Block]]]:
-    """Headings and figures."""
+    """The sections of the report that hold figures: a heading and the figures under it."""
     rules = list(enumerate(folder.rules))
     legend = [(look, label(summary)) for look, summary in rules]
     passes, seconds = _learning(folder)
@@ -77,7 +77,7 @@ def _place(run: dict[str, Any], name: str) -> Point | None:
 
 
 def _learning(folder: Folder) -> list[list[tuple[int, str, Runs]]]:
-    """The validations of every run, over its own passes and over its own seconds."""
+    """The validation accuracies of every run: once over its passes, once over its seconds."""
     by_run: dict[tuple[str, int], list[dict[str, Any]]] = {}
     for row in folder.rows:
         by_run.setdefault((row["rule"], row["seed"]), []).append(row)

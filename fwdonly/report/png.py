@@ -160,7 +160,7 @@ def alignment_curves(path: Path, rows: Sequence[dict[str, Any]], title: str) -> 
 def power_figure(path: Path, rows: Sequence[dict[str, Any]], title: str) -> None:
     """Draw every rule's power over its training, one panel a rule, on one scale; epochs dotted, idle power dashed.
 
-    Runs trained alone each have a line from their own second 0; ends of epochs and idle power are the first one's.
+    A run trained alone has a line that starts at second 0. Ends of epochs and idle power are those of the first run.
 
     Args:
         path: the PNG to write (extra ``experiments``).

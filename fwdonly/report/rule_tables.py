@@ -54,9 +54,9 @@ def _name_of(summary: Summary) -> str:
 
 
 def _beside(folder: Folder, summary: Summary, metric: str, measured: str, values: list[Any]) -> str:
-    """The measured number, and under it the published one with what the runs say of it.
+    """The measured number, under it the published one, and under that the verdict.
 
-    Published seconds and energies are of other machines: nothing is tested.
+    Published seconds and energies come from other machines. They are shown and not tested.
     """
     lines = [measured]
     for published in summary.get("published") or ():
@@ -122,7 +122,7 @@ def _energy(summary: Summary, runs: Sequence[dict[str, Any]], name: str) -> str:
 
 
 def _quantities(quantities: Sequence[Any], per: float = 1.0, unit: str = "") -> str:
-    """Mean ± sd of quantities, and under it what they are: measured, estimated or unavailable."""
+    """Mean ± sd of quantities. The line below says whether they are measured, estimated or unavailable."""
     there = [quantity for quantity in quantities if quantity]
     if not there:
         return "-"

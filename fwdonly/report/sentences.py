@@ -100,7 +100,7 @@ def _divergences(question: Difference) -> list[str]:
 
 
 def _at_chance(question: Difference) -> list[str]:
-    """The sensitivity check, where any run diverged."""
+    """The sentence of the sensitivity check. Nothing if no run diverged."""
     check = question.at_chance
     if check is None:
         return []
@@ -122,7 +122,7 @@ def _disagreement(question: Difference, alpha: float) -> list[str]:
 
 
 def _over_images(question: Difference, sign: float = 1.0) -> str:
-    """The interval that other test images are in, too, where predictions give it."""
+    """The interval over seeds and test images. Empty if there are no predictions."""
     estimate = question.two_way
     return "" if estimate is None else f", {_span(estimate.interval, sign)} over seeds and test images"
 

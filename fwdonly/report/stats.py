@@ -288,7 +288,7 @@ def with_images(
 ) -> Difference:
     """A difference of test accuracies with its `two_way` interval, from the predicted classes by seed.
 
-    As it was where a pair of it has no predictions.
+    It stays as it is if a pair has no predictions.
     """
     if not all(seed in side for seed in question.seeds for side in (ours, theirs)):
         return question
@@ -300,7 +300,7 @@ def with_images(
 def _at_chance(
     sides: Sequence[Mapping[int, Value]], diverged: Sequence[Collection[int]], chance: float | int, confidence: float
 ) -> AtChance | None:
-    """The differences of the seeds run with both rules, with ``chance`` in the place of a diverged run."""
+    """The mean difference over the seeds of both rules, where a diverged run has the accuracy ``chance``."""
     if not any(diverged):
         return None
     filled = [

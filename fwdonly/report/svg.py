@@ -33,7 +33,7 @@ class _Scale(NamedTuple):
         return self.start + (self.end - self.start) * (value - low) / (high - low)
 
     def ticks(self) -> list[float]:
-        """Round numbers between the ends."""
+        """Round numbers between the ends of the scale."""
         if self.log:
             decades = range(math.floor(math.log10(self.low)), math.ceil(math.log10(self.high)) + 1)
             within = self.high / self.low
@@ -120,7 +120,7 @@ def scatter_svg(clouds: Sequence[Cloud], xlabel: str, ylabel: str) -> str:
 
 
 def dots_svg(clouds: Sequence[tuple[int, str, Mapping[int, float]]], xlabel: str) -> str:
-    """A row per rule and a point per seed; a line joins the same seed in neighbouring rules; an upright line: mean."""
+    """A row per rule and a point per seed. Lines join equal seeds of neighbouring rules. An upright line: the mean."""
     bottom = 16 + 46 * len(clouds)
     x = _scale([value for _, _, seeds in clouds for value in seeds.values()], 16, _WIDTH - _RIGHT)
     rows = [34 + 46 * i for i in range(len(clouds))]
@@ -152,7 +152,7 @@ def _scale(values: Sequence[float | int], start: float | int, end: float | int, 
 
 
 def _stages(points: Sequence[Validation]) -> list[list[Validation]]:
-    """Cut where the stage changes."""
+    """The points of every stage."""
     stages: list[list[Validation]] = []
     for point in points:
         if not stages or stages[-1][-1][2] != point[2]:

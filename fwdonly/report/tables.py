@@ -133,7 +133,7 @@ def footnotes(summaries: Sequence[Summary]) -> list[str]:
 
 
 def _energy_words(readings: Sequence[dict[str, Any]]) -> str:
-    """Where a rule's energy comes from, over one reading or those of all runs."""
+    """The source of a rule's energy in words, from one reading or from those of all runs."""
     kinds: dict[str, int] = {}
     for reading in readings:
         energy = reading["energy"]

@@ -253,7 +253,7 @@ class Arm:
         return self.rule.training(setting)
 
     def plans(self, stages: Sequence[Stage]) -> list[Plan]:
-        """One plan per stage: the arm's, changed as the rule says, then as the protocol says."""
+        """One plan per stage. It is the plan of the arm; the rule changes it first, the protocol second."""
         of_protocol = self.stages or ({},) * len(stages)
         pairs = zip(stages, of_protocol, strict=True)
         return [dataclasses.replace(self.plan, **{**stage.plan, **changes}) for stage, changes in pairs]

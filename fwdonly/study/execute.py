@@ -250,10 +250,10 @@ def _todo(study: Study, work: Work) -> list[tuple[int, list[int]]]:
 
 
 def turns(missing: Sequence[Sequence[int]], alone: bool, processes: int = 1) -> list[tuple[int, list[int]]]:
-    """(arm, seeds by position) in the order of training, of the seeds that every arm misses.
+    """(arm, positions of seeds) in the order of training. ``missing`` has the positions that every arm lacks.
 
-    Runs alone go in the order A B, B A, A B, ..., so that no rule always comes first and a machine that slows down
-    does so for all rules. Of several ``processes`` number k has the seeds at k, k + processes, ...
+    Runs alone go in the order A B, B A, A B, ... So no rule always comes first, and a machine that slows down does so
+    for all rules. With several ``processes``, process k has the positions k, k + processes, ...
     """
     if not alone:
         return [(arm, list(positions)) for arm, positions in enumerate(missing) if positions]

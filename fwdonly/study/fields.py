@@ -43,7 +43,7 @@ def declared(kind: type) -> tuple[Field, ...]:
 
 
 def of_function(function: Callable[..., Any]) -> tuple[Field, ...]:
-    """The options of a function that declares them as keywords with plain defaults: numbers, switches and words."""
+    """The options of a function: its keywords whose defaults are numbers, switches or words."""
     fields = []
     for name, parameter in inspect.signature(function).parameters.items():
         if parameter.kind is parameter.KEYWORD_ONLY and isinstance(parameter.default, bool | int | float | str):

@@ -115,9 +115,9 @@ def describe(folder: Path, config: dict[str, Any], dataset: Dataset, command: st
 
 
 def agree(folder: Path, config: dict[str, Any]) -> None:
-    """Refuse a process that would train otherwise than those beside it, which have described their parts.
+    """Refuse a process whose configuration differs from those of the processes beside it.
 
-    Each describes its own part first and looks at the others then: of two the later one sees the earlier.
+    Each process writes its own configuration first, and then reads the others. So the later of two sees the earlier.
 
     Raises:
         UsageError: its settings, switches or versions differ.

@@ -96,7 +96,7 @@ def stated(machine: Machine) -> tuple[int, int]:
 
 
 def source_of(machine: Machine) -> str:
-    """Which variables say that there are other processes, and how to take no notice; empty where options say it."""
+    """The variables that tell of other processes, and how to ignore them. Empty if options tell of them."""
     if machine.coordinator is not None:
         return ""
     variables = ", ".join(f"{name}={os.environ.get(name)}" for name in SLURM)

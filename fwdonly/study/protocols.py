@@ -65,7 +65,7 @@ class Protocol:
         return not (self.protocol == "own-convergence" and name in STOPPING)
 
     def staged(self, arm: Arm) -> Arm:
-        """The arm with its passes shared out among its stages, where passes are matched.
+        """The arm whose stages share the passes of the protocol, where passes are matched.
 
         Raises:
             UsageError: passes of this rule cannot be matched.
@@ -123,7 +123,7 @@ class Protocol:
         }[self.protocol]
 
     def notes(self, arms: Sequence[Arm], values: Mapping[str, Any]) -> list[str]:
-        """What a reader must know of single rules."""
+        """Sentences about single rules that a reader must know."""
         sentences = []
         activations = [dict(arm.net.options).get("activation", "relu") for arm in arms]
         for arm, activation in zip(arms, activations, strict=True):

@@ -77,7 +77,7 @@ def last_stage(result: Result, run: int) -> int:
 
 
 def _stage_epochs(result: Result, run: int) -> list[int]:
-    """Epochs that a run trained, of every stage."""
+    """The epochs that a run trained in every stage."""
     epochs: dict[int, int] = {}
     for at in range(len(result.history.get("epoch", ()))):
         stage = int(result.history["stage"][at])
@@ -106,8 +106,8 @@ def _energy(reading: Reading, intensity: Intensity | None) -> dict[str, Any]:
 def metric_rows(rule: str, seeds: Sequence[int], result: Result) -> list[dict[str, Any]]:
     """The history as one row per epoch and seed, for ``metrics.csv``; epochs a stopped run did not train are left out.
 
-    A value per layer becomes one cell, joined with spaces; what a rule measures besides gets columns of its own. A run
-    trained alone has the seconds of its training clock.
+    Values per layer fill one cell, joined with spaces. Further measurements of a rule have a column each. A run trained
+    alone has the seconds of its training clock.
     """
     history, rows = result.history, []
     plain = {*METRIC_COLUMNS[:-1], "trained", "seconds"}

@@ -27,7 +27,7 @@ class Outcome(NamedTuple):
 
     @property
     def diverged(self) -> list[tuple[str, list[int]]]:
-        """Rules with the seeds whose loss became NaN or infinite."""
+        """The rules that diverged, each with the seeds whose loss became NaN or infinite."""
         seeds = {s["rule"]: [run["seed"] for run in s["runs"] if run["diverged"]] for s in self.contents.summaries}
         return [(rule, numbers) for rule, numbers in seeds.items() if numbers]
 
@@ -69,9 +69,9 @@ class Work:
         return self.folder / f".process-{number}{LOCK}"
 
     def keep_others_out(self) -> None:
-        """Lock the folder, if it is there, for this process and for those that only an earlier launch had.
+        """Lock the folder, if it is there, for this process and for those of an earlier launch that are missing now.
 
-        Of N processes number k takes the locks k, k + N, ... The system gives up the lock of a process that dies.
+        Of N processes, process k takes the locks k, k + N, ... The system frees the lock of a process that dies.
         """
         if not self.folder.is_dir():
             return
@@ -116,7 +116,7 @@ class Work:
         return any(part.has(rule, seed) for part in (self.whole, *self.parts))
 
     def open(self, heading: str) -> Contents:
-        """Where this process puts its runs."""
+        """The contents of the folder that this process writes to."""
         contents, self.heading = self.whole, heading
         if self.processes > 1:
             part = self.folder / f"part-{self.process}"
@@ -132,7 +132,7 @@ class Work:
         return self.folder / f"{rule}{name}.checkpoint.npz"
 
     def end(self, contents: Contents, render: Render | None, *, stopped: bool) -> Outcome:
-        """Join the parts if all runs are finished. ``stopped``: this process ends before its last run."""
+        """Join the parts if all runs are finished. ``stopped`` says that this process ends before its last run."""
         shared = contents is not self.whole
         everything = self.whole = Contents(self.folder, self.wanted) if shared else contents
         try:

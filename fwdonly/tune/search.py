@@ -208,7 +208,7 @@ class Arguments(dict[str, Any]):
 def train_round(
     optuna: Any, study: Any, setup: Setup, batch: list[Any], arguments_of: Arguments, refused: list[int]
 ) -> bool:
-    """Train the trials of a round, those that share their choices together; false if ``watch`` asked to stop."""
+    """Train the trials of a round. Trials with equal choices train together. False if ``watch`` asked to stop."""
     groups: dict[str, list[Any]] = {}
     for trial in batch:
         choices = {key: trial.params[key] for key, domain in setup.space.items() if not isinstance(domain, Range)}
@@ -370,10 +370,10 @@ def told_states(optuna: Any) -> tuple[Any, Any]:
 def ask(optuna: Any, study: Any, name: str, space: Space, count: int, parallel: int) -> list[Any]:
     """The trials of a round: first those to be tried again, then new ones.
 
-    A trial's sampler is seeded by the study's name and the trial's place, which is its number among those that count,
-    or the place of the one that it tries again. What is tried again is joined by new trials only as far as its round of
-    ``parallel`` places goes: these know no more results than they would have known. So a continued search equals a
-    whole one, and two workers that ask at the same moment are not proposed the same.
+    The study's name and the trial's place seed its sampler. The place is the trial's number among those that count; a
+    trial that repeats another one has the place of that one. New trials join repeated ones only within their round of
+    ``parallel`` places, so that they know no more results than without the interruption. So a continued search equals
+    an uninterrupted one, and two workers that ask at the same moment get different proposals.
     """
     batch, again = [], False
     while len(batch) < count:
@@ -438,7 +438,7 @@ def open_study(
 
 
 def difference_of(optuna: Any, study: Any, space: Space, known: dict[str, Any] | None, facts: dict[str, Any]) -> str:
-    """In words what makes a study another one than ours, whoever made it; empty if nothing does."""
+    """The difference between this study and ours in words; empty if there is none."""
     directions = [direction.name.lower() for direction in study.directions]
     if directions != ["maximize"]:
         return f"its direction is {' and '.join(directions)}, and accuracy is maximized"

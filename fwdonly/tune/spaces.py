@@ -36,7 +36,7 @@ def _plain_choice(choice: Any) -> Any:
 
 
 def distributions(optuna: Any, space: Space) -> dict[str, Any]:
-    """Optuna's, of every name."""
+    """Optuna's distribution for every name."""
     kinds = optuna.distributions
     return {
         name: kinds.FloatDistribution(domain.low, domain.high, log=domain.log)

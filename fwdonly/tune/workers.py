@@ -108,7 +108,7 @@ class Others:
         return settled and all(WORKER in trial.user_attrs for trial in self._running())
 
     def _owed(self) -> list[Any]:
-        """Failed trials whose settings are known, and nobody has asked for them again."""
+        """Failed trials with known settings that no later trial repeats."""
         trials = self.study.get_trials(deepcopy=False)
         again = {trial.user_attrs.get(AGAIN) for trial in trials}
         return [
