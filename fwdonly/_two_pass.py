@@ -140,31 +140,31 @@ def work(
     output_error: str,
     form: str = "difference",
 ) -> Products:
-    """Two passes, of which the second takes ``num_classes`` rows, once per batch, through layer 1; and the weights.
+    """Products of two passes and of the weights. The second pass takes ``num_classes`` rows per batch through layer 1.
 
-    The other forms have a product for the weights in both passes, and no second reading of the output layer; the second
-    pass of "time_local" has other weights and is a whole one.
+    The other forms have a product for the weights in both passes, and do not read the output layer twice. The second
+    pass of "time_local" has other weights, so it is a whole pass.
     """
     C, first, both = num_classes, layers[0], form != "difference"
     entry = (
         batch * first.macs if form == "time_local" else C * first.macs + batch * C * first.h
     )  # F^T W_1, and e times it
-    found: Products = [(1, "second pass", entry)]
-    found += [(1, "modulated input", batch * C * first.inputs)] if both or presynaptic == "modulated" else []
-    for i, own in enumerate(layers, start=1):
-        found += [(i, "forward", batch * own.macs), (i, "weight gradient", (1 + both) * batch * own.macs)]
-        found += [(i, "second pass", batch * own.macs)] if i > 1 else []
+    products: Products = [(1, "second pass", entry)]
+    products += [(1, "modulated input", batch * C * first.inputs)] if both or presynaptic == "modulated" else []
+    for i, size in enumerate(layers, start=1):
+        products += [(i, "forward", batch * size.macs), (i, "weight gradient", (1 + both) * batch * size.macs)]
+        products += [(i, "second pass", batch * size.macs)] if i > 1 else []
     out = batch * C * layers[-1].n
-    return [*found, (len(layers), "output layer", (3 if both or output_error == "second" else 2) * out)]
+    return [*products, (len(layers), "output layer", (3 if both or output_error == "second" else 2) * out)]
 
 
 def _products(params: Params, h: list[Array], a: list[Array], d: Array, net: Net, switches: Switches) -> Params:
     """a_{l-1}^T h_l / B for every hidden layer, and a_{L-1}^T d / B; a bias has a 1 in the place of a."""
     blocks, count = [], d.shape[0]
-    for at, (block, own) in enumerate(zip(net, params.blocks, strict=True)):
+    for at, (block, weights) in enumerate(zip(net, params.blocks, strict=True)):
         positions = 1 if h[at].ndim == 2 else h[at].shape[1] * h[at].shape[2]
         share = count * positions ** {"sum": 0.0, "sqrt": 0.5, "mean": 1.0}[switches.conv_scale]
-        total = nets.weight_gradient(block, own, a[at], h[at])
+        total = nets.weight_gradient(block, weights, a[at], h[at])
         blocks.append(jax.tree.map(lambda g, share=share: g / share, total))
     top = a[-1].reshape(count, -1)
     return Params(tuple(blocks), top.T @ d / count, None if params.b is None else d.sum(0) / count)
@@ -173,10 +173,10 @@ def _products(params: Params, h: list[Array], a: list[Array], d: Array, net: Net
 def _run(
     params: Params, x: Array, z: Array, masks: Sequence[Array | float], net: Net
 ) -> tuple[list[Array], list[Array], Array]:
-    """One pass, from z, what the first layer sums up for ``x``: every h_l (before pooling), a_0..a_{L-1}, and s."""
+    """One pass: every h_l (before pooling), a_0..a_{L-1}, and s. It starts from z, the first layer's sums for ``x``."""
     h, a = [], [x]
-    for at, (block, own, m) in enumerate(zip(net, params.blocks, masks, strict=True)):
-        z = nets.linear(block).apply(own, a[-1]) if at else z
+    for at, (block, weights, m) in enumerate(zip(net, params.blocks, masks, strict=True)):
+        z = nets.linear(block).apply(weights, a[-1]) if at else z
         h.append(m * block.activation(z))
         a.append(nets.pooled(block, h[-1]))
     return h, a, nets.output.read(params, a[-1])

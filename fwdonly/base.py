@@ -176,9 +176,9 @@ def check_labels(batch: Batch, num_classes: int) -> Float[Array, ""] | float:
     if not len(x):
         raise UsageError("the batch is empty; give it at least one sample")
     if y is None or not hasattr(y, "dtype") or not jnp.issubdtype(y.dtype, jnp.integer) or y.shape != x.shape[:1]:
-        found = "none" if y is None else f"{getattr(y, 'dtype', type(y).__name__)}{list(getattr(y, 'shape', ()))}"
+        labels = "none" if y is None else f"{getattr(y, 'dtype', type(y).__name__)}{list(getattr(y, 'shape', ()))}"
         mend = _mend_of_labels(y)
-        raise UsageError(f"a batch needs integer labels of shape ({len(x)},), one per sample; got {found}{mend}")
+        raise UsageError(f"a batch needs integer labels of shape ({len(x)},), one per sample; got {labels}{mend}")
     if axes := _split_over(y):  # JAX sums gradients of replicated parameters over them
         raise UsageError(
             f"within jax.shard_map over {', '.join(sorted(axes))} a step may be as many times too long as there are "

@@ -230,8 +230,8 @@ def _gradients(
 def features(params: Params, x: Float[Array, "batch *features"], net: Net) -> Float[Array, "batch n"]:
     """a_L, every sample as one vector: what the output layer reads."""
     a = x
-    for block, own in zip(net, params.blocks, strict=True):
-        a = block.apply(own, a)
+    for block, weights in zip(net, params.blocks, strict=True):
+        a = block.apply(weights, a)
     return flat(a)
 
 
@@ -265,13 +265,14 @@ def _pass(
     if M is None:
         raise UsageError(f"there are no readouts M_l in these parameters; give init readouts={readouts!r}, too")
     a, G, moments = x, [], []
-    for at, (block, own) in enumerate(zip(net, params.blocks, strict=True)):
-        if isinstance(own, Normalised):
-            a = block.apply(own.block, a)
+    for at, (block, weights) in enumerate(zip(net, params.blocks, strict=True)):
+        if isinstance(weights, Normalised):
+            a = block.apply(weights.block, a)
             moments.append(nets.moments(a))
-            a = nets.batch_norm(a, *(statistics[at] if statistics else moments[at]), EPS, own.gamma, own.beta)
+            now = statistics[at] if statistics else moments[at]
+            a = nets.batch_norm(a, *now, EPS, weights.gamma, weights.beta)
         else:
-            a = block.apply(own, a)
+            a = block.apply(weights, a)
         if M:
             G.append(flat(a) @ M[at].T)
     s = nets.output.read(params, a)
@@ -367,15 +368,15 @@ def work(
     `fwdonly.base.Frozen`), and two products of the output layer.
     """
     _check(readouts, 1.0, hidden)
-    found: Products = []
+    products: Products = []
     if hidden == "frozen":
-        found += [(i, "forward", batch * own.macs) for i, own in enumerate(layers, start=1) if not kept]
-        return [*found, (len(layers), "output layer", 2 * batch * num_classes * layers[-1].n)]
-    for i, own in enumerate(layers, start=1):
-        found += [(i, "forward", batch * own.macs), (i, "weight gradient", batch * own.macs)]
-        found += [(i, "input gradient", batch * own.macs)] if i > 1 else []
-        found += [(i, "readout", 3 * batch * num_classes * own.n)] if readouts != "output" else []
-    return [*found, (len(layers), "output layer", 3 * batch * num_classes * layers[-1].n)]
+        products += [(i, "forward", batch * size.macs) for i, size in enumerate(layers, start=1) if not kept]
+        return [*products, (len(layers), "output layer", 2 * batch * num_classes * layers[-1].n)]
+    for i, size in enumerate(layers, start=1):
+        products += [(i, "forward", batch * size.macs), (i, "weight gradient", batch * size.macs)]
+        products += [(i, "input gradient", batch * size.macs)] if i > 1 else []
+        products += [(i, "readout", 3 * batch * num_classes * size.n)] if readouts != "output" else []
+    return [*products, (len(layers), "output layer", 3 * batch * num_classes * layers[-1].n)]
 
 
 def _check(readouts: str, auxiliary_weight: float | Array, hidden: str = "trained") -> None:
@@ -391,8 +392,8 @@ def training(setting: Setting) -> tuple[Stage, ...]:
     """One stage."""
     options = setting.of(Options)
     law = setting.start if options.pop("readout_start") == "network" else nets.small_normal
-    made = rule(setting.net, setting.tx, num_classes=setting.num_classes, readout_init=law, **options)
-    return (Stage(made),)
+    learning_rule = rule(setting.net, setting.tx, num_classes=setting.num_classes, readout_init=law, **options)
+    return (Stage(learning_rule),)
 
 
 CARD = Card(

@@ -147,10 +147,10 @@ def init(
     feedback_key = jax.random.fold_in(head_key, 0)
     drawn, _ = nets.init(block_key, x, net)
     blocks, heads, statistics, R, h = [], [], [], [], x
-    for i, (block, own) in enumerate(zip(net, drawn, strict=True), start=1):
-        pooled = block.apply(own, h)
+    for i, (block, weights) in enumerate(zip(net, drawn, strict=True), start=1):
+        pooled = block.apply(weights, h)
         channels = pooled.shape[-1]
-        blocks.append(Block(own, jnp.ones(channels, x.dtype), jnp.zeros(channels, x.dtype)))
+        blocks.append(Block(weights, jnp.ones(channels, x.dtype), jnp.zeros(channels, x.dtype)))
         known = settings.statistics == "identity"
         statistics.append(
             (jnp.zeros(channels, x.dtype), jnp.ones(channels, x.dtype)) if known else nets.moments(pooled)
@@ -177,8 +177,8 @@ def features(
     """F_i = flatten(h_i) of the numbered blocks (from 1), h_i = batchnorm(block_i(h_{i-1})) with fixed statistics."""
     out, h = [], x
     for i in range(1, max(heads) + 1):
-        own, known = state.params.blocks[i - 1], state.statistics[i - 1]
-        h = _normalise(net[i - 1].apply(own.block, h), own, known, eps)
+        weights, known = state.params.blocks[i - 1], state.statistics[i - 1]
+        h = _normalise(net[i - 1].apply(weights.block, h), weights, known, eps)
         if i in heads:
             out.append(flat(h))
     return tuple(out)
@@ -257,9 +257,9 @@ def _head_grads(
             out.append((E.T @ F, E.sum(0), _losses(Z, y, options.loss).sum()))
         return out
 
-    found = [tuple(a / len(batch.y) for a in of_head) for of_head in _streamed(sums, *batch)]
-    gradients = dict(zip(numbers, found, strict=True))
-    layer_loss = jnp.stack([loss for _, _, loss in found])
+    means = [tuple(a / len(batch.y) for a in of_head) for of_head in _streamed(sums, *batch)]
+    gradients = dict(zip(numbers, means, strict=True))
+    layer_loss = jnp.stack([loss for _, _, loss in means])
     trained = tuple(
         Head(gradients[i][0].T, None if head.b is None else gradients[i][1]) if i in gradients else None
         for i, head in enumerate(params.heads, start=1)
@@ -320,14 +320,14 @@ def dfa(
     """
     doubt = check_labels(batch, _classes(params))
     h, pulls, moments = batch.x, [], []
-    for block, own in zip(net, params.blocks, strict=True):
+    for block, weights in zip(net, params.blocks, strict=True):
 
-        def trained(own: Block, h: Array = h, block: Any = block) -> tuple[Array, tuple[Array, Array]]:
-            pooled = block.apply(own.block, h)
+        def trained(weights: Block, h: Array = h, block: Any = block) -> tuple[Array, tuple[Array, Array]]:
+            pooled = block.apply(weights.block, h)
             moments = nets.moments(pooled)
-            return _normalise(pooled, own, moments, eps), moments
+            return _normalise(pooled, weights, moments, eps), moments
 
-        h, pull, statistics = jax.vjp(trained, own, has_aux=True)
+        h, pull, statistics = jax.vjp(trained, weights, has_aux=True)
         pulls.append((pull, h.shape))
         moments.append(statistics)
     scores = _scores(flat(h), params.A)
@@ -386,8 +386,8 @@ def _update_heads(
     else:
         gradients, metrics = _head_grads(state.params, batch, numbers, extract, options)
         for i, loss in zip(numbers, metrics["layer_loss"], strict=True):
-            own = gradients.heads[i - 1], opt_states[i - 1], heads[i - 1]
-            heads[i - 1], opt_states[i - 1] = descend(tx, *own, loss)
+            inputs = gradients.heads[i - 1], opt_states[i - 1], heads[i - 1]
+            heads[i - 1], opt_states[i - 1] = descend(tx, *inputs, loss)
     params = state.params._replace(heads=tuple(heads))
     return state._replace(params=params, opt_state=(tuple(opt_states), state.opt_state[1])), metrics
 
@@ -506,22 +506,26 @@ def work(
     (`fwdonly.base.Frozen`), and no block runs.
     """
     check_word("loss", loss, get_args(Loss))
-    found: Products = []
+    products: Products = []
     if part == "blocks":
-        for i, own in enumerate(layers, start=1):
-            found += [(i, "forward", batch * own.macs), (i, "weight gradient", batch * own.macs)]
-        found += [(i, "direct feedback", batch * num_classes * own.n) for i, own in enumerate(layers[:-1], start=1)]
-        return [*found, (len(layers), "output layer", 3 * batch * num_classes * layers[-1].n)]
+        for i, size in enumerate(layers, start=1):
+            products += [(i, "forward", batch * size.macs), (i, "weight gradient", batch * size.macs)]
+        products += [
+            (i, "direct feedback", batch * num_classes * size.n) for i, size in enumerate(layers[:-1], start=1)
+        ]
+        return [*products, (len(layers), "output layer", 3 * batch * num_classes * layers[-1].n)]
     trained = _numbers(part, layers)
-    found += [(i, "forward", batch * own.macs) for i, own in enumerate(layers[: max(trained)], start=1) if not kept]
+    products += [
+        (i, "forward", batch * size.macs) for i, size in enumerate(layers[: max(trained)], start=1) if not kept
+    ]
     for i in trained:
         n = layers[i - 1].n
         if loss == "mse":  # a triangular factor has n^2 / 2 elements, and two of them are solved for V
-            found += [(i, "normal equations", batch * (n * n + num_classes * n)), (i, "factorisation", n**3 / 6)]
-            found += [(i, "solution", num_classes * n * n), (i, "loss", num_classes * n * n)]
+            products += [(i, "normal equations", batch * (n * n + num_classes * n)), (i, "factorisation", n**3 / 6)]
+            products += [(i, "solution", num_classes * n * n), (i, "loss", num_classes * n * n)]
         else:
-            found += [(i, "scores", batch * num_classes * n), (i, "head gradient", batch * num_classes * n)]
-    return found
+            products += [(i, "scores", batch * num_classes * n), (i, "head gradient", batch * num_classes * n)]
+    return products
 
 
 def _checked(options: dict[str, Any]) -> Options:
@@ -551,16 +555,16 @@ def _new_head(key: Array, size: int, num_classes: int, options: Options, dtype: 
     return Head(jnp.ones_like(V) if options.head_start == "ones" else V, b)
 
 
-def _normalise(pooled: Array, own: Block, statistics: tuple[Array, Array], eps: float) -> Array:
-    return nets.batch_norm(pooled, *statistics, eps, own.gamma, own.beta)
+def _normalise(pooled: Array, weights: Block, statistics: tuple[Array, Array], eps: float) -> Array:
+    return nets.batch_norm(pooled, *statistics, eps, weights.gamma, weights.beta)
 
 
 def _batch_statistics(blocks: Any, x: Array, net: Net, options: Options) -> Any:
     h = x
-    for block, own in zip(net, blocks, strict=True):
-        pooled = block.apply(own.block, h)
+    for block, weights in zip(net, blocks, strict=True):
+        pooled = block.apply(weights.block, h)
         yield nets.moments(pooled)
-        h = _normalise(pooled, own, nets.moments(pooled), options.eps)
+        h = _normalise(pooled, weights, nets.moments(pooled), options.eps)
 
 
 def _scores(F: Array, head: Head) -> Array:
@@ -598,29 +602,29 @@ def _streamed(f: Any, x: Any, y: Array) -> Any:
 
 
 def training(setting: Setting) -> tuple[Stage, ...]:
-    """One stage per head, after one for the blocks (dfa). The closed form takes all images at once, in one step.
+    """One stage per head; with "dfa" a stage for the blocks before them. The closed form takes all images in one step.
 
     Raises:
         UsageError: the closed form on blocks that are trained.
     """
-    own, options = setting.of(Training), setting.of(Options)
+    choices, options = setting.of(Training), setting.of(Options)
     blocks, heads, block_tx = (), {}, None
-    if own["blocks"] == "dfa":
+    if choices["blocks"] == "dfa":
         block_tx = setting.transformation(
             optimizer="adam",
             lr_schedule="constant",
-            learning_rate=own["block_learning_rate"],
-            weight_decay=own["block_weight_decay"],
-            epochs=own["block_epochs"],
+            learning_rate=choices["block_learning_rate"],
+            weight_decay=choices["block_weight_decay"],
+            epochs=choices["block_epochs"],
         )
-        blocks = ({"epochs": own["block_epochs"], "patience": None, "keep": "last"},)
+        blocks = ({"epochs": choices["block_epochs"], "patience": None, "keep": "last"},)
     if options["loss"] == "mse":
         if block_tx is not None:
             raise UsageError("loss mse is solved over all images at once, DFA trains in batches; use loss ce")
         heads = {"batch_size": None, "epochs": 1, "validate_every": 1, "patience": None}
     rules = stages(setting.net, setting.tx, num_classes=setting.num_classes, block_tx=block_tx, **options)
     plans = (*blocks, *[heads] * len(setting.net))
-    return tuple(Stage(each, plan) for each, plan in zip(rules, plans, strict=True))
+    return tuple(Stage(stage_rule, plan) for stage_rule, plan in zip(rules, plans, strict=True))
 
 
 CARD = Card(

@@ -81,8 +81,8 @@ class Setting(NamedTuple):
 
     def transformation(self, *, epochs: int | None = None, steps: int | None = None, **changes: Any) -> Any:
         """The chosen optimizer with other fields, or for another number of epochs or steps per epoch."""
-        chosen = self.optimizer._replace(**changes)
-        return self.make(chosen, epochs=epochs or self.epochs, steps=steps or self.steps)
+        optimizer = self.optimizer._replace(**changes)
+        return self.make(optimizer, epochs=epochs or self.epochs, steps=steps or self.steps)
 
     def of(self, kind: type) -> dict[str, Any]:
         """The values of the options that one of the card's records declares."""

@@ -94,7 +94,7 @@ def init(
         Layer(block, zero + 1, zero) if affine else Layer(block, None, None)
         for block, zero in zip(blocks, zeros, strict=True)
     )
-    return State(params, tuple(begin(tx, own) for own in params), tuple((zero, zero + 1) for zero in zeros))
+    return State(params, tuple(begin(tx, layer) for layer in params), tuple((zero, zero + 1) for zero in zeros))
 
 
 def grads(params: Params, batch: Batch, key: Array, *, net: Net, num_classes: int) -> tuple[Params, Metrics]:
@@ -147,9 +147,9 @@ def _pass(params: Params, batch: Batch, net: Net, num_classes: int) -> tuple[Par
     """Gradients, metrics and every layer's (mean, variance)."""
     doubt = check_labels(batch, num_classes)
     y, gradients, losses, moments = batch.x, [], [], []
-    for block, own in zip(net, params, strict=True):
+    for block, layer in zip(net, params, strict=True):
         local = jax.value_and_grad(_local_loss, has_aux=True)
-        (loss, (y, statistics)), g = local(own, block, y, batch.y, num_classes)
+        (loss, (y, statistics)), g = local(layer, block, y, batch.y, num_classes)
         y = after(y, g)
         gradients.append(g)
         losses.append(loss)
@@ -158,17 +158,17 @@ def _pass(params: Params, batch: Batch, net: Net, num_classes: int) -> tuple[Par
     return tuple(gradients), {"loss": layer_loss.sum() + doubt, "layer_loss": layer_loss}, moments
 
 
-def _local_loss(own: Any, block: Any, y: Array, labels: Array, num_classes: int) -> tuple[Array, tuple[Array, Any]]:
+def _local_loss(layer: Any, block: Any, y: Array, labels: Array, num_classes: int) -> tuple[Array, tuple[Array, Any]]:
     """loss_i, y_i and the batch's statistics, given y_{i-1}."""
-    s = block.apply(own.block, y)
+    s = block.apply(layer.block, y)
     moments = nets.moments(s)
-    y = _normalised(s, own, moments)
+    y = _normalised(s, layer, moments)
     return cross_entropy(goodness(y, num_classes), labels), (y, moments)
 
 
-def _normalised(s: Array, own: Layer, moments: tuple[Array, Array]) -> Array:
-    """y of what the block gives; without gamma and beta as with 1 and 0."""
-    trained = () if own.gamma is None or own.beta is None else (own.gamma, own.beta)
+def _normalised(s: Array, layer: Layer, moments: tuple[Array, Array]) -> Array:
+    """y from the output s of the block. Without gamma and beta it is that of gamma 1 and beta 0."""
+    trained = () if layer.gamma is None or layer.beta is None else (layer.gamma, layer.beta)
     return nets.batch_norm(s, *moments, EPS, *trained)
 
 
@@ -190,8 +190,8 @@ def update(
     """One step: `grads` at the old parameters, one optax step per layer, running statistics moved by a tenth."""
     del key
     gradients, metrics, moments = _pass(state.params, batch, net, num_classes)
-    each = zip(gradients, state.opt_state, state.params, metrics["layer_loss"], strict=True)
-    stepped = [descend(tx, *layer) for layer in each]
+    layers = zip(gradients, state.opt_state, state.params, metrics["layer_loss"], strict=True)
+    stepped = [descend(tx, *layer) for layer in layers]
     params, opt_state = zip(*stepped, strict=True)
     moved = jax.tree.map(lambda old, new: (1 - MOMENTUM) * old + MOMENTUM * new, state.statistics, tuple(moments))
     return State(params, opt_state, moved), metrics
@@ -202,8 +202,8 @@ def predict(
 ) -> Float[Array, "batch classes"]:
     """Class scores: the goodness G_L of the last layer's groups, with the running statistics."""
     y = x
-    for block, own, statistics in zip(net, state.params, state.statistics, strict=True):
-        y = _normalised(block.apply(own.block, y), own, statistics)
+    for block, layer, statistics in zip(net, state.params, state.statistics, strict=True):
+        y = _normalised(block.apply(layer.block, y), layer, statistics)
     return goodness(y, num_classes)
 
 
@@ -218,11 +218,11 @@ def rule(net: Net, tx: optax.GradientTransformation, *, num_classes: int, affine
 
 
 def work(layers: tuple[nets.LayerSize, ...], num_classes: int, batch: int) -> Products:
-    """Every layer has its product forward and once more for the weights."""
-    found: Products = []
-    for i, own in enumerate(layers, start=1):
-        found += [(i, "forward", batch * own.macs), (i, "weight gradient", batch * own.macs)]
-    return found
+    """Every layer has its product twice: forward, and for the weights."""
+    products: Products = []
+    for i, size in enumerate(layers, start=1):
+        products += [(i, "forward", batch * size.macs), (i, "weight gradient", batch * size.macs)]
+    return products
 
 
 def training(setting: Setting) -> tuple[Stage, ...]:

@@ -50,7 +50,7 @@ def check_word(name: str, value: Any, words: Sequence[Any]) -> None:
 
 
 def check_whole(value: Any, what: str) -> int:
-    """An integer of Python, NumPy or JAX as Python's.
+    """An integer of Python, NumPy or JAX as Python's integer.
 
     Raises:
         UsageError: anything else, such as a float or a truth value; nothing is rounded.
@@ -58,8 +58,8 @@ def check_whole(value: Any, what: str) -> int:
     try:
         return number(value, int)
     except TypeError:
-        found = " ".join(str(value).split())[:60]
-        raise UsageError(f"{what} is an integer; got {found} ({type(value).__name__})") from None
+        text = " ".join(str(value).split())[:60]
+        raise UsageError(f"{what} is an integer; got {text} ({type(value).__name__})") from None
 
 
 def check_seed(seed: Any) -> int:
@@ -81,12 +81,12 @@ def check_seeds(seeds: Any) -> list[int]:
         UsageError: no sequence, no seed in it, or one that `check_seed` refuses.
     """
     try:
-        found = [*seeds]
+        values = [*seeds]
     except TypeError:
         raise UsageError(f"seeds are a list of integers; got {seeds}") from None
-    if not found:
+    if not values:
         raise UsageError("there are no seeds; give at least one")
-    return [check_seed(seed) for seed in found]
+    return [check_seed(seed) for seed in values]
 
 
 NUMBERS: dict[type, str] = {int: "a whole number", float: "a number", bool: "true or false"}
@@ -113,14 +113,14 @@ def number(value: Any, kind: type) -> Any:
 
 @functools.cache
 def _fields_of_numbers(record: type) -> tuple[tuple[str, tuple[type, ...], bool], ...]:
-    """(name, kinds, whether None is one) of the fields that hold numbers or switches."""
-    found = []
+    """(name, kinds, whether it may be None) of every field that holds a number or a switch."""
+    fields = []
     for name, hint in typing.get_type_hints(record).items():
         parts = typing.get_args(hint) if isinstance(hint, types.UnionType) else (hint,)
         kinds = tuple(kind for kind in NUMBERS if kind in parts)
         if kinds and len(kinds) + (type(None) in parts) == len(parts):
-            found.append((name, kinds, type(None) in parts))
-    return tuple(found)
+            fields.append((name, kinds, type(None) in parts))
+    return tuple(fields)
 
 
 def settle_numbers(record: Any, flag: str = "{}") -> None:
@@ -144,9 +144,9 @@ def settle_numbers(record: Any, flag: str = "{}") -> None:
 
 
 def plain(value: Any, what: str) -> Any:
-    """What JSON gives back of a value: NumPy's and JAX's numbers are numbers, tuples are lists.
+    """The value in plain JSON types: numbers of NumPy and JAX become numbers, tuples become lists.
 
-    Call it before a training on what will be written after it.
+    Call it before a training for everything that is written after it.
 
     Raises:
         UsageError: ``what`` holds something that JSON has no form for, or a number that is not finite.
@@ -156,30 +156,30 @@ def plain(value: Any, what: str) -> Any:
     if isinstance(value, str | int):
         return str(value) if isinstance(value, str) else int(value)
     if isinstance(value, Mapping):
-        return {str(plain(name, what)): plain(own, f"{what}.{name}") for name, own in value.items()}
+        return {str(plain(name, what)): plain(item, f"{what}.{name}") for name, item in value.items()}
     if isinstance(value, tuple | list):
-        return [plain(own, what) for own in value]
+        return [plain(item, what) for item in value]
     if isinstance(value, os.PathLike):
         return os.fspath(value)
     if hasattr(value, "tolist") and not isinstance(value, float):  # arrays and scalars
         with contextlib.suppress(TypeError):
             return plain(value.tolist(), what)
     with contextlib.suppress(TypeError, ValueError, OverflowError):
-        if math.isfinite(found := number(value, float)):
-            return found
+        if math.isfinite(result := number(value, float)):
+            return result
     raise UsageError(f"{what} cannot be written to a file as JSON; give finite numbers, text and lists; got {value!r}")
 
 
-def first_difference(found: Any, wanted: Any, where: str = "") -> str:
-    """Where two configurations part, in words, names of nested ones joined by dots; empty if they do not.
+def first_difference(stored: Any, wanted: Any, where: str = "") -> str:
+    """The first difference between two configurations in words; empty if there is none.
 
-    What one of them lacks altogether is taken for empty.
+    Names of nested settings are joined by dots. A part that one configuration lacks counts as empty.
     """
-    if isinstance(wanted, dict) and (found is None or isinstance(found, dict)):
-        found = found or {}
-        for name in dict.fromkeys([*wanted, *found]):
-            words = first_difference(found.get(name), wanted.get(name), f"{where}.{name}" if where else name)
+    if isinstance(wanted, dict) and (stored is None or isinstance(stored, dict)):
+        stored = stored or {}
+        for name in dict.fromkeys([*wanted, *stored]):
+            words = first_difference(stored.get(name), wanted.get(name), f"{where}.{name}" if where else name)
             if words:
                 return words
         return ""
-    return "" if found == wanted else f"{where} is {short(found)} there and {short(wanted)} here"
+    return "" if stored == wanted else f"{where} is {short(stored)} there and {short(wanted)} here"

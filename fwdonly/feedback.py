@@ -209,7 +209,7 @@ def grads(
     if settings.mode in DIRECT:
         signal = {"dfa": e, "sdfa": jnp.sign(e), "drtp": t}[settings.mode]
         sent = [jnp.tensordot(signal, B_l, 1) for B_l in B]
-        deltas = [_times_slope(block, *each) for block, *each in zip(net, sent, a, strict=True)]
+        deltas = [_times_slope(block, *pair) for block, *pair in zip(net, sent, a, strict=True)]
     else:
         B = _matrices(params, B, key, batch.x, net, readout_init, settings)
         deltas, sent = [], (e @ B.W.T).reshape(below[-1].shape)
@@ -217,8 +217,8 @@ def grads(
             delta = _times_slope(block, _through_pooling(block, h_l, sent), a_l)
             deltas.insert(0, delta)
             sent = nets.send_back(block, B_l, delta, below_l.shape[1:])  # the lowest one is not used
-    for block, own, below_l, delta in zip(net, params.blocks, below, deltas, strict=False):
-        gradients.append(nets.weight_gradient(block, own, below_l, delta))
+    for block, weights, below_l, delta in zip(net, params.blocks, below, deltas, strict=False):
+        gradients.append(nets.weight_gradient(block, weights, below_l, delta))
     top = below[-1].reshape(count, -1)
     total = Params(tuple(gradients), top.T @ e, None if params.b is None else e.sum(0))
     return as_params(jax.tree.map(lambda g: g / count, total), params), {"loss": _loss(s, t, batch.y, settings) + doubt}
@@ -227,8 +227,8 @@ def grads(
 def _forward(params: Params, x: Array, net: Net) -> tuple[list[Array], list[Array], list[Array]]:
     """What every layer and the readout are given (h_0, h_1 pooled, ...), every a_l, and every h_l before pooling."""
     below, a, h = [x], [], []
-    for block, own in zip(net, params.blocks, strict=True):
-        a.append(nets.linear(block).apply(own, below[-1]))
+    for block, weights in zip(net, params.blocks, strict=True):
+        a.append(nets.linear(block).apply(weights, below[-1]))
         h.append(block.activation(a[-1]))
         below.append(nets.pooled(block, h[-1]))
     return below, a, h
@@ -331,9 +331,9 @@ def mirrored(state: State, key: Array, count: int, *, net: Net, **options: Any) 
         return settings.mirror_spread / (errors @ B_l.T).std(1).mean() * B_l
 
     blocks = []
-    for at, (block, own, B_l) in enumerate(zip(net, state.params.blocks, state.B.blocks, strict=True)):
-        W_l, layer = own["params"]["Dense_0"]["kernel"], B_l["params"]["Dense_0"]
-        kernel = turned(at, W_l, layer["kernel"], partial(block.apply, own))
+    for at, (block, weights, B_l) in enumerate(zip(net, state.params.blocks, state.B.blocks, strict=True)):
+        W_l, layer = weights["params"]["Dense_0"]["kernel"], B_l["params"]["Dense_0"]
+        kernel = turned(at, W_l, layer["kernel"], partial(block.apply, weights))
         blocks.append({"params": {"Dense_0": {**layer, "kernel": kernel}}})
 
     def output(xi: Array) -> Array:
@@ -388,16 +388,16 @@ def work(
     ``part="mirror"`` has these and the forward pass, for the loss.
     """
     direct, mirrors = mode in DIRECT, (2 if mirror_spread is None else 3) if mode == "wm" else 0
-    found: Products = []
-    for i, own in enumerate(layers, start=1):
-        found += [(i, "forward", batch * own.macs)]
-        found += [(i, "weight gradient", batch * own.macs)] if part == "all" else []
-        found += [(i, "direct feedback", batch * num_classes * own.h)] if direct else []
-        found += [(i, "input gradient", batch * own.macs)] if i > 1 and part == "all" and not direct else []
-        found += [(i, "mirror", mirrors * batch * own.macs)] if mirrors else []
+    products: Products = []
+    for i, size in enumerate(layers, start=1):
+        products += [(i, "forward", batch * size.macs)]
+        products += [(i, "weight gradient", batch * size.macs)] if part == "all" else []
+        products += [(i, "direct feedback", batch * num_classes * size.h)] if direct else []
+        products += [(i, "input gradient", batch * size.macs)] if i > 1 and part == "all" and not direct else []
+        products += [(i, "mirror", mirrors * batch * size.macs)] if mirrors else []
     out, last = batch * num_classes * layers[-1].n, len(layers)
-    found += [(last, "output layer", (1 if part == "mirror" else 2 if direct else 3) * out)]
-    return found + ([(last, "mirror", mirrors * out)] if mirrors else [])
+    products += [(last, "output layer", (1 if part == "mirror" else 2 if direct else 3) * out)]
+    return products + ([(last, "mirror", mirrors * out)] if mirrors else [])
 
 
 def _check_part(part: Part, options: Options) -> None:
@@ -445,14 +445,14 @@ def training(setting: Setting) -> tuple[Stage, ...]:
     Raises:
         UsageError: start weights of zero, whose law layered feedback has, too.
     """
-    own, options = setting.of(Training), setting.of(Options)
+    choices, options = setting.of(Training), setting.of(Options)
     if setting.start is nets.zeros and options["mode"] not in DIRECT:
         raise UsageError(
             f"start=zeros leaves no feedback for {options['mode']}, whose law it also is; use another start"
         )
     common: dict[str, Any] = {"net": setting.net, "tx": setting.tx, "num_classes": setting.num_classes}
-    common |= {"readout_init": setting.start, "readout_bias": own["readout_bias"]}
-    learn, epochs = Stage(rule(**common, **options)), own["mirror_epochs"]
+    common |= {"readout_init": setting.start, "readout_bias": choices["readout_bias"]}
+    learn, epochs = Stage(rule(**common, **options)), choices["mirror_epochs"]
     if options["mode"] != "wm" or not epochs:
         return (learn,)
     return (

@@ -194,7 +194,7 @@ def _passes(
     params: Params, m: tuple[Array, ...] | None, batch: Batch, key: Array, net: Net, options: Options
 ) -> tuple[Params, Metrics, tuple[Array, ...]]:
     """The neutral pass, then the positive and the negative one side by side: gradients, metrics and the new m."""
-    num_classes = next(own.U.shape[1] for own in params if own.U is not None)
+    num_classes = next(layer.U.shape[1] for layer in params if layer.U is not None)
     doubt = check_labels(batch, num_classes)
     count = len(batch.y)
 
@@ -205,10 +205,10 @@ def _passes(
     both = jax.nn.one_hot(jnp.concatenate([batch.y, y_neg]), num_classes, dtype=batch.x.dtype)
     n = rms(_labelled(jnp.concatenate([batch.x, batch.x]), both, options))
     gradients, losses, wrong_pairs, new_m = [], [], [], []
-    for block, own, m_l, n_neutral in zip(net, params, [None] * len(net) if m is None else m, neutral, strict=True):
-        g, (loss, s, wrong, m_l) = jax.grad(_objective, has_aux=True)(own.block, block, n, m_l, options)
+    for block, layer, m_l, n_neutral in zip(net, params, [None] * len(net) if m is None else m, neutral, strict=True):
+        g, (loss, s, wrong, m_l) = jax.grad(_objective, has_aux=True)(layer.block, block, n, m_l, options)
         new_m += [] if m_l is None else [m_l]
-        gradients.append(Layer(g, None if own.U is None else flat(n_neutral).T @ error))
+        gradients.append(Layer(g, None if layer.U is None else flat(n_neutral).T @ error))
         losses.append(loss)
         wrong_pairs.append(wrong)
         n = after(rms(s), g)
@@ -218,9 +218,9 @@ def _passes(
 
 
 def _objective(
-    own: Any, block: Any, n: Array, m: Array | None, options: Options
+    weights: Any, block: Any, n: Array, m: Array | None, options: Options
 ) -> tuple[Array, tuple[Array, Array, Array, Array | None]]:
-    """What layer l descends; beside it loss_l, s_l, the share of wrongly ordered pairs and the new m_l.
+    """The objective that layer l descends; then loss_l, s_l, the share of wrongly ordered pairs and the new m_l.
 
     The first half of ``n`` is positive, the second negative. The peer term of dW_l is the gradient of
     - sum_j peer_lj mean_b z_bj over the positives, where z_l = n_{l-1} W_l + b_l and peer_l is held constant: it passes
@@ -229,9 +229,9 @@ def _objective(
     count, has_peer = len(n) // 2, m is not None and _has_peer(options)
     if has_peer:  # one product, read behind the activation and before it
         both = lambda z: jnp.concatenate([block.activation(z), z], axis=-1)
-        s, z = jnp.split(block.clone(activation=both).apply(own, n), 2, axis=-1)
+        s, z = jnp.split(block.clone(activation=both).apply(weights, n), 2, axis=-1)
     else:
-        s = z = block.apply(own, n)
+        s = z = block.apply(weights, n)
     g_pos, g_neg = jnp.split(_goodness(s, options), 2)
     if options.loss == "symba":
         loss = jax.nn.softplus(-options.alpha * (g_pos - g_neg)).mean()
@@ -248,14 +248,14 @@ def _objective(
 
 def _head_scores(params: Params, x: Array, net: Net, options: Options) -> tuple[Array, list[Array]]:
     """sum_l n_l U_l of the neutral pass, and every n_l."""
-    num_classes = next(own.U.shape[1] for own in params if own.U is not None)
+    num_classes = next(layer.U.shape[1] for layer in params if layer.U is not None)
     n = rms(_labelled(x, jnp.full((len(x), num_classes), 1 / num_classes, x.dtype), options))
     q_in, activities = jnp.zeros((len(x), num_classes), x.dtype), []
-    for block, own in zip(net, params, strict=True):
-        n = rms(block.apply(own.block, n))
+    for block, layer in zip(net, params, strict=True):
+        n = rms(block.apply(layer.block, n))
         activities.append(n)
-        if own.U is not None:
-            q_in = q_in + flat(n) @ own.U
+        if layer.U is not None:
+            q_in = q_in + flat(n) @ layer.U
     return q_in, activities
 
 
@@ -276,8 +276,8 @@ def update(
 ) -> tuple[State, Metrics]:
     """One step: all passes at the old parameters, then one optax step per layer. Args and metrics as for `grads`."""
     gradients, metrics, m = _passes(state.params, state.m, batch, key, net, _checked(options, net))
-    each = zip(gradients, state.opt_state, state.params, metrics["layer_loss"], strict=True)
-    stepped = [descend(tx, *layer) for layer in each]
+    layers = zip(gradients, state.opt_state, state.params, metrics["layer_loss"], strict=True)
+    stepped = [descend(tx, *layer) for layer in layers]
     params, opt_state = zip(*stepped, strict=True)
     return State(params, opt_state, m), metrics
 
@@ -302,13 +302,13 @@ def predict(
     check_word("prediction", prediction, get_args(Prediction))
     if prediction == "softmax":
         return _head_scores(state.params, x, net, settings)[0]
-    num_classes = next(own.U.shape[1] for own in state.params if own.U is not None)
+    num_classes = next(layer.U.shape[1] for layer in state.params if layer.U is not None)
 
     def total_goodness(label: Array) -> Array:
         value = jnp.broadcast_to(jax.nn.one_hot(label, num_classes, dtype=x.dtype), (len(x), num_classes))
         n, total = rms(_labelled(x, value, settings)), jnp.zeros(len(x), x.dtype)
-        for at, (block, own) in enumerate(zip(net, state.params, strict=True)):
-            s = block.apply(own.block, n)
+        for at, (block, layer) in enumerate(zip(net, state.params, strict=True)):
+            s = block.apply(layer.block, n)
             total, n = total + _goodness(s, settings) * _is_read(at, net, settings), rms(s)
         return total
 
@@ -349,12 +349,12 @@ def work(
 
     ``label="append"``: layer 1 has C more inputs.
     """
-    found: Products = []
-    for i, own in enumerate(layers, start=1):
-        macs = own.macs + (num_classes * own.n if i == 1 and label == "append" else 0)
-        found += [(i, "forward", 3 * batch * macs), (i, "weight gradient", 2 * batch * macs)]
-        found += [(i, "readout", 2 * batch * num_classes * own.n)] if i >= min(first, len(layers)) else []
-    return found
+    products: Products = []
+    for i, size in enumerate(layers, start=1):
+        macs = size.macs + (num_classes * size.n if i == 1 and label == "append" else 0)
+        products += [(i, "forward", 3 * batch * macs), (i, "weight gradient", 2 * batch * macs)]
+        products += [(i, "readout", 2 * batch * num_classes * size.n)] if i >= min(first, len(layers)) else []
+    return products
 
 
 def separate(

@@ -44,15 +44,15 @@ def write_whole(path: Path, write: Callable[[IO[bytes]], Any]) -> None:
 
 
 def make_folder(folder: Path) -> None:
-    """Make a folder, if it is not there, and those above it; then their names are on the disk, too.
+    """Make a folder and those above it, where they are missing. Their names are on the disk afterwards.
 
     Raises:
         OSError: it cannot be made.
     """
-    new = [own for own in (folder, *folder.parents) if not own.exists()]
+    new = [path for path in (folder, *folder.parents) if not path.exists()]
     folder.mkdir(parents=True, exist_ok=True)
-    for own in new or [folder]:
-        sync_folder(own.parent)
+    for path in new or [folder]:
+        sync_folder(path.parent)
 
 
 def sync_folder(folder: Path) -> None:

@@ -174,12 +174,12 @@ def feedback(params: Params, shape: tuple[int, ...], net: Net) -> Float[Array, "
     The linear parts only, pooling included; a convolution's transpose is that of its linear map.
     """
     shapes = [shape]
-    for block, own in zip(net, params.blocks, strict=True):
+    for block, weights in zip(net, params.blocks, strict=True):
         below = jax.ShapeDtypeStruct((1, *shapes[-1]), params.W.dtype)
-        shapes.append(jax.eval_shape(block.apply, own, below).shape[1:])
+        shapes.append(jax.eval_shape(block.apply, weights, below).shape[1:])
     rows = params.W.T.reshape(-1, *shapes[-1])
-    for block, own, below in zip(net[::-1], params.blocks[::-1], shapes[-2::-1], strict=True):
-        rows = nets.send_back(block, own, nets.unpooled(block, own, rows, below), below)
+    for block, weights, below in zip(net[::-1], params.blocks[::-1], shapes[-2::-1], strict=True):
+        rows = nets.send_back(block, weights, nets.unpooled(block, weights, rows, below), below)
     return rows
 
 
@@ -298,11 +298,11 @@ def orthogonality_error(params: Params) -> Float[Array, " layers"]:
 
 def _probed(params: Params) -> Float[Array, " layers"]:
     """An estimate of `orthogonality_error` from one fixed random vector z: |W^T W z - z| / |z|, at almost no cost."""
-    found = []
+    errors = []
     for W in _tall(params):
         z = _start_vector(W.shape[1], W.dtype)
-        found.append(jnp.linalg.norm(W.T @ (W @ z) - z))
-    return jnp.stack(found)
+        errors.append(jnp.linalg.norm(W.T @ (W @ z) - z))
+    return jnp.stack(errors)
 
 
 def _tall(params: Params) -> list[Array]:
@@ -387,18 +387,18 @@ def work(
     depends on no batch**: of 784-1000-1000-10 a step with 128 samples takes 14.1 times BP's multiply-
     accumulates, 13.1 of them the retraction's, and one with 1,024 samples 2.6 times.
     """
-    found = _two_pass.work(layers, num_classes, batch, presynaptic, "first")
-    found += [(i, "feedback", num_classes * own.macs / feedback_every) for i, own in enumerate(layers, start=1)]
+    products = _two_pass.work(layers, num_classes, batch, presynaptic, "first")
+    products += [(i, "feedback", num_classes * size.macs / feedback_every) for i, size in enumerate(layers, start=1)]
     iterations = default_iterations(retract_iterations, retract_every)
-    matrices = [own.matrix for own in layers] + [(layers[-1].n, num_classes)]
+    matrices = [size.matrix for size in layers] + [(layers[-1].n, num_classes)]
     for i, sides in enumerate(matrices, start=1):
         m, n = sorted(sides)
         # In every iteration W^T W and W R, and for R E^2, E^3 and one product more; the power method has vectors.
         square = iterations * (2 * n * m * m + 3 * m**3) + (POWER_ITERATIONS + 1) * m * m
         if i <= len(layers) or retract_output:
-            found += [(min(i, len(layers)), "retraction", square / retract_every)]
-        found += [(min(i, len(layers)), "orthogonality error", 2 * n * m)]
-    return found
+            products += [(min(i, len(layers)), "retraction", square / retract_every)]
+        products += [(min(i, len(layers)), "orthogonality error", 2 * n * m)]
+    return products
 
 
 def _with_retraction(tx: optax.GradientTransformation, options: Options) -> optax.GradientTransformation:
@@ -435,8 +435,8 @@ def _checked(options: dict[str, Any], net: Net) -> Options:
 
 def _warn(params: Params, x: Array, net: Net) -> None:
     a = x[:1]
-    for number, (block, own) in enumerate(zip(net, params.blocks, strict=True), start=1):
-        h = jax.eval_shape(nets.linear(block).apply, own, a)
+    for number, (block, weights) in enumerate(zip(net, params.blocks, strict=True), start=1):
+        h = jax.eval_shape(nets.linear(block).apply, weights, a)
         if h.size > a.size:
             warnings.warn(
                 f"layer {number} widens from {a.size} to {h.size} values and cannot be orthonormal: the cosine with "
@@ -451,7 +451,7 @@ def _warn(params: Params, x: Array, net: Net) -> None:
                 ExpansionWarning,
                 stacklevel=3,
             )
-        a = jax.eval_shape(block.apply, own, a)
+        a = jax.eval_shape(block.apply, weights, a)
 
 
 def training(setting: Setting) -> tuple[Stage, ...]:

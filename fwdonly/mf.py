@@ -100,7 +100,7 @@ def init(
     if input_readout:
         blocks, activations = (nets.Identity().init(block_key, x), *blocks), (x, *activations)
     readouts = nets.output.class_readouts(readout_key, activations, num_classes, first=1 - input_readout)
-    params = tuple(Layer(*each) for each in zip(blocks, readouts, strict=True))
+    params = tuple(Layer(*pair) for pair in zip(blocks, readouts, strict=True))
     return State(params, tuple(begin(tx, layer) for layer in params))
 
 
@@ -185,16 +185,16 @@ def grads(
     doubt = check_labels(batch, cast(Layer, params[-1]).M.shape[0])
     if gradient == "joint":
         joint = jax.value_and_grad(_joint_loss, has_aux=True)
-        (total, each), everything = joint(params, batch, net, auxiliary_weight)
-        return everything, {"loss": total + doubt, "layer_loss": each}
+        (total, layer_loss), everything = joint(params, batch, net, auxiliary_weight)
+        return everything, {"loss": total + doubt, "layer_loss": layer_loss}
     a, gradients, losses = batch.x, [], []
-    for i, block, own in _layers(net, params):
+    for i, block, weights in _layers(net, params):
         if layer is None or i == layer:
-            (loss, a), g = jax.value_and_grad(_local_loss, has_aux=True)(own, block, a, batch.y)
+            (loss, a), g = jax.value_and_grad(_local_loss, has_aux=True)(weights, block, a, batch.y)
             losses.append(loss)
             a = after(a, g)
         elif i < layer:
-            a, g = block.apply(own.block, a), None
+            a, g = block.apply(weights.block, a), None
         else:
             g = None
         gradients.append(g)
@@ -202,20 +202,20 @@ def grads(
     return tuple(gradients), {"loss": layer_loss.sum() + doubt, "layer_loss": layer_loss}
 
 
-def _local_loss(own: Layer, block: Any, a: Array, y: Array) -> tuple[Array, Array]:
+def _local_loss(weights: Layer, block: Any, a: Array, y: Array) -> tuple[Array, Array]:
     """loss_i and a_i, given a_{i-1}."""
-    a = block.apply(own.block, a)
-    G = flat(a) @ own.M.T
+    a = block.apply(weights.block, a)
+    G = flat(a) @ weights.M.T
     return cross_entropy(G, y), a
 
 
 def _joint_loss(params: Params, batch: Batch, net: Net, auxiliary_weight: float | Array) -> tuple[Array, Array]:
     """loss_L and the weighted others, with nothing detached, and every loss_i."""
-    a, found = batch.x, []
-    for _, block, own in _layers(net, params):
-        loss, a = _local_loss(own, block, a, batch.y)
-        found.append(loss)
-    return found[-1] + auxiliary_weight * sum(found[:-1]), jnp.stack(found)
+    a, losses = batch.x, []
+    for _, block, weights in _layers(net, params):
+        loss, a = _local_loss(weights, block, a, batch.y)
+        losses.append(loss)
+    return losses[-1] + auxiliary_weight * sum(losses[:-1]), jnp.stack(losses)
 
 
 def update(
@@ -237,8 +237,8 @@ def update(
     gradients, metrics = grads(state.params, batch, key, net=net, **how)
     losses = iter(metrics["layer_loss"])
     stepped = [
-        (own, opt) if g is None else descend(tx, g, opt, own, next(losses))
-        for g, opt, own in zip(gradients, state.opt_state, state.params, strict=True)
+        (weights, opt) if g is None else descend(tx, g, opt, weights, next(losses))
+        for g, opt, weights in zip(gradients, state.opt_state, state.params, strict=True)
     ]
     params, opt_state = zip(*stepped, strict=True)
     return State(params, opt_state), metrics
@@ -269,12 +269,12 @@ def predict(
     _check(prediction, sum_includes_input, len(state.params) > len(net))
     a, total = x, 0.0
     last = len(net) if layer is None else layer
-    for i, block, own in _layers(net, state.params):
+    for i, block, weights in _layers(net, state.params):
         if i > last:
             break
-        a = block.apply(own.block, a)
+        a = block.apply(weights.block, a)
         if i == last or (prediction == "sum" and (i > 0 or sum_includes_input)):
-            total = total + flat(a) @ own.M.T
+            total = total + flat(a) @ weights.M.T
     return jnp.asarray(total)
 
 
@@ -336,16 +336,16 @@ def work(
     products with M_0, of the first layer's inputs.
     """
     _check_gradient(gradient, 1.0, layer)
-    found: Products = []
+    products: Products = []
     if input_readout and layer in (None, 0):
-        found += [(1, "input readout", 2 * batch * num_classes * layers[0].inputs)]
-    for i, own in enumerate(layers[:layer], start=1):
-        found.append((i, "forward", batch * own.macs))
+        products += [(1, "input readout", 2 * batch * num_classes * layers[0].inputs)]
+    for i, size in enumerate(layers[:layer], start=1):
+        products.append((i, "forward", batch * size.macs))
         if layer in (None, i):
-            readout = 3 * batch * num_classes * own.n
-            found += [(i, "weight gradient", batch * own.macs), (i, "readout", readout)]
-        found += [(i, "input gradient", batch * own.macs)] if gradient == "joint" and i > 1 else []
-    return found
+            readout = 3 * batch * num_classes * size.n
+            products += [(i, "weight gradient", batch * size.macs), (i, "readout", readout)]
+        products += [(i, "input gradient", batch * size.macs)] if gradient == "joint" and i > 1 else []
+    return products
 
 
 def _check(prediction: str, sum_includes_input: bool, input_readout: bool) -> None:
@@ -376,7 +376,7 @@ def training(setting: Setting) -> tuple[Stage, ...]:
     greedy = options.pop("schedule") == "greedy"
     options |= {"num_classes": setting.num_classes}
     rules = (stages if greedy else _alone)(setting.net, setting.tx, **options)
-    return tuple(Stage(each) for each in rules)
+    return tuple(Stage(stage_rule) for stage_rule in rules)
 
 
 def _alone(net: Net, tx: optax.GradientTransformation, **options: Any) -> tuple[LearningRule, ...]:

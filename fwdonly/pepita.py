@@ -248,7 +248,7 @@ def _product(B: tuple[Array, ...]) -> Float[Array, "n classes"]:
 
 def _kernels(params: Params) -> list[Array]:
     """W_1..W_L of a dense network."""
-    return [*(own["params"]["Dense_0"]["kernel"] for own in params.blocks), params.W]
+    return [*(weights["params"]["Dense_0"]["kernel"] for weights in params.blocks), params.W]
 
 
 def predict(state: State, x: Float[Array, "batch *features"], *, net: Net) -> Float[Array, "batch classes"]:
@@ -294,15 +294,15 @@ def work(
     _check_part(part, settings)
     every = 1 if part == "mirror" else settings.mirror_every
     if part == "mirror":
-        found: Products = [(i, "forward", batch * own.macs) for i, own in enumerate(layers, start=1)]
-        found += [(last, "output layer", batch * C * layers[-1].n)]
+        products: Products = [(i, "forward", batch * size.macs) for i, size in enumerate(layers, start=1)]
+        products += [(last, "output layer", batch * C * layers[-1].n)]
     else:
-        found = _two_pass.work(layers, C, batch, settings.presynaptic, settings.output_error, settings.form)
+        products = _two_pass.work(layers, C, batch, settings.presynaptic, settings.output_error, settings.form)
     if settings.feedback == "mirrored" and every:
-        for i, own in enumerate(layers, start=1):
-            found += [(i, "mirror", 2 * batch * own.macs / every), (i, "feedback", C * own.macs / every)]
-        found += [(last, "mirror", 2 * batch * C * layers[-1].n / every)]
-    return found
+        for i, size in enumerate(layers, start=1):
+            products += [(i, "mirror", 2 * batch * size.macs / every), (i, "feedback", C * size.macs / every)]
+        products += [(last, "mirror", 2 * batch * C * layers[-1].n / every)]
+    return products
 
 
 def _check_part(part: Part, options: Options) -> None:

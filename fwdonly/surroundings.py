@@ -54,16 +54,16 @@ def version(name: str) -> str | None:
 
 
 def switches() -> dict[str, Any]:
-    """JAX's settings that numbers depend on, as they are here and now, and XLA's flags."""
+    """The present settings of JAX that numbers depend on, and the flags of XLA."""
     import jax
 
     listed = getattr(jax.config, "values", {})  # a few have no attribute
-    found = {name: getattr(jax.config, f"jax_{name}", listed.get(f"jax_{name}")) for name in SWITCHES}
+    values = {name: getattr(jax.config, f"jax_{name}", listed.get(f"jax_{name}")) for name in SWITCHES}
     plain = (str, int, float, type(None))
-    found = {name: value if isinstance(value, plain) else str(value) for name, value in found.items()}
-    found["disable_most_optimizations"] = bool(found["disable_most_optimizations"])  # None where nobody has set it
+    values = {name: value if isinstance(value, plain) else str(value) for name, value in values.items()}
+    values["disable_most_optimizations"] = bool(values["disable_most_optimizations"])  # None where nobody has set it
     flags = [flag for flag in os.environ.get("XLA_FLAGS", "").split() if not HARMLESS.match(flag)]
-    return found | {"xla_flags": " ".join(flags) or None} | {name: os.environ.get(name) for name in VARIABLES}
+    return values | {"xla_flags": " ".join(flags) or None} | {name: os.environ.get(name) for name in VARIABLES}
 
 
 def numerics() -> dict[str, Any]:
@@ -89,8 +89,8 @@ def cores() -> int | None:
 
 def free_memory() -> int | None:
     """Bytes that this process may still take: free on the machine, in its control groups and by its limits."""
-    found = [*_of_machine(), *(room for group in _groups("memory") for room in _room(group)), *_of_limits()]
-    return max(0, min(found)) if found else None
+    rooms = [*_of_machine(), *(room for group in _groups("memory") for room in _room(group)), *_of_limits()]
+    return max(0, min(rooms)) if rooms else None
 
 
 class _Group(NamedTuple):
@@ -149,24 +149,24 @@ def _quota(group: _Group) -> float | None:
 
 
 def _of_machine() -> list[int]:
-    found = [line.split() for line in _lines(PROC / "meminfo") if line.startswith("MemAvailable")]
-    return [int(words[1]) * 1024 for words in found]
+    lines = [line.split() for line in _lines(PROC / "meminfo") if line.startswith("MemAvailable")]
+    return [int(words[1]) * 1024 for words in lines]
 
 
 def _of_limits() -> list[int]:
-    """Bytes left of the process's limits on its addresses and on its data (``ulimit -v`` and ``-d``)."""
+    """Bytes that this process may still take under its limits on addresses and data (``ulimit -v`` and ``-d``)."""
     try:
         import resource
     except ImportError:  # not on this system
         return []
     pages = (*_lines(PROC / "self" / "statm"), "")[0].split()
-    found = []
+    rooms = []
     for limit, field in ((resource.RLIMIT_AS, 0), (resource.RLIMIT_DATA, 5)):
         most = resource.getrlimit(limit)[0]
         if most != resource.RLIM_INFINITY:
             taken = int(pages[field]) * resource.getpagesize() if len(pages) > field else 0
-            found.append(most - taken)
-    return found
+            rooms.append(most - taken)
+    return rooms
 
 
 def _lines(path: Path) -> list[str]:
@@ -185,4 +185,4 @@ def _number(path: Path) -> int | None:
 
 def _unescaped(text: str) -> str:
     """A path of ``mountinfo``, where a space is ``\\040``."""
-    return re.sub(r"\\([0-7]{3})", lambda found: chr(int(found[1], 8)), text)
+    return re.sub(r"\\([0-7]{3})", lambda match: chr(int(match[1], 8)), text)

@@ -36,7 +36,11 @@ SHARDING = "test_sharding"
 
 MUTANTS = [
     Mutant(
-        "mf.py", "G = flat(a) @ own.M.T\n    return", "G = -flat(a) @ own.M.T\n    return", (EQUATIONS,), "sign of G"
+        "mf.py",
+        "G = flat(a) @ weights.M.T\n    return",
+        "G = -flat(a) @ weights.M.T\n    return",
+        (EQUATIONS,),
+        "sign of G",
     ),
     Mutant(
         "mf.py",
@@ -54,10 +58,10 @@ MUTANTS = [
     ),
     Mutant(
         "mf.py",
-        "            (loss, a), g = jax.value_and_grad(_local_loss, has_aux=True)(own, block, a, batch.y)\n",
+        "            (loss, a), g = jax.value_and_grad(_local_loss, has_aux=True)(weights, block, a, batch.y)\n",
         "            below = a\n"
-        "            (loss, a), g = jax.value_and_grad(_local_loss, has_aux=True)(own, block, a, batch.y)\n"
-        "            a = block.apply(jax.tree.map(lambda w, d: w - 0.1 * d, own.block, g.block), below)\n",
+        "            (loss, a), g = jax.value_and_grad(_local_loss, has_aux=True)(weights, block, a, batch.y)\n"
+        "            a = block.apply(jax.tree.map(lambda w, d: w - 0.1 * d, weights.block, g.block), below)\n",
         (EQUATIONS,),
         "hands on the activation of the updated layer",
     ),
@@ -66,8 +70,8 @@ MUTANTS = [
         "    layer_loss = jnp.stack(losses)\n",
         "    def joint(params):\n"
         "        a, total = batch.x, 0.0\n"
-        "        for _, block, own in _layers(net, params):\n"
-        "            loss, a = _local_loss(own, block, a, batch.y)\n"
+        "        for _, block, weights in _layers(net, params):\n"
+        "            loss, a = _local_loss(weights, block, a, batch.y)\n"
         "            total = total + loss\n"
         "        return total\n\n"
         "    gradients = jax.grad(joint)(params) if layer is None else gradients\n"
@@ -78,8 +82,8 @@ MUTANTS = [
     Mutant("mf.py", "elif i < layer:", "elif i + 1 < layer:", (EQUATIONS,), "greedy stage skips the layer below"),
     Mutant(
         "mf.py",
-        "(own, opt) if g is None else descend(tx, g, opt, own, next(losses))",
-        "(own, opt) if g is None else descend(tx, g, state.opt_state[0], own, next(losses))",
+        "(weights, opt) if g is None else descend(tx, g, opt, weights, next(losses))",
+        "(weights, opt) if g is None else descend(tx, g, state.opt_state[0], weights, next(losses))",
         (EQUATIONS, CONTRACT),
         "layers share one optimizer state",
     ),
@@ -99,8 +103,8 @@ MUTANTS = [
     ),
     Mutant(
         "mf.py",
-        "        total = total + flat(a) @ own.M.T\n",
-        "        total = flat(a) @ own.M.T\n",
+        "        total = total + flat(a) @ weights.M.T\n",
+        "        total = flat(a) @ weights.M.T\n",
         (EQUATIONS,),
         "the sum is the last layer's goodness only",
     ),
@@ -120,22 +124,22 @@ MUTANTS = [
     ),
     Mutant(
         "bp.py",
-        "            a = block.apply(own, a)\n        if M:",
-        "            a = jax.lax.stop_gradient(block.apply(own, a))\n        if M:",
+        "            a = block.apply(weights, a)\n        if M:",
+        "            a = jax.lax.stop_gradient(block.apply(weights, a))\n        if M:",
         (EQUATIONS, LOCALITY),
         "no gradient reaches the hidden layers",
     ),
     Mutant(
         "mf.py",
-        "found[-1] + auxiliary_weight * sum(found[:-1])",
-        "auxiliary_weight * found[-1] + sum(found[:-1])",
+        "losses[-1] + auxiliary_weight * sum(losses[:-1])",
+        "auxiliary_weight * losses[-1] + sum(losses[:-1])",
         (EQUATIONS,),
         "MF-Joint weighs the last layer's loss and not the others'",
     ),
     Mutant(
         "mf.py",
-        "loss, a = _local_loss(own, block, a, batch.y)\n        found",
-        "loss, a = _local_loss(own, block, jax.lax.stop_gradient(a), batch.y)\n        found",
+        "loss, a = _local_loss(weights, block, a, batch.y)\n        losses",
+        "loss, a = _local_loss(weights, block, jax.lax.stop_gradient(a), batch.y)\n        losses",
         (EQUATIONS, LOCALITY),
         "MF-Joint detaches",
     ),
@@ -317,8 +321,8 @@ MUTANTS = [
     ),
     Mutant(
         "ff.py",
-        "        n = rms(block.apply(own.block, n))\n",
-        "        n = block.apply(own.block, n)\n",
+        "        n = rms(block.apply(layer.block, n))\n",
+        "        n = block.apply(layer.block, n)\n",
         (ANCESTORS,),
         "head reads lengths",
     ),
@@ -390,8 +394,8 @@ MUTANTS = [
     ),
     Mutant(
         "cwc.py",
-        "(own.gamma, own.beta)\n",
-        "(own.gamma, 0 * own.beta)\n",
+        "(layer.gamma, layer.beta)\n",
+        "(layer.gamma, 0 * layer.beta)\n",
         (ANCESTORS,),
         "batch normalisation forgets its shift",
     ),
@@ -428,8 +432,8 @@ MUTANTS = [
     ),
     Mutant(
         "bp.py",
-        "*(statistics[at] if statistics else moments[at])",
-        "*moments[at]",
+        "now = statistics[at] if statistics else moments[at]",
+        "now = moments[at]",
         (EQUATIONS,),
         "predictions of batch-normalised BP by the statistics of the test batch",
     ),
@@ -559,8 +563,8 @@ MUTANTS = [
     ),
     Mutant(
         "measure/angles.py",
-        "found = alignment(rule.predict, state, gradients, batch, **options)",
-        "found = alignment(rule.predict, rule.update(state, batch, key)[0], gradients, batch, **options)",
+        "angles = alignment(rule.predict, state, gradients, batch, **options)",
+        "angles = alignment(rule.predict, rule.update(state, batch, key)[0], gradients, batch, **options)",
         (FEEDBACK,),
         "measured after the step",
     ),
@@ -818,7 +822,7 @@ MUTANTS = [
     ),
     Mutant(
         "study/execute.py",
-        "mine = [[i for i in own if i % work.processes == work.process] for own in missing]",
+        "mine = [[i for i in positions if i % work.processes == work.process] for positions in missing]",
         "mine = missing",
         ("test_processes",),
         "every process trains every run",
@@ -832,8 +836,8 @@ MUTANTS = [
     ),
     Mutant(
         "study/sharing.py",
-        "own = {self.process} | {number for number in there if number % self.processes == self.process}",
-        "own = {self.process}",
+        "numbers = {self.process} | {number for number in there if number % self.processes == self.process}",
+        "numbers = {self.process}",
         ("test_processes",),
         "a restart with fewer processes does not see one that is still at work",
     ),
@@ -845,8 +849,8 @@ MUTANTS = [
     Mutant("ff.py", "and all(fits) else 0.0", "else 0.0", (ANCESTORS,), "a peer term where maxima are pooled"),
     Mutant(
         "mf.py",
-        "opt, own, next(losses))",
-        'opt, own, metrics["loss"])',
+        "opt, weights, next(losses))",
+        'opt, weights, metrics["loss"])',
         ("test_debugging",),
         "the sum for a layer's loss",
     ),
@@ -957,7 +961,7 @@ MUTANTS = [
         "a forged header decides how much memory is asked for",
     ),
     Mutant(
-        "files.py", "for own in new or [folder]:", "for own in []:", ("test_lost",), "names of folders stay in memory"
+        "files.py", "for path in new or [folder]:", "for path in []:", ("test_lost",), "names of folders stay in memory"
     ),
     Mutant(
         "training/interrupts.py",

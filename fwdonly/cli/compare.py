@@ -55,14 +55,14 @@ def study_of(words: Sequence[str], command_line: Sequence[str] = (), prog: str =
     different = len({rule.name for rule in every}) == len(every) > 1
     if not {"-h", "--help"} & set(words):
         options.check_names(names, words, prog, "RULE RULE ...", different)
-    words, own = options.of_arms(words, [rule.name for rule in every])
+    words, words_of_rule = options.of_arms(words, [rule.name for rule in every])
     groups = groups_of()
     values = options.parse(words, groups, DEFAULTS, prog=prog, description=DESCRIPTION)
     protocol = options.make(Protocol, values)
     usual = {field.name: DEFAULTS.get(field.name, field.default) for group in groups for field in group.fields}
     protocol.check(values, usual)
-    found = tuned_settings(values["tuned"], [rule.name for rule in every])
-    arms = [_arm(rule, values, protocol, found.get(rule.name), own[rule.name], prog) for rule in every]
+    settings = tuned_settings(values["tuned"], [rule.name for rule in every])
+    arms = [_arm(rule, values, protocol, settings.get(rule.name), words_of_rule[rule.name], prog) for rule in every]
     measuring = options.make(Measuring, values)
     arms = [dataclasses.replace(protocol.staged(arm), alignment=measuring.alignment) for arm in arms]
     return Study(
@@ -86,25 +86,25 @@ def _arm(
     words: Sequence[str],
     prog: str,
 ) -> Arm:
-    """A rule, stopped as the protocol says, with its settings from a search and its own words."""
-    said = options.said(words)
+    """An arm of the comparison. Its settings come from a search and from the words for this rule alone."""
+    names = options.names_in(words)
     shared = {name: values[name] for name in values if name in Plan.__dataclass_fields__} | protocol.length(values)
-    for name in said:
+    for name in names:
         if name == "preset":
             raise UsageError(f"a preset of {rule.name} would also set data and stopping; give its single settings")
         if name in ("net", *values) and protocol.shared(name) and name in (*shared, "net", *values):
             flag = f"--{name.replace('_', '-')}"
             raise UsageError(f"{flag} is the same for all rules; give it without {rule.name}.")
-    own = rule.variant.tuned if tuned is None else tuned
-    start = rule.defaults(compared=True) | dict(own) | shared
+    settings = rule.variant.tuned if tuned is None else tuned
+    start = rule.defaults(compared=True) | dict(settings) | shared
     length = Group("length", options.plan_fields(*design.STOPPING))
     groups = [options.rule_group(rule), options.optimizer_group(rule), length]
     description = f"Options of {rule.label} in a comparison."
-    chosen = options.parse(words, groups, start, prog=f"{prog} ... --{rule.name}.", description=description)
-    made = make_arm(rule, start | chosen, net=values["net"])
-    check_scores(made)
-    searched = bool(own) or bool(said & set(rule.space))
-    return dataclasses.replace(made, about={**made.about, "tuned": searched})
+    changes = options.parse(words, groups, start, prog=f"{prog} ... --{rule.name}.", description=description)
+    arm = make_arm(rule, start | changes, net=values["net"])
+    check_scores(arm)
+    searched = bool(settings) or bool(names & set(rule.space))
+    return dataclasses.replace(arm, about={**arm.about, "tuned": searched})
 
 
 def check_scores(arm: Arm) -> None:
@@ -123,7 +123,7 @@ def tuned_settings(folders: Sequence[Path], names: Sequence[str]) -> dict[str, d
     Raises:
         UsageError: a folder that is none, or of a rule that is not compared.
     """
-    found: dict[str, dict[str, Any]] = {}
+    settings: dict[str, dict[str, Any]] = {}
     for folder in folders:
         try:
             best = json.loads((folder / "best.json").read_text(encoding="utf-8"))
@@ -134,8 +134,8 @@ def tuned_settings(folders: Sequence[Path], names: Sequence[str]) -> dict[str, d
             ) from error
         if rule not in names:
             raise UsageError(f"{folder} holds settings of {short(rule)}, which is not among {' '.join(names)}")
-        found[rule] = values
-    return found
+        settings[rule] = values
+    return settings
 
 
 def main(words: Sequence[str], command_line: Sequence[str], prog: str = "fwdonly compare") -> int:

@@ -46,11 +46,11 @@ def main(words: Sequence[str], command_line: Sequence[str], prog: str = "fwdonly
             )
     dataset = data.load(name, options.make(Data, values).data_dir)
     if dataset.columns is not None and dataset.columns != model.inputs.columns:
-        found, what = _of_table(model, name), f"all rows of {name}"
+        outcome, what = _of_table(model, name), f"all rows of {name}"
     else:
-        found, what = model.evaluate(dataset, part=values["part"]), f"{dataset.name}, {values['part']} part"
-    words = f"accuracy {100 * found.accuracy:.2f} %, balanced {100 * found.balanced_accuracy:.2f} %"
-    print(f"{what}: {words}, loss {found.loss:.4f} nats, {found.samples:,} samples")
+        outcome, what = model.evaluate(dataset, part=values["part"]), f"{dataset.name}, {values['part']} part"
+    words = f"accuracy {100 * outcome.accuracy:.2f} %, balanced {100 * outcome.balanced_accuracy:.2f} %"
+    print(f"{what}: {words}, loss {outcome.loss:.4f} nats, {outcome.samples:,} samples")
     return 0
 
 

@@ -27,8 +27,8 @@ def main(words: Sequence[str], command_line: Sequence[str], prog: str = "fwdonly
 
 
 def _rules() -> None:
-    found = [rules.load(name) for name in rules.NAMES]
-    lines = [[rule.name, rule.label, str(rule.module.CARD.net)] for rule in found]
+    records = [rules.load(name) for name in rules.NAMES]
+    lines = [[rule.name, rule.label, str(rule.module.CARD.net)] for rule in records]
     print_table("rules, and FILE.py for your own", ["name", "label", "default network"], lines)
 
 

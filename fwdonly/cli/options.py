@@ -64,14 +64,14 @@ def plan_fields(*names: str) -> tuple[Field, ...]:
 def optimizer_group(rule: Rule) -> Group:
     """The optimizer's options, with the names that this rule takes."""
     names = Literal[(*optimizers.OPTIMIZERS, *rule.card.optimizers)]  # ty: ignore[invalid-type-form]
-    own = [field._replace(type=names) if field.name == "optimizer" else field for field in declared(Optimizer)]
-    return Group("optimizer", tuple(field for field in own if field.name != "constraint"))
+    fields = [field._replace(type=names) if field.name == "optimizer" else field for field in declared(Optimizer)]
+    return Group("optimizer", tuple(field for field in fields if field.name != "constraint"))
 
 
 def rule_group(rule: Rule) -> Group:
-    """The rule's own options, without those that make it this form."""
-    own = tuple(field for field in rule.fields if field.name not in rule.variant.options)
-    return Group(rule.name, own)
+    """The options of the rule, without those that its variant fixes."""
+    fields = tuple(field for field in rule.fields if field.name not in rule.variant.options)
+    return Group(rule.name, fields)
 
 
 def shared_groups(*leave_out: str) -> list[Group]:
@@ -102,18 +102,18 @@ def parse(
         raise SystemExit(0)
     import tyro
 
-    made = []
+    kinds = []
     for group in groups:
-        own = []
+        fields = []
         for field in group.fields:
             default = dataclasses.field(default=defaults.get(field.name, field.default))
-            own.append((field.name, Annotated[field.type, tyro.conf.arg(help=field.help or " ")], default))
-        kind = dataclasses.make_dataclass(group.name.replace("-", "_"), own, frozen=True)
+            fields.append((field.name, Annotated[field.type, tyro.conf.arg(help=field.help or " ")], default))
+        kind = dataclasses.make_dataclass(group.name.replace("-", "_"), fields, frozen=True)
         kind.__doc__ = " "
-        made.append((group.name.replace("-", "_"), kind, dataclasses.field(default=kind())))
-    top = dataclasses.make_dataclass("Options", made)
-    found = tyro.cli(top, args=list(words), prog=prog, description=description, config=(tyro.conf.OmitArgPrefixes,))
-    records = [getattr(found, name) for name, *_ in made]
+        kinds.append((group.name.replace("-", "_"), kind, dataclasses.field(default=kind())))
+    top = dataclasses.make_dataclass("Options", kinds)
+    result = tyro.cli(top, args=list(words), prog=prog, description=description, config=(tyro.conf.OmitArgPrefixes,))
+    records = [getattr(result, name) for name, *_ in kinds]
     return {name: _with_home(name, value) for record in records for name, value in vars(record).items()}
 
 
@@ -179,7 +179,7 @@ def of_arms(words: Sequence[str], names: Collection[str]) -> tuple[list[str], di
         UsageError: a name before the dot that is none of the rules.
     """
     rest: list[str] = []
-    own: dict[str, list[str]] = {name: [] for name in names}
+    words_of_rule: dict[str, list[str]] = {name: [] for name in names}
     place = rest
     for word in words:
         if word.startswith("--"):
@@ -187,15 +187,15 @@ def of_arms(words: Sequence[str], names: Collection[str]) -> tuple[list[str], di
             name, dot, option = head.partition(".")
             place = rest
             if dot and option:
-                if name not in own:
+                if name not in words_of_rule:
                     raise UsageError(f"--{head} is for a rule {name!r}, which is not among {', '.join(names)}")
-                place = own[name]
+                place = words_of_rule[name]
                 word = f"--{word[2 + len(name) + 1 :]}"
         place.append(word)
-    return rest, own
+    return rest, words_of_rule
 
 
-def said(words: Sequence[str]) -> set[str]:
+def names_in(words: Sequence[str]) -> set[str]:
     """The names of the options among the words."""
     flags = [word.split("=")[0].removeprefix("--") for word in words if word.startswith("--")]
     return {flag.removeprefix("no-").replace("-", "_") for flag in flags}
@@ -207,14 +207,14 @@ def make(kind: type, values: Mapping[str, Any]) -> Any:
 
 
 def words_of(groups: Sequence[Group], values: Mapping[str, Any], defaults: Mapping[str, Any]) -> list[str]:
-    """The words that give these values, where they differ from what the command takes without them."""
-    said: list[str] = []
+    """The command-line words for these values. Values that are defaults anyway need no words."""
+    words: list[str] = []
     for field in (field for group in groups for field in group.fields):
         if field.name not in values or values[field.name] == defaults.get(field.name, field.default):
             continue
         value = values[field.name]
         if isinstance(value, bool):
-            said.append(field.flag if value else f"--no-{field.flag[2:]}")
+            words.append(field.flag if value else f"--no-{field.flag[2:]}")
         else:
-            said += [field.flag, *map(str, value if isinstance(value, tuple) else [value])]
-    return said
+            words += [field.flag, *map(str, value if isinstance(value, tuple) else [value])]
+    return words

@@ -63,10 +63,11 @@ def main(words: Sequence[str], command_line: Sequence[str], prog: str = PROG) ->
     writer.writerow(["input", "label", "class", "score", *(_columns(model) if choice.all_scores else [])])
     for name in names[1:]:
         inputs, x = read(expanded(name, "the input"), model, choice)
-        found = model.predict(x)
-        for at, label in enumerate(found.labels.tolist()):
-            row = [inputs[at], label, label if found.names is None else found.names[at], str(found.scores[at, label])]
-            writer.writerow(row + ([str(score) for score in found.scores[at]] if choice.all_scores else []))
+        prediction = model.predict(x)
+        for at, label in enumerate(prediction.labels.tolist()):
+            scores = prediction.scores[at]
+            row = [inputs[at], label, label if prediction.names is None else prediction.names[at], str(scores[label])]
+            writer.writerow(row + ([str(score) for score in scores] if choice.all_scores else []))
     if choice.output is None:
         sys.stdout.write(text.getvalue())
     else:

@@ -66,29 +66,29 @@ def main(words: Sequence[str], command_line: Sequence[str], prog: str = "fwdonly
     _check(choice, name, table)
     folder = choice.output_dir or Path("results") / f"reproduce-{name}{'-quick' if choice.quick else ''}"
     print(f"{name}: {table.source}" + (f"\n{table.left_out}" if table.left_out else ""))
-    chosen = [] if choice.list else [row for row in table.rows if not choice.only or row.name in choice.only]
+    rows = [] if choice.list else [row for row in table.rows if not choice.only or row.name in choice.only]
     studies = {row.name: study_of(row, choice, folder / row.name) for row in table.rows}
-    for row in chosen:  # before any of them trains for hours
+    for row in rows:  # before any of them trains for hours
         if other := foreign(studies[row.name], folder / row.name):
             raise UsageError(f"{folder / row.name} holds another run ({other}); give another --output-dir")
-    found: list[dict[str, Any]] = []
+    records: list[dict[str, Any]] = []
     for number, row in enumerate(table.rows, start=1):
-        own, study, why = folder / row.name, studies[row.name], "left out"
+        row_folder, study, why = folder / row.name, studies[row.name], "left out"
         if choice.list:
             print(f"  {shlex.join(study.command_line)}")
-        elif row in chosen:
+        elif row in rows:
             print(f"\n{row.name} ({number} of {len(table.rows)}): {shlex.join(study.command_line)}", flush=True)
-            why = run_row(study, own)
-        there = not choice.list and finished(own) and (row in chosen or not foreign(study, own))
-        if there and row in chosen and not choice.quick:
-            publish(row, table.source, own)
-        found += [outcome(row, each, own if there else None, why, choice) for each in row.cells]
+            why = run_row(study, row_folder)
+        there = not choice.list and finished(row_folder) and (row in rows or not foreign(study, row_folder))
+        if there and row in rows and not choice.quick:
+            publish(row, table.source, row_folder)
+        records += [outcome(row, cell, row_folder if there else None, why, choice) for cell in row.cells]
         if not choice.list:
-            write(folder, name, choice, table, found)
+            write(folder, name, choice, table, records)
         if why == "interrupted":
             print("interrupted; the same command continues", file=sys.stderr)
             return 130
-    lines = [[record[column] for column in COLUMNS] for record in found]
+    lines = [[record[column] for column in COLUMNS] for record in records]
     report.print_table(f"{name}: {table.source}", COLUMNS, lines, words=len(COLUMNS))
     if not choice.list:
         print(f"results: {folder}/ (reproduction.json, reproduction.md, and a folder per row)")
@@ -173,12 +173,12 @@ def publish(row: published.Row, source: str, folder: Path) -> None:
     content = json.loads(path.read_text(encoding="utf-8"))
     before = json.dumps(content)
     for summary in content["rules"]:
-        beside = [own for own in row.cells if own.rule == summary["rule"] and own.metric in UNITS]
+        beside = [cell for cell in row.cells if cell.rule == summary["rule"] and cell.metric in UNITS]
         if beside:
             summary["published"] = [
-                {"metric": own.metric, "value": own.value, "sd": own.sd, "n": own.n, "unit": UNITS[own.metric]}
-                | {"source": source + (f"; {own.note}" if own.note else "")}
-                for own in beside
+                {"metric": cell.metric, "value": cell.value, "sd": cell.sd, "n": cell.n, "unit": UNITS[cell.metric]}
+                | {"source": source + (f"; {cell.note}" if cell.note else "")}
+                for cell in beside
             ]
     if json.dumps(content) != before:
         results.write_json(path, content)
@@ -187,17 +187,17 @@ def publish(row: published.Row, source: str, folder: Path) -> None:
 
 
 def outcome(
-    row: published.Row, own: published.Cell, folder: Path | None, why: str | None, choice: Choice
+    row: published.Row, cell: published.Cell, folder: Path | None, why: str | None, choice: Choice
 ) -> dict[str, Any]:
-    """One published number and what became of it in the folder, if there is one."""
-    unit = "" if own.metric == "epochs" else " %"
-    spread = "" if own.sd is None else f" ± {own.sd:g}"
-    seeds = f"{own.n} distinct seed{'s' * (own.n != 1)}"
+    """One published number, and the measured one of the folder. Without a folder nothing was measured."""
+    unit = "" if cell.metric == "epochs" else " %"
+    spread = "" if cell.sd is None else f" ± {cell.sd:g}"
+    seeds = f"{cell.n} distinct seed{'s' * (cell.n != 1)}"
     record: dict[str, Any] = {
         "row": row.name,
-        "rule": own.rule.upper(),
-        "what": {"test_accuracy": "test %", "epochs": "epochs"}.get(own.metric, f"{own.metric} test %"),
-        "published": f"{own.value:g}{spread}" + (f" ({seeds})" if own.repeated else ""),
+        "rule": cell.rule.upper(),
+        "what": {"test_accuracy": "test %", "epochs": "epochs"}.get(cell.metric, f"{cell.metric} test %"),
+        "published": f"{cell.value:g}{spread}" + (f" ({seeds})" if cell.repeated else ""),
         "measured": "-",
         "difference": "-",
         "outcome": "-" if choice.list else f"not run: {why.split('. ')[0]}" if why else "not run",
@@ -208,26 +208,26 @@ def outcome(
     if folder is None:
         return record
     summaries = json.loads((folder / "summary.json").read_text(encoding="utf-8"))["rules"]
-    runs = next(summary["runs"] for summary in summaries if summary["rule"] == own.rule)
-    values = [_value(each, own.metric) for each in runs]
+    runs = next(summary["runs"] for summary in summaries if summary["rule"] == cell.rule)
+    values = [_value(seed_run, cell.metric) for seed_run in runs]
     counted = [value for value in values if value is not None]
     record |= {"values": values, "measured": report.mean_sd(counted) + f" (n = {len(counted)})"}
     if choice.quick:
         return record | {"outcome": "not run: the quick form shows nothing but that it runs"}
-    margin = choice.margin * (2 if own.metric == "epochs" else 1)
-    lost = sum(each["diverged"] for each in runs)
-    said = stats.against_published(
-        values, own.value, own.sd, own.n, margin=margin, unit="epochs" if not unit else "points", diverged=lost
+    margin = choice.margin * (2 if cell.metric == "epochs" else 1)
+    lost = sum(seed_run["diverged"] for seed_run in runs)
+    verdict = stats.against_published(
+        values, cell.value, cell.sd, cell.n, margin=margin, unit="epochs" if not unit else "points", diverged=lost
     )
-    if said.interval is not None:
-        low, high = said.interval
-        record["difference"] = f"{said.difference:+.2f} [{low:+.2f}, {high:+.2f}]"
-    elif said.difference is not None:
-        record["difference"] = f"{said.difference:+.2f}"
+    if verdict.interval is not None:
+        low, high = verdict.interval
+        record["difference"] = f"{verdict.difference:+.2f} [{low:+.2f}, {high:+.2f}]"
+    elif verdict.difference is not None:
+        record["difference"] = f"{verdict.difference:+.2f}"
     more = {"differs": ": it differs", "not decided": f": {len(counted)} seeds cannot tell within {margin:g}"}
     more |= {"diverged": f": {lost} of {len(runs)} runs diverged"}
-    outcome = said.outcome + more.get(said.why or "", "") + (f"; published from {seeds}" if own.repeated else "")
-    return record | {"outcome": outcome, "statistics": dataclasses.asdict(said)}
+    outcome = verdict.outcome + more.get(verdict.why or "", "") + (f"; published from {seeds}" if cell.repeated else "")
+    return record | {"outcome": outcome, "statistics": dataclasses.asdict(verdict)}
 
 
 def _value(run: dict[str, Any], metric: str) -> float | None:
@@ -237,10 +237,10 @@ def _value(run: dict[str, Any], metric: str) -> float | None:
     return None if value is None else 100 * value
 
 
-def write(folder: Path, name: str, choice: Choice, table: published.Table, found: list[dict[str, Any]]) -> None:
-    """Write what there is so far."""
+def write(folder: Path, name: str, choice: Choice, table: published.Table, records: list[dict[str, Any]]) -> None:
+    """Write the table as far as it is filled."""
     folders.make(folder)
-    rows = [[record[name] for name in COLUMNS] for record in found]
+    rows = [[record[name] for name in COLUMNS] for record in records]
     about = "Difference: measured minus published, 90 % interval. Reproduced: it lies within "
     about += f"{choice.margin:g} points, of epochs within {2 * choice.margin:g}."
     lines = [f"{name}: {table.source}", "", report.markdown_table(COLUMNS, rows), about, ""]
@@ -252,6 +252,6 @@ def write(folder: Path, name: str, choice: Choice, table: published.Table, found
         "left_out": table.left_out,
         "margin": choice.margin,
         "quick": choice.quick,
-        "cells": found,
+        "cells": records,
     }
     results.write_json(folder / "reproduction.json", content | {"environment": results.environment()})

@@ -72,12 +72,15 @@ def main(words: Sequence[str], command_line: Sequence[str], prog: str = "fwdonly
     choice, job = options.make(Choice, values), words[at + 1 :]
     command, name = _command(job)
     jobs = submit(choice, command, name)
-    ids = [each.job_id for each in jobs]
+    ids = [submission.job_id for submission in jobs]
     print(f"submitted {', '.join(ids)}: {shlex.join(job)}")
-    print(*(f"  log: {each.task(at).paths.stdout}" for each in jobs for at in range(each.num_tasks)), sep="\n")
+    print(
+        *(f"  log: {submission.task(at).paths.stdout}" for submission in jobs for at in range(submission.num_tasks)),
+        sep="\n",
+    )
     look, end = ("squeue --jobs", "scancel") if choice.cluster == "slurm" else ("ps -p", "kill -INT")
     print(f"to look at them: {look} {','.join(ids)}\nto cancel them: {end} {' '.join(ids)}", flush=True)
-    return int(any([failed(each) for each in jobs])) if choice.wait else 0
+    return int(any([failed(submission) for submission in jobs])) if choice.wait else 0
 
 
 def _command(job: Sequence[str]) -> tuple[list[str], str]:

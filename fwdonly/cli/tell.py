@@ -77,11 +77,11 @@ def resume_command(command: Sequence[str], folder: Path) -> str:
     words: list[str] = []
     skip = False
     for word in command:
-        name, given, _ = word.partition("=")
+        name, equals, _ = word.partition("=")
         of_processes = name.startswith("--") and name.removeprefix("--").replace("-", "_") in processes.PROCESSES
         if not (of_processes or skip or word == "--resume"):
             words.append(word)
-        skip = of_processes and not given
+        skip = of_processes and not equals
     if not any(word.split("=")[0] in ("--output-dir", "--output_dir") for word in words):
         words += ["--output-dir", str(folder)]
     return shlex.join([*words, "--resume"])

@@ -37,12 +37,12 @@ def groups_of(rule: Rule) -> list[Group]:
     """All options of the command for this rule."""
     known = ", ".join(published.presets().get(rule.name, {}))
     presets = f"Start from published settings; other options override them. Of {rule.name}: {known or 'none'}."
-    own = (
+    fields = (
         Field("against", tuple[str, ...], (), "Rules to train beside it on the same blocks, split and data order."),
         Field("preset", str | None, None, presets),
     )
     group = options.rule_group(rule)
-    return [group._replace(fields=(*own, *group.fields)), options.optimizer_group(rule), *options.shared_groups()]
+    return [group._replace(fields=(*fields, *group.fields)), options.optimizer_group(rule), *options.shared_groups()]
 
 
 def defaults_of(rule: Rule, preset: str | None) -> dict[str, Any]:
@@ -75,15 +75,15 @@ def study_of(words: Sequence[str], command_line: Sequence[str] = (), prog: str =
     values = options.parse(words, groups, defaults, prog=f"{prog} {names[0]}", description=description)
     arm = make_arm(rule, arm_values(rule, values))
     beside = {} if first["preset"] is None else published.preset(rule.name, first["preset"]).against
-    said = options.said(words)
+    names_in_words = options.names_in(words)
     arms = [arm]
     for other in others:
-        start = _start_beside(arm, other, said) | beside.get(other.name, {})
+        start = _start_beside(arm, other, names_in_words) | beside.get(other.name, {})
         arms.append(_beside(arm, other, start, own_words[other.name], prog))
     measuring = options.make(Measuring, values)
     return Study(
         f"train-{'-'.join(every)}",
-        tuple(_watched(each, measuring) for each in arms),
+        tuple(_watched(member, measuring) for member in arms),
         options.make(Data, values),
         options.make(Runs, values),
         measuring,
@@ -99,27 +99,28 @@ def arm_values(rule: Rule, values: Mapping[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in values.items() if name in names}
 
 
-def _start_beside(first: Arm, rule: Rule, said: Collection[str]) -> dict[str, Any]:
+def _start_beside(first: Arm, rule: Rule, names: Collection[str]) -> dict[str, Any]:
     """Settings of a rule beside the first one: that one's network, optimizer, length and stopping.
 
-    What the first rule's card says of BP comes before, but for length and stopping that the user has ``said``.
+    What the first rule's card says of BP comes before these. Length and stopping are those of the first rule where
+    ``names``, the options that the user gave, hold them.
     """
     optimizer = first.optimizer
     if optimizer.optimizer in first.rule.card.optimizers:
         optimizer = optimizer._replace(optimizer=Optimizer().optimizer)
     twin = first.rule.card.twin if rule.name == "bp" else {}
-    length = {*design.STOPPING, "batch_size"} & set(said)
+    length = {*design.STOPPING, "batch_size"} & set(names)
     twin = {name: value for name, value in twin.items() if name not in length}
     return {**optimizer._asdict(), **vars(first.plan), **rule.default_options, **twin}
 
 
 def _beside(first: Arm, rule: Rule, start: Mapping[str, Any], words: Sequence[str], prog: str) -> Arm:
-    """The rule with these settings, and what its own words say."""
+    """An arm beside the first one. It starts from ``start``; the words for this rule alone change that."""
     length = Group("length", options.plan_fields(*design.STOPPING, "batch_size"))
     groups = [options.rule_group(rule), options.optimizer_group(rule), length]
     description = f"Options of {rule.label} beside {first.rule.label}."
-    chosen = options.parse(words, groups, start, prog=f"{prog} ... --{rule.name}.", description=description)
-    return make_arm(rule, {**start, **chosen}, net=str(first.net))
+    changes = options.parse(words, groups, start, prog=f"{prog} ... --{rule.name}.", description=description)
+    return make_arm(rule, {**start, **changes}, net=str(first.net))
 
 
 def _watched(arm: Arm, measuring: Measuring) -> Arm:

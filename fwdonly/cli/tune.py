@@ -163,27 +163,27 @@ def main(words: Sequence[str], command_line: Sequence[str], prog: str = "fwdonly
             split=split,
             how=task.machine.how,
             devices=task.machine.devices,
-            callback=lambda found: interrupted() or say(found, task.output.quiet),
+            callback=lambda progress: interrupted() or say(progress, task.output.quiet),
             watch=lambda _: interrupted(),
         )
     with search.reachable(storage):
         return print_outcome(study, task, folder, storage, name, dataset)
 
 
-def say(found: search.Round, quiet: bool) -> None:
-    """A line of progress, and one about what was taken from this worker."""
-    if found.refused:
-        numbers = ", ".join(map(str, found.refused))
+def say(progress: search.Round, quiet: bool) -> None:
+    """Print a line of progress, and one about the trials that other workers took from this one."""
+    if progress.refused:
+        numbers = ", ".join(map(str, progress.refused))
         print(f"note: this worker was silent too long, others took its trials {numbers}", file=sys.stderr, flush=True)
     if quiet:
         return
     best = "no complete trial yet"
-    if found.best is not None:
-        best = f"best {100 * found.best:.2f} % (trial {found.best_trial})"
-    left = "" if found.left is None else f", {terminal.clock(found.left)} left"
-    counts = f"{found.done}/{found.trials} trials, {found.pruned} of them pruned"
-    counts += f", {found.elsewhere} under way elsewhere" if found.elsewhere else ""
-    print(f"{counts}  {best}  {terminal.clock(found.seconds)} gone{left}", flush=True)
+    if progress.best is not None:
+        best = f"best {100 * progress.best:.2f} % (trial {progress.best_trial})"
+    left = "" if progress.left is None else f", {terminal.clock(progress.left)} left"
+    counts = f"{progress.done}/{progress.trials} trials, {progress.pruned} of them pruned"
+    counts += f", {progress.elsewhere} under way elsewhere" if progress.elsewhere else ""
+    print(f"{counts}  {best}  {terminal.clock(progress.seconds)} gone{left}", flush=True)
 
 
 def print_outcome(study: Any, task: Task, folder: Path, storage: str, name: str, dataset: data.Dataset) -> int:
@@ -218,10 +218,10 @@ def print_outcome(study: Any, task: Task, folder: Path, storage: str, name: str,
     heading = f"{name}: {len(told)} trials x {task.runs.seeds} seeds"
     with terminal.noted(f"the figure {folder / 'search.png'}"):
         report.search_figure(folder / "search.png", told, list(space), heading)
-    found = ", ".join(
+    words = ", ".join(
         f"{key} {value:.4g}" if isinstance(value, float) else f"{key} {value}" for key, value in best.params.items()
     )
-    print(f"best of {len(told)} trials: {100 * best.value:.2f} % validation accuracy (trial {best.number}; {found})")
+    print(f"best of {len(told)} trials: {100 * best.value:.2f} % validation accuracy (trial {best.number}; {words})")
     for remark in remarks:
         print(f"note: {remark}")
     print(f"to train it:\n  {command}")

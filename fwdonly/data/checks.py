@@ -38,7 +38,7 @@ def checked(where: str, arrays: Parts, num_classes: Any) -> Parts:
         UsageError: arrays that no training can use, or that fit neither each other nor ``num_classes``.
     """
     classes = check_whole(num_classes, f"{where}: num_classes")
-    found = []
+    fields = []
     for part, x, y in (("train", arrays[0], arrays[1]), ("test", arrays[2], arrays[3])):
         x = features_of(f"{where}: x_{part}", x)
         y = labels_of(f"{where}: y_{part}", y)
@@ -46,8 +46,8 @@ def checked(where: str, arrays: Parts, num_classes: Any) -> Parts:
             raise UsageError(
                 f"{where}: x_{part} has {len(x)} samples and y_{part} {len(y)} labels; give each sample its label"
             )
-        found += [x, y]
-    parts = Parts(*found)
+        fields += [x, y]
+    parts = Parts(*fields)
     _check_sizes(where, parts)
     _check_classes(where, parts, classes)
     for name in ("x_train", "x_test"):

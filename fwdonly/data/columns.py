@@ -58,14 +58,14 @@ class Columns(NamedTuple):
         return {**numbers, "categories": categories}
 
 
-def columns_of(found: Mapping[str, Any]) -> Columns:
-    """A record from what `Columns.as_json` gave.
+def columns_of(content: Mapping[str, Any]) -> Columns:
+    """The record from the output of `Columns.as_json`.
 
     Raises:
         ValueError, TypeError, KeyError: it is something else.
     """
-    numbers, mean, sd = (tuple(found[name]) for name in ("numbers", "mean", "sd"))
-    categories = tuple((name, tuple(known)) for name, known in found["categories"])
+    numbers, mean, sd = (tuple(content[name]) for name in ("numbers", "mean", "sd"))
+    categories = tuple((name, tuple(known)) for name, known in content["categories"])
     texts = (*numbers, *(text for name, known in categories for text in (name, *known)))
     if not all(isinstance(text, str) for text in texts) or not len(numbers) == len(mean) == len(sd):
         raise ValueError("the columns of a table are names, with a mean and an SD each")

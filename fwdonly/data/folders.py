@@ -17,8 +17,8 @@ def key_of(text: str) -> str:
 
 def shown(path: Path) -> str:
     """The path without the user's name, for messages and result files, which get published."""
-    path, own = path.absolute(), home()
-    return f"~/{path.relative_to(own)}" if own is not None and path.is_relative_to(own) else str(path)
+    path, user_home = path.absolute(), home()
+    return f"~/{path.relative_to(user_home)}" if user_home is not None and path.is_relative_to(user_home) else str(path)
 
 
 def brief(error: BaseException) -> str:
@@ -28,10 +28,10 @@ def brief(error: BaseException) -> str:
 
 def user_folder(data_dir: str | Path | None) -> tuple[Path, str] | None:
     """The one folder that the user named, and where; an error if there is no such folder."""
-    given, where = (data_dir, "data_dir") if data_dir else (os.environ.get("FWDONLY_DATA"), "$FWDONLY_DATA")
-    if not given:
+    place, where = (data_dir, "data_dir") if data_dir else (os.environ.get("FWDONLY_DATA"), "$FWDONLY_DATA")
+    if not place:
         return None
-    folder = expanded(given, where)
+    folder = expanded(place, where)
     if not folder.is_dir():
         fault = "is a file; pass the folder that holds it" if folder.exists() else "does not exist; correct or unset it"
         raise UsageError(f"{where} {folder} {fault}")
@@ -46,10 +46,10 @@ def cache_folder() -> Path | None:
     if folder := os.environ.get("FWDONLY_CACHE"):
         return expanded(folder, "$FWDONLY_CACHE")
     try:
-        found = Path(importlib.import_module("pooch").os_cache("fwdonly"))
+        cache = Path(importlib.import_module("pooch").os_cache("fwdonly"))
     except (ImportError, RuntimeError, KeyError):
         return None
-    return found if found.is_absolute() else None  # "~/.cache", where nobody knows the home
+    return cache if cache.is_absolute() else None  # "~/.cache", where nobody knows the home
 
 
 def optional(module: str, purpose: str, extra: str) -> Any:

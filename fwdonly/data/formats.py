@@ -43,10 +43,10 @@ def checked_dataset(
             warnings.simplefilter("ignore", DataWarning)
         parts = [arrays[key] for key in KEYS]
         data = Dataset(name, source, *parts, num_classes=num_classes, num_validation=num_validation)
-    found = data.x_train.shape[1:]
-    if name in facts.IMAGE_SHAPE and (found != facts.IMAGE_SHAPE[name] or data.x_train.dtype != np.uint8):
+    shape = data.x_train.shape[1:]
+    if name in facts.IMAGE_SHAPE and (shape != facts.IMAGE_SHAPE[name] or data.x_train.dtype != np.uint8):
         raise UsageError(
-            f"{where}: images are {data.x_train.dtype} {found}, those of {name} are uint8 {facts.IMAGE_SHAPE[name]}; "
+            f"{where}: images are {data.x_train.dtype} {shape}, those of {name} are uint8 {facts.IMAGE_SHAPE[name]}; "
             "replace the file"
         )
     return data
@@ -89,11 +89,11 @@ def read_array(path: Path, name: str | None = None) -> np.ndarray:
         with path.open("rb") as raw, np.load(raw, allow_pickle=False) as file:
             known = list(file.files)
             some = [name] if name else [*(key for key in ("x",) if key in known), *(known if len(known) == 1 else [])]
-            chosen = next((key for key in [*some, *([] if name else ["x_test"])] if key in known), None)
-            if chosen is None:
+            entry = next((key for key in [*some, *([] if name else ["x_test"])] if key in known), None)
+            if entry is None:
                 what = f"no array {name!r}" if name else "no array x"
                 raise UsageError(f"{path} has {what} (it holds {', '.join(known) or 'nothing'}); give --array NAME")
-            return file[chosen]
+            return file[entry]
     except UsageError:
         raise
     except FileNotFoundError as error:

@@ -20,7 +20,7 @@ class _Parts(NamedTuple):
     train: Any
     test: Any | None
     num_validation: int
-    said: str
+    division: str
 
 
 def from_huggingface(
@@ -49,19 +49,19 @@ def from_huggingface(
     image = next((column for column, kind in features.items() if isinstance(kind, library.Image)), None)
     if image is None:
         rows, rows_test = parts.train.to_pandas(), None if parts.test is None else parts.test.to_pandas()
-        made = from_table(rows, target=label, test=test if rows_test is None else rows_test, seed=seed)
+        dataset = from_table(rows, target=label, test=test if rows_test is None else rows_test, seed=seed)
     else:
-        given = None if parts.test is None else (_images(where, parts.test, image), parts.test[label][:])
+        test_part = None if parts.test is None else (_images(where, parts.test, image), parts.test[label][:])
         x, y = _images(where, parts.train, image), parts.train[label][:]
-        made = from_arrays(x, y, test=given or test, seed=seed, name=where)
+        dataset = from_arrays(x, y, test=test_part or test, seed=seed, name=where)
     kind = features[label]
-    classes = tuple(kind.names) if isinstance(kind, library.ClassLabel) else made.class_names
+    classes = tuple(kind.names) if isinstance(kind, library.ClassLabel) else dataset.class_names
     return dataclasses.replace(
-        made,
+        dataset,
         name=where,
-        source=f"{where} (Hugging Face; {parts.said})",
+        source=f"{where} (Hugging Face; {parts.division})",
         class_names=classes,
-        num_classes=len(classes) if classes else made.num_classes,
+        num_classes=len(classes) if classes else dataset.num_classes,
         num_validation=parts.num_validation,
     )
 
@@ -69,13 +69,13 @@ def from_huggingface(
 def _load(library: Any, name: str, config: str | None) -> dict[str, Any]:
     """The parts by name."""
     try:
-        found = library.load_from_disk(name) if Path(name).is_dir() else library.load_dataset(name, config)
+        parts = library.load_from_disk(name) if Path(name).is_dir() else library.load_dataset(name, config)
     except Exception as error:  # the network, the hub, the file formats: anything
         place = shown(Path(name)) if Path(name).is_dir() else name
         raise UsageError(
             f"hf:{place} cannot be had ({brief(error)}): correct the name, or give a saved folder"
         ) from error
-    return dict(found) if isinstance(found, dict) else {"train": found}
+    return dict(parts) if isinstance(parts, dict) else {"train": parts}
 
 
 def _roles(library: Any, where: str, parts: dict[str, Any]) -> _Parts:
@@ -97,13 +97,13 @@ def _label(library: Any, where: str, features: Any, target: str | None) -> str:
         if target not in features:
             raise UsageError(f"{where} has no column {target!r}; its columns are {', '.join(features)}")
         return target
-    found = [column for column, kind in features.items() if isinstance(kind, library.ClassLabel)]
-    if len(found) != 1:
+    columns = [column for column, kind in features.items() if isinstance(kind, library.ClassLabel)]
+    if len(columns) != 1:
         raise UsageError(
-            f"{where} has {len(found)} columns of classes; name one of {', '.join(found or features)} as target, or "
-            "hf:NAME#target=COLUMN"
+            f"{where} has {len(columns)} columns of classes; name one of {', '.join(columns or features)} as target, "
+            "or hf:NAME#target=COLUMN"
         )
-    return found[0]
+    return columns[0]
 
 
 def _images(where: str, rows: Any, column: str) -> np.ndarray:

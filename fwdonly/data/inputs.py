@@ -84,11 +84,11 @@ class Preprocessing(NamedTuple):
         return scale(jnp.asarray(x), self.mean, self.sd)
 
     def as_json(self) -> dict[str, Any]:
-        """As plain JSON types, without ``mean`` and ``sd``: of wide tables they are long, and files keep arrays."""
+        """The record in plain JSON types. ``mean`` and ``sd`` are left out: files keep them as arrays."""
         columns = None if self.columns is None else self.columns.as_json()
         names = None if self.class_names is None else list(self.class_names)
-        found = {"shape": list(self.shape), "kind": self.kind, "num_classes": self.num_classes}
-        return {**found, "class_names": names, "columns": columns}
+        fields = {"shape": list(self.shape), "kind": self.kind, "num_classes": self.num_classes}
+        return {**fields, "class_names": names, "columns": columns}
 
 
 def preprocessing(data: Dataset, normalise: Literal["pixel", "paper", "half", "none"] = "pixel") -> Preprocessing:
@@ -103,13 +103,13 @@ def preprocessing(data: Dataset, normalise: Literal["pixel", "paper", "half", "n
     return Preprocessing(data.x_train.shape[1:], kind, mean, sd, data.num_classes, names, data.columns)
 
 
-def preprocessing_of(found: Mapping[str, Any], mean: np.ndarray, sd: np.ndarray) -> Preprocessing:
-    """The record from what `Preprocessing.as_json` gave, and its constants.
+def preprocessing_of(content: Mapping[str, Any], mean: np.ndarray, sd: np.ndarray) -> Preprocessing:
+    """The record from the output of `Preprocessing.as_json` and from the constants.
 
     Raises:
         ValueError, TypeError, KeyError: it is something else.
     """
-    shape, kind, classes, names = (found[name] for name in ("shape", "kind", "num_classes", "class_names"))
+    shape, kind, classes, names = (content[name] for name in ("shape", "kind", "num_classes", "class_names"))
     if not (shape and all(type(n) is int and 0 < n < 2**31 for n in shape) and kind in KINDS):
         raise ValueError("samples have a shape, and are uint8 or float32")
     if type(classes) is not int or not 2 <= classes <= 2**20:
@@ -120,7 +120,7 @@ def preprocessing_of(found: Mapping[str, Any], mean: np.ndarray, sd: np.ndarray)
         raise ValueError("every channel has a mean and an SD")
     if not (np.isfinite(mean).all() and np.isfinite(sd).all() and (sd > 0).all()):
         raise ValueError("a mean or an SD is no finite number")
-    columns = None if found["columns"] is None else columns_of(found["columns"])
+    columns = None if content["columns"] is None else columns_of(content["columns"])
     if columns is not None:
         width = len(columns.numbers) + sum(len(known) for _, known in columns.categories)
         if (width,) != tuple(shape) or kind != "float32":

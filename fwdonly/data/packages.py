@@ -19,20 +19,20 @@ from .splits import hold_out, random_state
 def from_tfds(name: str, data_dir: str | Path | None) -> Dataset:
     """A set prepared by TensorFlow Datasets, through a conversion in the cache: it decodes images on every read.
 
-    Left to itself it would retry for minutes on a machine without network, and need TensorFlow to prepare a set, so
-    only a folder that is already prepared is used.
+    Only a folder that is already prepared is used. To prepare one, the package needs TensorFlow, and on a machine
+    without network it retries for minutes.
     """
     wanted = name.removeprefix("tfds:")
     if not re.fullmatch(r"\w+(/[\w.+-]+)?(:\d+\.\d+\.\d+)?", wanted):
         raise UsageError(f"{name!r} is not tfds:NAME, tfds:NAME/CONFIG or one of them with :VERSION; correct the name")
     base, _, version = wanted.partition(":")
     roots = [user[0]] if (user := user_folder(data_dir)) else []
-    if given := os.environ.get("TFDS_DATA_DIR"):
-        roots.append(expanded(given, "$TFDS_DATA_DIR"))
-    elif own := home():
-        roots.append(own / "tensorflow_datasets")
-    found = next(filter(None, (newest(root / base, f"{version or '*'}/dataset_info.json") for root in roots)), None)
-    prepared = found.parent if found else None
+    if folder := os.environ.get("TFDS_DATA_DIR"):
+        roots.append(expanded(folder, "$TFDS_DATA_DIR"))
+    elif user_home := home():
+        roots.append(user_home / "tensorflow_datasets")
+    info = next(filter(None, (newest(root / base, f"{version or '*'}/dataset_info.json") for root in roots)), None)
+    prepared = info.parent if info else None
     cache = cache_folder()
     converted = cache / "tfds" / base if cache else None
     if converted and (stored := newest(converted, f"{prepared.name if prepared else version or '*'}.npz")):

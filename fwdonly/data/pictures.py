@@ -23,7 +23,7 @@ def from_folder(
 ) -> Dataset:
     """Images in folders named after their classes: ``PATH/cat/1.png``, or ``PATH/train/cat/1.png`` and ``PATH/test``.
 
-    Grey images have one channel, others three; transparency is dropped, and said.
+    Grey images have one channel, others three. Transparency is dropped with a warning.
 
     Args:
         path: the folder.
@@ -49,9 +49,9 @@ def from_folder(
     else:
         files, y, classes = _files_of(root)
         x = _read(files, size)
-        train, chosen = hold_out_share(where, y, test, seed)
-        x, x_test, y, y_test = x[train], x[chosen], y[train], y[chosen]
-        source = f"{where} (images; {len(chosen)} held out to test)"
+        train, test_indices = hold_out_share(where, y, test, seed)
+        x, x_test, y, y_test = x[train], x[test_indices], y[train], y[test_indices]
+        source = f"{where} (images; {len(test_indices)} held out to test)"
     return Dataset(name, source, x, y, x_test, y_test, len(classes), class_names=classes)
 
 

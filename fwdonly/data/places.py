@@ -76,16 +76,16 @@ def load(name: str = "auto", data_dir: str | Path | None = None) -> Dataset:
         case "mnist5k":
             return mnist5k()
         case "auto":
-            found, _ = _search("mnist", data_dir)
-            return found or mnist5k(" (no full MNIST found)")
-    found, tried = _search(canonical, data_dir)
-    if found is None:
+            dataset, _ = _search("mnist", data_dir)
+            return dataset or mnist5k(" (no full MNIST found)")
+    dataset, tried = _search(canonical, data_dir)
+    if dataset is None:
         formats = "IDX files" if canonical in facts.IDX_SHA256 else facts.CIFAR[canonical].folder
         raise UsageError(
             f"{canonical} was found nowhere. Tried: {'; '.join(tried)}. Put {canonical}.npz (x_train, y_train, x_test, "
             f"y_test) or {formats} into a folder and pass it as data_dir or in $FWDONLY_DATA"
         )
-    return found
+    return dataset
 
 
 def _way_in(name: str) -> Dataset | None:
@@ -128,8 +128,8 @@ def _search(name: str, data_dir: str | Path | None) -> tuple[Dataset | None, lis
         if not folder.is_dir():
             tried.append(f"{shown(folder)} ({what}): no such folder")
         # An interrupted download may leave some of the files in the cache; the next one completes them.
-        elif found := _read_folder(name, folder, allow_partial=folder == cache):
-            return found, tried
+        elif dataset := _read_folder(name, folder, allow_partial=folder == cache):
+            return dataset, tried
         else:
             tried.append(f"{shown(folder)} ({what}): no {' and no '.join(_file_names(name))}")
     if not cache:
@@ -178,10 +178,10 @@ def _read_folder(name: str, root: Path, allow_partial: bool = False) -> Dataset 
             if key_of(path.stem) == key_of(name):
                 return check_npz(name, path)
     for folder in folders:
-        if name in facts.IDX_SHA256 and (found := read_idx_folder(name, folder, allow_partial)):
-            return found
-        if name in facts.CIFAR and (found := read_cifar(name, folder)):
-            return found
+        if name in facts.IDX_SHA256 and (dataset := read_idx_folder(name, folder, allow_partial)):
+            return dataset
+        if name in facts.CIFAR and (dataset := read_cifar(name, folder)):
+            return dataset
     return None
 
 

@@ -22,16 +22,16 @@ def image_files(path: Path) -> list[Path]:
     """
     if not path.exists():
         raise UsageError(f"there is no file {shown(path)}; correct the path")
-    found = sorted(file for file in path.rglob("*") if file.is_file() and is_image(file)) if path.is_dir() else [path]
-    if not found:
+    files = sorted(file for file in path.rglob("*") if file.is_file() and is_image(file)) if path.is_dir() else [path]
+    if not files:
         raise UsageError(f"{shown(path)} holds no image file; give a folder of images")
-    return found
+    return files
 
 
 def read_images(files: Sequence[Path], shape: tuple[int, ...], *, resize: bool = False) -> np.ndarray:
     """The images as uint8 (n, *shape) for a model that takes ``shape``, (height, width, 1 or 3).
 
-    Colour becomes grey where the model takes grey, and transparency is dropped; both are said.
+    Colour becomes grey where the model takes grey, and transparency is dropped. Both give a warning.
 
     Args:
         files: image files.
@@ -43,7 +43,7 @@ def read_images(files: Sequence[Path], shape: tuple[int, ...], *, resize: bool =
     """
     if len(shape) != 3 or shape[2] not in (1, 3):
         raise UsageError(f"this model takes samples {shape}, and image files are (height, width, 1 or 3); give an .npz")
-    found = np.empty((len(files), *shape), np.uint8)
+    images = np.empty((len(files), *shape), np.uint8)
     for at, file in enumerate(files):
         image = open_image(file, shape[:2] if resize else None)
         if (image.height, image.width) != shape[:2]:
@@ -55,8 +55,8 @@ def read_images(files: Sequence[Path], shape: tuple[int, ...], *, resize: bool =
             _warn(f"{shown(file)} is transparent: that channel is dropped")
         if shape[2] == 1 and image.mode not in GREY:
             _warn(f"{shown(file)} has colours, and this model takes grey: they are dropped")
-        found[at] = np.asarray(image.convert("L" if shape[2] == 1 else "RGB")).reshape(shape)
-    return found
+        images[at] = np.asarray(image.convert("L" if shape[2] == 1 else "RGB")).reshape(shape)
+    return images
 
 
 def _warn(message: str) -> None:

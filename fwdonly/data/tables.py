@@ -40,20 +40,20 @@ def from_table(table: Any, *, target: str, test: Any = 0.2, seed: SupportsIndex 
     frame, name, where = _frame(table)
     target = str(target)
     _check_target(where, frame, target)
-    given = not isinstance(test, float | int | np.number)
-    other = _frame(test)[0] if given else None
+    has_test_table = not isinstance(test, float | int | np.number)
+    other = _frame(test)[0] if has_test_table else None
     words, y = np.unique(_classes(where, frame[target]), return_inverse=True)
     if other is None:
         train, held = hold_out_share(where, y, test, seed)
         rows, rows_test, y, y_test = frame.iloc[train], frame.iloc[held], y[train], y[held]
-        said = f"{len(held)} rows held out to test"
+        division = f"{len(held)} rows held out to test"
     else:
         _check_target("the test table", other, target)
-        rows, rows_test, said = frame, other, "a test table beside it"
+        rows, rows_test, division = frame, other, "a test table beside it"
         y_test = _numbered(words, _classes("the test table", other[target]))
     x, x_test, columns = _features(where, rows.drop(columns=target), rows_test.drop(columns=target))
     names = tuple(str(word) for word in words.tolist())
-    source = f"{where} ({said})"
+    source = f"{where} ({division})"
     return Dataset(name, source, x, y, x_test, y_test, len(names), class_names=names, columns=columns)
 
 
@@ -134,7 +134,7 @@ def _numbered(words: np.ndarray, values: np.ndarray) -> np.ndarray:
 
 
 def _features(where: str, rows: Any, rows_test: Any) -> tuple[np.ndarray, np.ndarray, Columns]:
-    """Both parts as float32, scaled and coded by the first, and how."""
+    """Both parts as float32, and the record of their columns. The training part decides scales and categories."""
     types = optional("pandas", "a table", "data").api.types
     if absent := [column for column in rows.columns if column not in rows_test.columns]:
         raise UsageError(f"the test table has no column {absent[0]!r}; give it the columns of the training table")
@@ -155,10 +155,11 @@ def _features(where: str, rows: Any, rows_test: Any) -> tuple[np.ndarray, np.nda
         means, sds = (tuple(values.tolist()) for values in (scaler.mean_, scaler.scale_))
     if categories:
         coder.fit(rows[categories].astype(str))
-        known = tuple(tuple(map(str, found)) for found in coder.categories_)
+        known = tuple(tuple(map(str, words)) for words in coder.categories_)
     columns = Columns(tuple(numbers), means, sds, tuple(zip(categories, known, strict=True)))
     with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message=".* categories that training had not", category=DataWarning)  # said
+        # `_check_categories` has given this warning above.
+        warnings.filterwarnings("ignore", message=".* categories that training had not", category=DataWarning)
         return columns.code(where, rows), columns.code("the test part", rows_test), columns
 
 

@@ -84,9 +84,9 @@ def with_alignment(rule: LearningRule, **options: Any) -> LearningRule:
 
     def update_and_measure(state: State, batch: Batch, key: Array) -> tuple[State, Metrics]:
         gradients, _ = grads(state, batch, key)
-        found = alignment(rule.predict, state, gradients, batch, **options)
+        angles = alignment(rule.predict, state, gradients, batch, **options)
         state, metrics = rule.update(state, batch, key)
-        return state, metrics | found._asdict()
+        return state, metrics | angles._asdict()
 
     return rule._replace(update=update_and_measure, frozen=None)
 
@@ -98,5 +98,5 @@ def _layers(params: Any) -> list[Array]:
     elif hasattr(params, "_fields"):  # several kinds of layers, such as heads and blocks
         parts = [part for field in params for part in (field if type(field) is tuple else (field,))]
     else:
-        parts = [getattr(own, "block", own) for own in params]
+        parts = [getattr(layer, "block", layer) for layer in params]
     return [jnp.concatenate([jnp.zeros(0), *(leaf.ravel() for leaf in jax.tree.leaves(part))]) for part in parts]

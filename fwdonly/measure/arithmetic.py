@@ -54,34 +54,36 @@ def work(
         [4598000, 3628000]
     """
     if hasattr(rule, "work"):
-        own = _of_work(rule, options)
-        return tuple(Work(*each) for each in rule.work(nets.layer_sizes(net, shape), num_classes, batch, **own))
+        known_options = _of_work(rule, options)
+        counts = rule.work(nets.layer_sizes(net, shape), num_classes, batch, **known_options)
+        return tuple(Work(*count) for count in counts)
     if not hasattr(rule, "rule"):
         raise UsageError(f"the products of {rule!r} are not counted; give the module of a rule, such as fwdonly.mf")
-    made = rule.rule(net, optax.sgd(0.1), num_classes=num_classes, **options)
+    learning_rule = rule.rule(net, optax.sgd(0.1), num_classes=num_classes, **options)
     x: Any = jax.ShapeDtypeStruct((batch, *shape), jnp.float32)
     y: Any = jax.ShapeDtypeStruct((batch,), jnp.int32)
     key = jax.eval_shape(lambda: jax.random.key(0))
     with one_line():
-        return (Work(0, "update", products(made.update, jax.eval_shape(made.init, key, x), Batch(x, y), key)),)
+        state = jax.eval_shape(learning_rule.init, key, x)
+        return (Work(0, "update", products(learning_rule.update, state, Batch(x, y), key)),)
 
 
 def _of_work(rule: Any, options: dict[str, Any]) -> dict[str, Any]:
-    """The options that ``work`` asks for, of those that the rule has; with ``**options`` all of the first record."""
-    asked = inspect.signature(rule.work).parameters
+    """The options that ``work`` takes. A ``work`` with ``**options`` takes all of the rule's first record."""
+    parameters = inspect.signature(rule.work).parameters
     records = getattr(getattr(rule, "CARD", None), "options", ())
     declared = [list(record.__annotations__) for record in records]
     for name in options:
-        if not any(name in names for names in (asked, inspect.signature(rule.rule).parameters, *declared)):
+        if not any(name in names for names in (parameters, inspect.signature(rule.rule).parameters, *declared)):
             raise UsageError(f"the rule has no option {name!r}; leave it out of the count")
-    every = any(parameter.kind is parameter.VAR_KEYWORD for parameter in asked.values())
-    names = [*asked, *(declared[0] if every and declared else ())]
+    every = any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters.values())
+    names = [*parameters, *(declared[0] if every and declared else ())]
     return {name: value for name, value in options.items() if name in names}
 
 
 def macs(rule: Any, net: Net, shape: tuple[int, ...], **options: Any) -> float | int:
     """The sum of `work`."""
-    return sum(each.macs for each in work(rule, net, shape, **options))
+    return sum(product.macs for product in work(rule, net, shape, **options))
 
 
 def products(f: Any, *args: Any) -> int:
@@ -126,11 +128,11 @@ def _of_equation(equation: Any, used: Sequence[bool]) -> int:
         return params["length"] * _of_program(params["jaxpr"].jaxpr, [*carried, *used[len(carried) :]])
     inner = [value for value in params.values() if isinstance(value, ClosedJaxpr | Jaxpr)]
     programs = [value.jaxpr if isinstance(value, ClosedJaxpr) else value for value in inner]
-    alike = [used if len(own.outvars) == len(used) else [True] * len(own.outvars) for own in programs]
-    found = sum(_of_program(own, needed) for own, needed in zip(programs, alike, strict=True))
-    if found and name == "while":
+    alike = [used if len(program.outvars) == len(used) else [True] * len(program.outvars) for program in programs]
+    total = sum(_of_program(program, needed) for program, needed in zip(programs, alike, strict=True))
+    if total and name == "while":
         raise UsageError("products within a while_loop cannot be counted; give the rule's module a function work")
-    return found
+    return total
 
 
 def _of_convolution(x: Any, kernel: Any, out: Any, dimensions: Any) -> int:

@@ -97,11 +97,11 @@ def energy_by_power(samples: Sequence[Sample], t0: float, t1: float, gap: float)
 
 
 def power_trace(samples: Sequence[Sample], t0: float, t1: float) -> tuple[tuple[float, float], ...]:
-    """(seconds since t0, W) within the window; of a sensor without power readings the slope of its counter."""
-    own = [s for s in samples if s.regular and t0 <= s.time <= t1]
-    if any(s.watts is not None for s in own):
-        return tuple((s.time - t0, s.watts) for s in own if s.watts is not None)
-    read = [(s.time, s.joules) for s in own if s.joules is not None]
+    """(seconds since t0, W) within the window. A sensor without power readings gives the slope of its counter."""
+    window = [s for s in samples if s.regular and t0 <= s.time <= t1]
+    if any(s.watts is not None for s in window):
+        return tuple((s.time - t0, s.watts) for s in window if s.watts is not None)
+    read = [(s.time, s.joules) for s in window if s.joules is not None]
     pairs = itertools.pairwise(read)
     return tuple(((a + b) / 2 - t0, (high - low) / (b - a)) for (a, low), (b, high) in pairs if b - a >= SPACING / 2)
 

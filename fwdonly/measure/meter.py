@@ -87,7 +87,9 @@ class Meter:
         devices = list(jnp.zeros(()).devices() if devices is None else devices)
         if not devices:
             raise UsageError("devices is empty; leave it out, or name at least one")
-        platforms = {"gpu" if isinstance(own, str) or own.platform == "cuda" else own.platform for own in devices}
+        platforms = {
+            "gpu" if isinstance(device, str) or device.platform == "cuda" else device.platform for device in devices
+        }
         self.kind = "gpu" if "gpu" in platforms else min(platforms)
         self.missing: dict[str, str] = {} if self.kind in ("gpu", "cpu") else {self.kind: f"no sensor of a {self.kind}"}
         self.sensors: list[sensors.Sensor] = []
@@ -193,40 +195,40 @@ class Meter:
             return None
 
     def _ticks(self) -> dict[str, tuple[float, float]]:
-        """(time, J) of every counter at its next tick; without those that do not tick."""
-        began, found, last = self.clock.now(), {}, {}
+        """(time, J) of every counter at its next tick. Counters that do not tick are left out."""
+        began, ticks, last = self.clock.now(), {}, {}
         waits = {s.name: max(3 * self._periods.get(s.name, PATIENCE / 3), 10 * POLL) for s in self.sensors}
         while waits and self._take(regular=False):
             for name in list(waits):
                 sample = self._samples[name][-1]
                 if sample.joules is not None and sample.joules != last.setdefault(name, sample.joules):
-                    found[name] = sample.time, sample.joules
+                    ticks[name] = sample.time, sample.joules
                     del waits[name]
                 elif sample.joules is None or sample.time - began > waits[name]:
                     del waits[name]
             self.clock.sleep(POLL)
-        return found
+        return ticks
 
     def _find_periods(self) -> None:
-        """How long the counters take from tick to tick."""
+        """Measure how long every counter takes from tick to tick."""
         began, last = self.clock.now(), {}
         times: dict[str, list[float]] = {sensor.name: [] for sensor in self.sensors}
         waiting = set(times)
         while waiting and self._take(regular=False):
             for name in list(waiting):
-                sample, found = self._samples[name][-1], times[name]
+                sample, ticks = self._samples[name][-1], times[name]
                 if sample.joules is not None and sample.joules != last.setdefault(name, sample.joules):
-                    found.append(sample.time)
+                    ticks.append(sample.time)
                     last[name] = sample.joules
-                if sample.joules is None or len(found) == 4 or sample.time - max(found, default=began) > PATIENCE:
+                if sample.joules is None or len(ticks) == 4 or sample.time - max(ticks, default=began) > PATIENCE:
                     waiting.remove(name)
             self.clock.sleep(POLL)
-        for name, found in times.items():
-            if len(found) > 1:
-                self._periods[name] = float(np.median(np.diff(found)))
+        for name, ticks in times.items():
+            if len(ticks) > 1:
+                self._periods[name] = float(np.median(np.diff(ticks)))
 
     def _idle(self, notes: list[str]) -> dict[str, Quantity]:
-        """W of every sensor while nothing is asked of it."""
+        """The power of every sensor in W while the device idles."""
         if not self.idle_seconds or not any(sensor.kind == self.kind for sensor in self.sensors):
             return {}
         first = self._ticks()
@@ -234,7 +236,7 @@ class Meter:
         while left > 0 and not self.hurry():  # in pieces, for a Ctrl-C
             self.clock.sleep(min(left, 0.5))
             left = self.idle_seconds - (self.clock.now() - began)
-        second, found = self._ticks(), {}
+        second, powers = self._ticks(), {}
         for sensor in self.sensors:
             name, period, drawn, source = sensor.name, self._periods.get(sensor.name), None, sensor.source
             t0, t1 = began, self.clock.now()
@@ -244,10 +246,10 @@ class Meter:
             if drawn is None and t1 - t0 >= shortest_trace(sensor):
                 drawn, source = energy_by_power(self._samples[name], t0, t1, LONGEST_GAP)[0], sensor.power_source
             if drawn is not None:
-                found[name] = Quantity(drawn / (t1 - t0), "W", "measured", source, derived=True)
+                powers[name] = Quantity(drawn / (t1 - t0), "W", "measured", source, derived=True)
             else:
                 notes.append(f"idle power of {name} could not be measured in {self.idle_seconds:g} s")
-        return found
+        return powers
 
 
 class Window:
@@ -312,9 +314,9 @@ class Window:
             meter._take()
             after = meter._ticks()
             for opinion in self._watching:
-                said = self._ask(opinion.name, opinion.stop)
+                answers = self._ask(opinion.name, opinion.stop)
                 failed = {opinion.name: unavailable("J", self.notes[-1] if self.notes else "it failed")}
-                self._opinions |= failed if said is None else said
+                self._opinions |= failed if answers is None else answers
             state = {sensor.name: self._ask(sensor.name, sensor.state) or {} for sensor in meter.sensors}
             if idle and self._outermost:
                 idle_after = meter._idle(self.notes)
@@ -358,9 +360,10 @@ class Window:
     def _summary(self, parts: tuple[Part, ...], ended: float) -> Reading:
         meter, began = self.meter, ended if self._began is None else self._began
         seconds = ended - began
-        own = [part for part in parts if part.kind == meter.kind]
-        if own:
-            energy, net = total([part.energy for part in own], "J"), total([part.net for part in own], "J")
+        parts_of_kind = [part for part in parts if part.kind == meter.kind]
+        if parts_of_kind:
+            energy = total([part.energy for part in parts_of_kind], "J")
+            net = total([part.net for part in parts_of_kind], "J")
         else:
             energy = net = unavailable(
                 "J", meter.missing.get(meter.kind) or "; ".join(self.notes) or "nothing was read"
@@ -414,11 +417,11 @@ class Window:
         if idle.value is not None and energy.value is not None and energy.value < 1.2 * idle.value * seconds:
             notes.append("host-bound: the mean power is within a fifth of idle power")
         edges = {"begin": self._state.get(name, {}), "end": state}
-        for edge, found in edges.items():
-            slowed = [why for why in found.get("throttle") or () if "slowdown" in why or why == "sw_power_cap"]
+        for edge, condition in edges.items():
+            slowed = [why for why in condition.get("throttle") or () if "slowdown" in why or why == "sw_power_cap"]
             if slowed:
                 notes.append(f"clocks were held down at the {edge} of the window: {', '.join(slowed)}")
-        if any(found.get("other_processes") for found in edges.values()):
+        if any(condition.get("other_processes") for condition in edges.values()):
             notes.append("other processes compute on this GPU; the energy of the board is not this one's alone")
         about = self._ask(name, sensor.about) or {}
         notes += _notes_on_package(edges["begin"], state, about)
@@ -442,13 +445,13 @@ class Window:
 
 
 def _notes_on_package(begin: dict[str, Any], end: dict[str, Any], about: dict[str, Any]) -> list[str]:
-    """What of the energy is not this process's, and what is not in it."""
+    """Notes on what the package's energy holds: the share of other processes, and memory that is not counted."""
     notes = []
     if {"busy_s", "own_s"} <= begin.keys() & end.keys():
-        busy, own = (end[name] - begin[name] for name in ("busy_s", "own_s"))
-        if busy - own > max(OTHERS * busy, 0.1):
+        busy, ours = (end[name] - begin[name] for name in ("busy_s", "own_s"))
+        if busy - ours > max(OTHERS * busy, 0.1):
             notes.append(
-                f"other processes had {busy - own:.1f} of the {busy:.1f} s that processors were busy; the energy of "
+                f"other processes had {busy - ours:.1f} of the {busy:.1f} s that processors were busy; the energy of "
                 "the package is not this one's alone"
             )
     if about.get("memory_apart"):
@@ -481,14 +484,14 @@ def _idle_and_net(
     notes: list[str],
 ) -> tuple[Quantity, Quantity]:
     """Idle power in W, and the energy less idle power times seconds in J."""
-    found = [idle[sensor.name] for idle in (meter._idle_before, idle_after) if sensor.name in idle]
-    if not found:
+    powers = [idle[sensor.name] for idle in (meter._idle_before, idle_after) if sensor.name in idle]
+    if not powers:
         reason = "idle power was not measured"
         return unavailable("W", reason), unavailable("J", reason)
-    watts = [own.value for own in found if own.value is not None]
+    watts = [power.value for power in powers if power.value is not None]
     if max(watts) > 1.1 * min(watts):
         notes.append(f"idle power was {watts[0]:.1f} W before the window and {watts[1]:.1f} W after it")
-    idle = dataclasses.replace(total(found, "W"), value=statistics.fmean(watts))
+    idle = dataclasses.replace(total(powers, "W"), value=statistics.fmean(watts))
     if energy.value is None:
         return idle, energy
     value = energy.value - statistics.fmean(watts) * seconds

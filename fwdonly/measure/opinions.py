@@ -69,26 +69,26 @@ class CodeCarbon:
         tracker, self.tracker = self.tracker, None
         grams = tracker.stop()
         logging.getLogger("codecarbon").setLevel(self.level)
-        found = getattr(tracker, "final_emissions_data", None)
-        if found is None or grams is None:
+        emissions = getattr(tracker, "final_emissions_data", None)
+        if emissions is None or grams is None:
             raise RuntimeError("CodeCarbon failed and only logged why")
-        if found.duration < SHORTEST:
-            why = f"CodeCarbon looks every {SHORTEST:g} s, and the window had {found.duration:.1f} s"
+        if emissions.duration < SHORTEST:
+            why = f"CodeCarbon looks every {SHORTEST:g} s, and the window had {emissions.duration:.1f} s"
             return {self.name: unavailable("J", why)}
-        source = f"codecarbon {found.codecarbon_version}"
+        source = f"codecarbon {emissions.codecarbon_version}"
         of = {"cpu": "cpu_load_x_tdp", "ram": "ram_constant", "gpu": "nvml_counter"}
-        said = {
+        energies = {
             f"codecarbon_{part}": Quantity(
-                getattr(found, f"{part}_energy") * 3.6e6, "J", "estimated", f"{source}, {model}"
+                getattr(emissions, f"{part}_energy") * 3.6e6, "J", "estimated", f"{source}, {model}"
             )
             for part, model in of.items()
-            if part != "gpu" or found.gpu_count
+            if part != "gpu" or emissions.gpu_count
         }
         where = f"{self.g_per_kwh:g} g/kWh" if self.g_per_kwh is not None else f"country {self.country}"
         co2e = Quantity(grams * 1000, "g", "estimated", f"{source}, {where}")
-        if self.g_per_kwh is None and not found.country_name:
+        if self.g_per_kwh is None and not emissions.country_name:
             co2e = unavailable("g", f"CodeCarbon has no data of {self.country}; it would take the world's average")
-        return said | {"codecarbon_co2e": co2e}
+        return energies | {"codecarbon_co2e": co2e}
 
 
 class Zeus:
@@ -113,9 +113,9 @@ class Zeus:
     def stop(self) -> dict[str, Quantity]:
         """End; the energy of the GPUs in J."""
         monitor, self.monitor = self.monitor, None
-        found = monitor.end_window("fwdonly", sync_execution=False)
-        if found.time < SHORTEST_COUNTED:
-            return {"zeus_gpu": unavailable("J", f"{found.time:.2f} s are fewer than {SHORTEST_COUNTED:g} s")}
-        if not found.gpu_energy:
+        measurement = monitor.end_window("fwdonly", sync_execution=False)
+        if measurement.time < SHORTEST_COUNTED:
+            return {"zeus_gpu": unavailable("J", f"{measurement.time:.2f} s are fewer than {SHORTEST_COUNTED:g} s")}
+        if not measurement.gpu_energy:
             raise RuntimeError("zeus found no GPU")
-        return {"zeus_gpu": Quantity(sum(found.gpu_energy.values()), "J", "measured", "zeus")}
+        return {"zeus_gpu": Quantity(sum(measurement.gpu_energy.values()), "J", "measured", "zeus")}

@@ -68,9 +68,9 @@ def flops(compiled: jax.stages.Compiled) -> Quantity:
     The bodies of ``lax.scan``, ``map`` and ``while_loop`` count once, however often they run, and of a ``cond`` one
     branch. Library calls (factorisations; on a GPU matrix products, too) hardly count at all.
     """
-    found = compiled.cost_analysis()
-    found = found[0] if isinstance(found, list | tuple) and found else found  # as older jax has it
-    value = found.get("flops") if isinstance(found, dict) else None
+    analysis = compiled.cost_analysis()
+    analysis = analysis[0] if isinstance(analysis, list | tuple) and analysis else analysis  # as older jax has it
+    value = analysis.get("flops") if isinstance(analysis, dict) else None
     if value is None or not value >= 0:
         return unavailable("FLOP", "the compiler gives no count of operations for this program")
     return Quantity(value, "FLOP", "estimated", "xla_cost_analysis")
@@ -82,11 +82,11 @@ def memory(compiled: jax.stages.Compiled) -> Quantity:
     Known without running. Constants and code are not in it. Compare programs of equal boundary and donation: these
     decide what is a temporary, what an output. (The compiler's ``peak_memory_in_bytes`` has no temporaries on a CPU.)
     """
-    found = compiled.memory_analysis()
-    if found is None:
+    analysis = compiled.memory_analysis()
+    if analysis is None:
         return unavailable("B", "the compiler gives no buffer sizes for this program")
-    held = found.argument_size_in_bytes + found.output_size_in_bytes - found.alias_size_in_bytes
-    return Quantity(held + found.temp_size_in_bytes, "B", "estimated", "xla_buffer_assignment")
+    held = analysis.argument_size_in_bytes + analysis.output_size_in_bytes - analysis.alias_size_in_bytes
+    return Quantity(held + analysis.temp_size_in_bytes, "B", "estimated", "xla_buffer_assignment")
 
 
 def device_peak(device: Any = None) -> Quantity:

@@ -96,10 +96,10 @@ class Board:
         return self.nvml.nvmlDeviceGetTotalEnergyConsumption(self.handle) / 1000
 
     def watts(self) -> float | None:
-        found = self._watts()
-        if found == 0:
+        reading = self._watts()
+        if reading == 0:
             raise Unreadable("the board answered 0 W, as some do that have no answer yet")
-        return found
+        return reading
 
     def utilisation(self) -> float | None:
         return self.nvml.nvmlDeviceGetUtilizationRates(self.handle).gpu / 100
@@ -187,13 +187,16 @@ class Package:
         return None
 
     def state(self) -> dict[str, Any]:
-        """Seconds that all processors of the machine have been busy, and with this process."""
-        own = os.times()
-        seconds = {"busy_s": _busy_seconds(), "own_s": own.user + own.system + own.children_user + own.children_system}
+        """Seconds that the processors of the machine were busy, in all and with this process."""
+        times = os.times()
+        seconds = {
+            "busy_s": _busy_seconds(),
+            "own_s": times.user + times.system + times.children_user + times.children_system,
+        }
         return {} if seconds["busy_s"] is None else seconds
 
     def about(self) -> dict[str, Any]:
-        memory = [own.name for own in self.folder.parent.glob(f"{self.folder.name}:*") if _name(own) == "dram"]
+        memory = [zone.name for zone in self.folder.parent.glob(f"{self.folder.name}:*") if _name(zone) == "dram"]
         return {"device": f"processor {self.name}", "power_limit_w": None, "memory_apart": bool(memory)}
 
 
@@ -219,20 +222,20 @@ def packages(root: Path = POWERCAP) -> list[Sensor]:
     Raises:
         Unreadable: there are none, or they may not be read.
     """
-    found: list[Sensor] = []
+    sensors: list[Sensor] = []
     for folder in sorted(root.glob("intel-rapl:*")):
         try:
             if folder.name.count(":") == 1 and (folder / "name").read_text().startswith("package"):
-                found.append(Package(folder))
+                sensors.append(Package(folder))
         except PermissionError:
             raise Unreadable(
                 f"{folder}/energy_uj may be read by root alone (CVE-2020-8694); run as root, or have it made readable"
             ) from None
         except (OSError, ValueError) as error:
             raise Unreadable(f"{folder} cannot be read ({error})") from None
-    if not found:
+    if not sensors:
         raise Unreadable("this machine shows no RAPL counter (most virtual machines and containers have none)")
-    return found
+    return sensors
 
 
 def boards(devices: Iterable[Any], environ: Mapping[str, str] | None = None) -> list[Sensor]:
@@ -272,17 +275,17 @@ def _of_devices(nvml: Any, devices: Sequence[Any], environ: Mapping[str, str]) -
 
 
 def _visible(everything: Sequence[str], environ: Mapping[str, str]) -> list[str]:
-    """The UUIDs of the GPUs that CUDA sees, in its order. NVML counts by PCI bus, CUDA by speed if not told so."""
+    """The UUIDs of the GPUs that CUDA sees, in its order. NVML orders by PCI bus, CUDA by speed if not told so."""
     by_bus = len(everything) < 2 or environ.get("CUDA_DEVICE_ORDER") == "PCI_BUS_ID"
     wanted = environ.get("CUDA_VISIBLE_DEVICES")
     entries = map(str, range(len(everything))) if wanted is None else (part.strip() for part in wanted.split(","))
-    found: list[str] = []
+    uuids: list[str] = []
     for entry in entries:
         if entry.startswith("MIG"):
             raise Unreadable("a MIG instance has no energy counter of its own (it belongs to the whole GPU)")
         named = [uuid for uuid in everything if entry and uuid.startswith(entry)]
         if len(named) == 1:
-            found += named
+            uuids += named
         elif not entry.isdigit() or int(entry) >= len(everything):
             break  # as CUDA does: what follows an entry that is none is not seen
         elif not by_bus:
@@ -291,8 +294,8 @@ def _visible(everything: Sequence[str], environ: Mapping[str, str]) -> list[str]
                 "set CUDA_DEVICE_ORDER=PCI_BUS_ID, or UUIDs in CUDA_VISIBLE_DEVICES"
             )
         else:
-            found.append(everything[int(entry)])
-    return found
+            uuids.append(everything[int(entry)])
+    return uuids
 
 
 class _readable:

@@ -36,18 +36,18 @@ class _Named(NamedTuple):
 def _by_name(value: Any) -> Any:
     if callable(value):
         for module in (starts, jax.nn, jnp):
-            for name, own in vars(module).items():
-                if own is value:
+            for name, member in vars(module).items():
+                if member is value:
                     return _Named(module.__name__, name)
     return value
 
 
 def _rebuilt(kind: Any, fields: dict[str, Any]) -> Any:
-    found = {
-        name: getattr(importlib.import_module(own.module), own.name) if isinstance(own, _Named) else own
-        for name, own in fields.items()
+    values = {
+        name: getattr(importlib.import_module(field.module), field.name) if isinstance(field, _Named) else field
+        for name, field in fields.items()
     }
-    return kind(**found)
+    return kind(**values)
 
 
 class Dense(_Picklable):

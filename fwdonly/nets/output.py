@@ -45,14 +45,14 @@ def class_readouts(
 
     Each has a random stream of its own, so BP with readouts draws the same as MF.
     """
-    found = []
+    readouts = []
     for i, a in enumerate(activations, start=first):
         bound = flat(a).shape[1] ** -0.5
         M = jax.random.uniform(
             jax.random.fold_in(readout_key, i), (num_classes, flat(a).shape[1]), a.dtype, -bound, bound
         )
-        found.append(M)
-    return tuple(found)
+        readouts.append(M)
+    return tuple(readouts)
 
 
 def read(params: Any, a: Float[Array, "batch *features"]) -> Float[Array, "batch classes"]:
@@ -64,6 +64,6 @@ def read(params: Any, a: Float[Array, "batch *features"]) -> Float[Array, "batch
 def scores(params: Any, x: Float[Array, "batch *features"], net: Net) -> Float[Array, "batch classes"]:
     """The output s of the whole network."""
     a = x
-    for block, own in zip(net, params.blocks, strict=True):
-        a = block.apply(own, a)
+    for block, weights in zip(net, params.blocks, strict=True):
+        a = block.apply(weights, a)
     return read(params, a)

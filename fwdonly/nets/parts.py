@@ -37,29 +37,29 @@ def linear(block: Any, *, bias: bool = True) -> Any:
     return block.clone(**changes | ({"pool": "none"} if isinstance(block, Conv) else {}))
 
 
-def weight_gradient(block: Any, own: Any, a: Float[Array, "batch *in"], delta: Float[Array, "batch *out"]) -> Any:
+def weight_gradient(block: Any, weights: Any, a: Float[Array, "batch *in"], delta: Float[Array, "batch *out"]) -> Any:
     """The gradient of sum(delta * linear(a)) with respect to the block's parameters: a^T delta, summed over samples."""
     if isinstance(block, Dense):
         gradient = {"kernel": a.reshape(a.shape[0], -1).T @ delta}
         return {"params": {"Dense_0": gradient | ({} if block.bias == "none" else {"bias": delta.sum(0)})}}
-    return jax.vjp(lambda own: linear(block).apply(own, a), own)[1](delta)[0]
+    return jax.vjp(lambda weights: linear(block).apply(weights, a), weights)[1](delta)[0]
 
 
-def unpooled(block: Any, own: Any, rows: Float[Array, "batch *out"], shape: tuple[int, ...]) -> Array:
-    """``rows`` through the transpose of the block's pooling, if that is linear; ``shape``: a sample at its input."""
+def unpooled(block: Any, weights: Any, rows: Float[Array, "batch *out"], shape: tuple[int, ...]) -> Array:
+    """``rows`` sent through the transpose of the block's pooling, if it is linear. ``shape``: a sample at its input."""
     if not isinstance(block, Conv) or block.pool == "none":
         return rows
     below = jax.ShapeDtypeStruct((rows.shape[0], *shape), rows.dtype)
-    h = jax.eval_shape(linear(block).apply, own, below)
+    h = jax.eval_shape(linear(block).apply, weights, below)
     return jax.vjp(partial(pooled, block), jnp.zeros(h.shape, h.dtype))[1](rows)[0]
 
 
-def send_back(block: Any, own: Any, delta: Float[Array, "batch *out"], shape: tuple[int, ...]) -> Array:
-    """``delta`` through the transpose of the block's linear map, to one sample's ``shape`` at its input."""
+def send_back(block: Any, weights: Any, delta: Float[Array, "batch *out"], shape: tuple[int, ...]) -> Array:
+    """``delta`` sent through the transpose of the block's linear map. ``shape``: a sample at its input."""
     if isinstance(block, Dense):
-        return (delta @ own["params"]["Dense_0"]["kernel"].T).reshape(-1, *shape)
+        return (delta @ weights["params"]["Dense_0"]["kernel"].T).reshape(-1, *shape)
     a = jnp.zeros((delta.shape[0], *shape), delta.dtype)
-    return jax.vjp(lambda a: linear(block).apply(own, a), a)[1](delta)[0]
+    return jax.vjp(lambda a: linear(block).apply(weights, a), a)[1](delta)[0]
 
 
 def moments(x: Float[Array, "*batch channels"]) -> tuple[Float[Array, " channels"], Float[Array, " channels"]]:

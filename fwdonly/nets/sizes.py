@@ -29,19 +29,19 @@ def layer_sizes(net: Net, shape: tuple[int, ...]) -> tuple[LayerSize, ...]:
     Raises:
         UsageError: no block, or one that is neither `Dense` nor `Conv`.
     """
-    found, a = [], jax.ShapeDtypeStruct((1, *shape), jnp.float32)
+    sizes, a = [], jax.ShapeDtypeStruct((1, *shape), jnp.float32)
     check_parts(net)
     for block in net:
-        own = jax.eval_shape(block.init, jax.random.key(0), a)
-        kernel = _kernel(own)
-        h = jax.eval_shape(linear(block).apply, own, a)
+        weights = jax.eval_shape(block.init, jax.random.key(0), a)
+        kernel = _kernel(weights)
+        h = jax.eval_shape(linear(block).apply, weights, a)
         matrix = (math.prod(kernel.shape[:-1]), kernel.shape[-1])
         positions = h.size // kernel.shape[-1]
-        after = jax.eval_shape(block.apply, own, a)
-        found.append(LayerSize(matrix[0] * matrix[1] * positions, matrix, a.size, h.size, after.size))
+        after = jax.eval_shape(block.apply, weights, a)
+        sizes.append(LayerSize(matrix[0] * matrix[1] * positions, matrix, a.size, h.size, after.size))
         a = after
-    return tuple(found)
+    return tuple(sizes)
 
 
-def _kernel(own: Any) -> Any:
-    return next(leaf for leaf in jax.tree.leaves(own) if leaf.ndim > 1)
+def _kernel(weights: Any) -> Any:
+    return next(leaf for leaf in jax.tree.leaves(weights) if leaf.ndim > 1)

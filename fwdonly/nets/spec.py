@@ -71,14 +71,14 @@ class Spec(NamedTuple):
     def __str__(self) -> str:
         if self.function:
             return f"{self.kind}:{self.function}"
-        said = [f"{name}={_text(value)}" for name, value in self.options]
-        return ";".join([f"{self.kind}:{_text(self.sizes)}", *said])
+        words = [f"{name}={_text(value)}" for name, value in self.options]
+        return ";".join([f"{self.kind}:{_text(self.sizes)}", *words])
 
     def with_defaults(self, defaults: Mapping[str, Any]) -> "Spec":
-        """The same network with these options where it says nothing, as far as its kind has them."""
-        said = dict(self.options)
-        new = {k: v for k, v in defaults.items() if k in KINDS.get(self.kind, ()) and k not in said}
-        return self._replace(options=tuple(sorted((said | new).items())))
+        """The same network, with ``defaults`` for options that it does not set. Options its kind lacks are left out."""
+        options = dict(self.options)
+        new = {k: v for k, v in defaults.items() if k in KINDS.get(self.kind, ()) and k not in options}
+        return self._replace(options=tuple(sorted((options | new).items())))
 
     @property
     def start(self) -> starts.Initializer:
@@ -90,14 +90,14 @@ class Spec(NamedTuple):
         """In words, for tables and figures: "MLP 1000-1000", "CNN 32-64-500 tanh"."""
         if self.function:
             return f"{Path(self.kind).stem}:{self.function}"
-        said = dict(self.options)
-        sizes = (*self.sizes, *said.get("dense", ()))
+        options = dict(self.options)
+        sizes = (*self.sizes, *options.get("dense", ()))
         alike = len(sizes) > 4 and len(set(sizes)) == 1
         words = [
             "MLP" if self.kind == "mlp" else "CNN",
             f"{len(sizes)} x {sizes[0]}" if alike else "-".join(map(str, sizes)),
         ]
-        return " ".join([*words, *([said["activation"]] if said.get("activation", "relu") != "relu" else [])])
+        return " ".join([*words, *([options["activation"]] if options.get("activation", "relu") != "relu" else [])])
 
     @property
     def has_biases(self) -> bool:
@@ -114,13 +114,13 @@ class Spec(NamedTuple):
             return _from_file(self.kind, self.function, num_classes)
         if self.kind == "cwc":
             return cwc(self.sizes, num_classes)
-        said = dict(self.options)
-        layers: dict[str, Any] = {"activation": starts.ACTIVATIONS[said.get("activation", "relu")]}
-        layers |= {"kernel_init": self.start} | ({"bias": said["bias"]} if "bias" in said else {})
+        options = dict(self.options)
+        layers: dict[str, Any] = {"activation": starts.ACTIVATIONS[options.get("activation", "relu")]}
+        layers |= {"kernel_init": self.start} | ({"bias": options["bias"]} if "bias" in options else {})
         if self.kind == "mlp":
             return mlp(self.sizes, **layers)
-        dense = mlp(said["dense"], **layers) if said.get("dense") else ()
-        convolutions = {name: said[name] for name in OF_CONVOLUTIONS if name in said}
+        dense = mlp(options["dense"], **layers) if options.get("dense") else ()
+        convolutions = {name: options[name] for name in OF_CONVOLUTIONS if name in options}
         return (*cnn(self.sizes, **layers, **convolutions), *dense)
 
     def digest(self) -> str | None:
@@ -129,15 +129,15 @@ class Spec(NamedTuple):
 
 
 def parse(text: str) -> Spec:
-    """A specification as text, see the top of this file.
+    """The specification that a text describes; the top of this file has the forms.
 
     Raises:
         UsageError: a specification that cannot be read, in one line with a right one.
     """
     text = text.strip()
-    head, *said = text.split(";")
+    head, *parts = text.split(";")
     kind, colon, sizes = head.partition(":")
-    if kind.endswith(".py") and colon and sizes.isidentifier() and not said:
+    if kind.endswith(".py") and colon and sizes.isidentifier() and not parts:
         if not Path(kind).is_file():
             raise UsageError(f"--net: there is no file {kind}; give FILE.py:FUNCTION with a file that exists")
         return Spec(kind, (), function=sizes)
@@ -146,7 +146,7 @@ def parse(text: str) -> Spec:
             f"--net {text!r} is no network; write mlp:1000,1000 or cnn:32,64;pool=max or cwc:20,80 or FILE.py:FUNCTION"
         )
     options = {}
-    for part in said:
+    for part in parts:
         name, equals, value = part.strip().partition("=")
         if not equals or name not in KINDS[kind]:
             known = ", ".join(KINDS[kind]) or "none"
@@ -156,7 +156,7 @@ def parse(text: str) -> Spec:
 
 
 def described(net: Net) -> str | None:
-    """A specification of these blocks, or one that differs in start values alone; None where they have none."""
+    """The specification of these blocks, perhaps with other start values. None if no specification gives them."""
     convolutions = [block for block in net if isinstance(block, Conv)]
     dense = net[len(convolutions) :]
     ordered = all(isinstance(block, Conv) for block in net[: len(convolutions)])
@@ -164,13 +164,13 @@ def described(net: Net) -> str | None:
         return None
     if any(block.groups != 1 for block in convolutions):
         return f"cwc:{_text(tuple(block.channels for block in convolutions))}"
-    said = {}
+    options = {}
     for name, usual, known in (("activation", "relu", starts.ACTIVATIONS), ("kernel_init", "he_uniform", STARTS)):
-        own = {next((n for n, f in known.items() if f is getattr(block, name)), None) for block in net}
-        if name == "activation" and (None in own or len(own) > 1):
+        names = {next((n for n, f in known.items() if f is getattr(block, name)), None) for block in net}
+        if name == "activation" and (None in names or len(names) > 1):
             return None
-        if len(own) == 1 and own != {usual} and None not in own:
-            said["activation" if name == "activation" else "start"] = own.pop()
+        if len(names) == 1 and names != {usual} and None not in names:
+            options["activation" if name == "activation" else "start"] = names.pop()
     for name in ("bias", *(OF_CONVOLUTIONS if convolutions else ())):
         values = {getattr(block, name) for block in (net if name == "bias" else convolutions)}
         if len(values) > 1:
@@ -178,12 +178,12 @@ def described(net: Net) -> str | None:
         value = values.pop()
         kind = Conv if convolutions else Dense
         if value != kind.__dataclass_fields__[name].default:
-            said[name] = value
+            options[name] = value
     if not convolutions:
-        return str(Spec("mlp", tuple(block.width for block in dense), tuple(sorted(said.items()))))
+        return str(Spec("mlp", tuple(block.width for block in dense), tuple(sorted(options.items()))))
     if dense:
-        said["dense"] = tuple(block.width for block in dense)
-    return str(Spec("cnn", tuple(block.channels for block in convolutions), tuple(sorted(said.items()))))
+        options["dense"] = tuple(block.width for block in dense)
+    return str(Spec("cnn", tuple(block.channels for block in convolutions), tuple(sorted(options.items()))))
 
 
 def _value(text: str, name: str, value: str) -> Any:
@@ -200,13 +200,13 @@ def _value(text: str, name: str, value: str) -> Any:
 
 def _sizes(text: str, sizes: str) -> tuple[int, ...]:
     """``100,50`` or ``64x50``, fifty layers of width 64."""
-    found: list[int] = []
+    widths: list[int] = []
     for word in sizes.split(","):
         size, times, count = word.strip().partition("x")
         if not size.isdigit() or int(size) < 1 or (times and (not count.isdigit() or int(count) < 1)):
             raise UsageError(f"--net {text!r}: sizes are whole numbers from 1, such as 1000,1000 or 64x50")
-        found += [int(size)] * int(count or 1)
-    return tuple(found)
+        widths += [int(size)] * int(count or 1)
+    return tuple(widths)
 
 
 def _text(value: Any) -> str:

@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 from ..results import Summary
 from . import stats
 from .folder import Folder
-from .numbers import gone, label, side_by_side, value_of
+from .numbers import label, side_by_side, value_of, without_outcome
 from .sentences import verdict
 from .tables import SHORTEST, SIDE_BY_SIDE
 
@@ -43,9 +43,9 @@ def questions(folder: Folder) -> list[Question]:
 
 def answers(folders: Sequence[Folder]) -> list[list[Question]]:
     """The questions of all folders, a list per folder, corrected as one family (Holm)."""
-    asked = [questions(folder) for folder in folders]
-    corrected = iter(stats.holm([q.answer for own in asked for q in own if q.answer is not None]))
-    return [[q if q.answer is None else q._replace(answer=next(corrected)) for q in own] for own in asked]
+    groups = [questions(folder) for folder in folders]
+    corrected = iter(stats.holm([q.answer for group in groups for q in group if q.answer is not None]))
+    return [[q if q.answer is None else q._replace(answer=next(corrected)) for q in group] for group in groups]
 
 
 def _questions_of(folder: Folder, rule: Summary, reference: Summary) -> list[Question]:
@@ -56,13 +56,13 @@ def _questions_of(folder: Folder, rule: Summary, reference: Summary) -> list[Que
     if not {run["seed"] for run in rule["runs"]} & {run["seed"] for run in reference["runs"]}:
         return [Question(*names, "accuracy", None, "no seed was run with both rules")]
     untuned = tuple(f"no claim: {label(summary)} was not tuned" for summary in both if summary.get("tuned") is False)
-    accuracies = [_by_seed(s, lambda r: None if gone(r) else 100 * r["test_accuracy"]) for s in both]
+    accuracies = [_by_seed(s, lambda r: None if without_outcome(r) else 100 * r["test_accuracy"]) for s in both]
     diverged = tuple([run["seed"] for run in s["runs"] if run["diverged"]] for s in both)
     classes = folder.summary["data"].get("classes")
     how = {"diverged": diverged, "chance": 100 / classes if classes else None}
     answer = _paired("accuracy", accuracies, names, relative=False, margin=margins[0], unit="points", **how)
     answer = _with_images(folder, answer, rule["rule"], reference["rule"])
-    found = [Question(*names, "accuracy", answer, notes=untuned)]
+    comparisons = [Question(*names, "accuracy", answer, notes=untuned)]
     for quantity, unit in (("passes", "passes"), ("time", "s"), ("energy", "J")):
         reason = "no protocol was recorded" if not protocol else _why_not(quantity, both, target=target)
         cost = lambda run, quantity=quantity: _cost(quantity, run, target=target)
@@ -82,8 +82,8 @@ def _questions_of(folder: Folder, rule: Summary, reference: Summary) -> list[Que
         if quantity == "time" and min(known, default=SHORTEST) < SHORTEST:
             short = f"no claim: a run took {min(known):.2g} s, and times under {SHORTEST:g} s vary with what else the "
             notes = (short + "machine does", *untuned)
-        found.append(Question(*names, quantity, answer, reason, notes))
-    return found
+        comparisons.append(Question(*names, quantity, answer, reason, notes))
+    return comparisons
 
 
 def _paired(quantity: str, values: Sequence[dict[int, Any]], names: tuple[str, str], **how: Any) -> stats.Difference:
@@ -91,10 +91,12 @@ def _paired(quantity: str, values: Sequence[dict[int, Any]], names: tuple[str, s
 
 
 def _with_images(folder: Folder, answer: stats.Difference, rule: str, reference: str) -> stats.Difference:
-    """The difference with what test images add, where the folder has predictions."""
+    """The difference, with an interval over test images where the folder has predictions."""
     if folder.predictions is None:
         return answer
-    of = [{seed: c for (name, seed), c in folder.predictions.runs.items() if name == own} for own in (rule, reference)]
+    of = [
+        {seed: c for (name, seed), c in folder.predictions.runs.items() if name == side} for side in (rule, reference)
+    ]
     return stats.with_images(answer, *of, folder.predictions.labels)
 
 
@@ -103,8 +105,8 @@ def _by_seed(summary: Summary, of_run: Any) -> dict[int, Any]:
 
 
 def _cost(quantity: str, run: dict[str, Any], *, target: bool) -> float | int | None:
-    """What a run took, or took until the target; None of a run that diverged, or that missed the target."""
-    if run.get("target_epoch") is None if target else gone(run):
+    """What a run took, or took until the target. None if the run diverged, or missed the target."""
+    if run.get("target_epoch") is None if target else without_outcome(run):
         return None
     if quantity == "passes":
         return run["target_epoch"] if target else run["epochs"]
@@ -114,8 +116,8 @@ def _cost(quantity: str, run: dict[str, Any], *, target: bool) -> float | int | 
 
 
 def _why_not(quantity: str, both: Sequence[Summary], *, target: bool) -> str | None:
-    """Why the runs' costs decide nothing, if so."""
-    runs = [run for summary in both for run in summary["runs"] if target or not gone(run)]
+    """The reason why the costs of these runs decide nothing. None if they do decide."""
+    runs = [run for summary in both for run in summary["runs"] if target or not without_outcome(run)]
     if quantity in ("time", "energy") and any(map(side_by_side, both)):
         return SIDE_BY_SIDE
     if quantity == "time":
@@ -129,10 +131,10 @@ def _why_not(quantity: str, both: Sequence[Summary], *, target: bool) -> str | N
         together = any(summary.get("energy") for summary in both)
         return "it is that of all seeds together" if together else "not every run was trained with --energy"
     for reading in (r for r in readings if r is not None):
-        own = reading["energy"]
-        if own["status"] != "measured":
-            said = own["reason"] if own["value"] is None else f"{own['source']}; an estimate decides nothing"
-            return f"it is {own['status']} ({said})"
+        energy = reading["energy"]
+        if energy["status"] != "measured":
+            why = energy["reason"] if energy["value"] is None else f"{energy['source']}; an estimate decides nothing"
+            return f"it is {energy['status']} ({why})"
     if elsewhere := _elsewhere(both, target=target):
         return elsewhere
     shortest = min(r["seconds"]["value"] for r in readings if r is not None)
@@ -146,8 +148,8 @@ def _why_not(quantity: str, both: Sequence[Summary], *, target: bool) -> str | N
 
 
 def _elsewhere(both: Sequence[Summary], *, target: bool) -> str | None:
-    """Why costs of the paired runs are of no single machine, if so."""
-    by_seed = [{run["seed"]: run for run in summary["runs"] if target or not gone(run)} for summary in both]
+    """The reason why the costs of the paired runs cannot be compared: they are of several machines. None if not."""
+    by_seed = [{run["seed"]: run for run in summary["runs"] if target or not without_outcome(run)} for summary in both]
     pairs = by_seed[0].keys() & by_seed[1].keys()
-    found = {own[seed].get("machine") for own in by_seed for seed in pairs}
-    return "the runs were made on different machines" if len(found) > 1 else None
+    machines = {runs[seed].get("machine") for runs in by_seed for seed in pairs}
+    return "the runs were made on different machines" if len(machines) > 1 else None

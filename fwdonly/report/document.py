@@ -63,25 +63,25 @@ def _opening(folder: Folder) -> list[Block]:
     if folder.partial:
         out.append(Text("Partial: this experiment was interrupted, and what follows is not its outcome.", "warning"))
     for summary in folder.rules:
-        gone = [str(run["seed"]) for run in summary["runs"] if run["diverged"]]
-        if gone:
-            out.append(Text(f"{label(summary)} diverged with seed {', '.join(gone)}.", "warning"))
+        diverged = [str(run["seed"]) for run in summary["runs"] if run["diverged"]]
+        if diverged:
+            out.append(Text(f"{label(summary)} diverged with seed {', '.join(diverged)}.", "warning"))
     return out
 
 
 def _verdicts(folders: Sequence[Folder]) -> list[Block]:
     every = answers(folders)
-    count = sum(q.answer is not None for own in every for q in own)
+    count = sum(q.answer is not None for group in every for q in group)
     out: list[Block] = []
-    for folder, own in zip(folders, every, strict=True):
+    for folder, group in zip(folders, every, strict=True):
         out += [] if len(folders) == 1 else [Heading(3, _name(folder))]
-        if not own:
+        if not group:
             name = (folder.protocol.get("reference") or "bp").upper()
             missing = "there is no other rule" if folder.reference else f"there is no reference rule ({name}) in it"
             out.append(Text(f"Nothing is compared: {missing}."))
-        for names in dict.fromkeys((q.rule, q.reference) for q in own):
+        for names in dict.fromkeys((q.rule, q.reference) for q in group):
             out.append(Heading(4, f"{names[0]} against {names[1]}"))
-            mine = [q for q in own if (q.rule, q.reference) == names]
+            mine = [q for q in group if (q.rule, q.reference) == names]
             out.append(Items([q.sentence + "." for q in mine if q.answer is not None]))
             why = {q.reason: [other.quantity for other in mine if other.reason == q.reason] for q in mine if q.reason}
             out.append(Items([f"{', '.join(which)}: not compared; {reason}." for reason, which in why.items()], "note"))

@@ -51,15 +51,15 @@ class Folder(NamedTuple):
     def planned(self) -> dict[str, list[int]]:
         """The seeds of every rule that the configuration asks for, or that any rule has."""
         wanted = self.config["configuration"].get("rules", {})
-        found = {run["seed"] for summary in self.rules for run in summary["runs"]}
-        for own in wanted.values():
-            first, count = own.get("first_seed"), own.get("seeds")
+        seeds = {run["seed"] for summary in self.rules for run in summary["runs"]}
+        for settings in wanted.values():
+            first, count = settings.get("first_seed"), settings.get("seeds")
             if isinstance(first, int) and isinstance(count, int):
                 if count > MOST_SEEDS:
                     raise ValueError(f"{count} seeds of a rule")
-                found |= set(range(first, first + count))
+                seeds |= set(range(first, first + count))
         names = dict.fromkeys([*(summary["rule"] for summary in self.rules), *wanted])
-        return {name: sorted(found) for name in names}
+        return {name: sorted(seeds) for name in names}
 
 
 def load(folder: Path | str) -> Folder:
@@ -76,12 +76,12 @@ def load(folder: Path | str) -> Folder:
     try:
         config = json.loads((folder / name).read_text(encoding="utf-8"))
         settings = config["configuration"].get("rules", {})
-        if not isinstance(settings, dict) or not all(isinstance(own, dict) for own in settings.values()):
+        if not isinstance(settings, dict) or not all(isinstance(values, dict) for values in settings.values()):
             raise TypeError("it holds no settings of rules")
         name = "summary.json"
         summary = json.loads((folder / name).read_text(encoding="utf-8"))
-        found = Folder(folder, config, summary if isinstance(summary, dict) else {"rules": None}, [])
-        _check(found)
+        content = Folder(folder, config, summary if isinstance(summary, dict) else {"rules": None}, [])
+        _check(content)
         name = "metrics.csv"
         if not (folder / name).read_bytes().endswith(b"\n"):
             raise ValueError("its last line is cut off")
@@ -90,7 +90,7 @@ def load(folder: Path | str) -> Folder:
         for row in rows:
             row["seconds"] = float(row["seconds"]) if row.get("seconds") else None
             there[row["rule"], row["seed"]] = max(row["epoch"], there.get((row["rule"], row["seed"]), 0))
-        runs = {(rule["rule"], run["seed"]): run for rule in found.rules for run in rule["runs"]}
+        runs = {(rule["rule"], run["seed"]): run for rule in content.rules for run in rule["runs"]}
         for (rule, seed), run in runs.items():
             if run["kept_epoch"] and (rule, seed) not in there:
                 raise ValueError(f"no line of {rule} with seed {seed}")
@@ -103,20 +103,20 @@ def load(folder: Path | str) -> Folder:
             f"{folder / name} is damaged ({words_of(error)}); run the experiment again, or leave it out"
         ) from error
     rows = [row for row in rows if (row["rule"], row["seed"]) in runs]
-    return found._replace(rows=rows, predictions=predictions)
+    return content._replace(rows=rows, predictions=predictions)
 
 
 def _predictions(path: Path, runs: dict[tuple[str, int], dict[str, Any]]) -> Predictions | None:
-    """The predictions of these runs; ValueError where they are not those that the test accuracies are of."""
+    """The predictions of these runs. A ValueError says that they do not give the test accuracies."""
     if not path.exists():
         return None
-    found = read_predictions(path)
-    own = {key: classes for key, classes in found.runs.items() if key in runs}
-    for (rule, seed), classes in own.items():
+    predictions = read_predictions(path)
+    kept = {key: classes for key, classes in predictions.runs.items() if key in runs}
+    for (rule, seed), classes in kept.items():
         accuracy = runs[rule, seed]["test_accuracy"]
-        if accuracy is None or abs(float((classes == found.labels).mean()) - accuracy) > 1e-5:
+        if accuracy is None or abs(float((classes == predictions.labels).mean()) - accuracy) > 1e-5:
             raise ValueError(f"those of {rule} with seed {seed} do not give its test accuracy")
-    return found._replace(runs=own)
+    return predictions._replace(runs=kept)
 
 
 def _check(folder: Folder) -> None:
@@ -149,10 +149,10 @@ def load_all(folders: Sequence[Path | str]) -> list[Folder]:
     """
     if not folders:
         raise UsageError("a report needs at least one result folder")
-    found = [load(folder) for folder in folders]
-    if len({folder.path.resolve() for folder in found}) < len(found):
+    contents = [load(folder) for folder in folders]
+    if len({folder.path.resolve() for folder in contents}) < len(contents):
         raise UsageError("a result folder is given twice; give each once")
-    names = {f"{folder.summary['data']['name']} ({folder.summary['data']['digest']})" for folder in found}
+    names = {f"{folder.summary['data']['name']} ({folder.summary['data']['digest']})" for folder in contents}
     if len(names) > 1:
         raise UsageError(f"mixed data sets: {', '.join(sorted(names))}; make one report per data set")
-    return found
+    return contents

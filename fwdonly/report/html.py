@@ -37,7 +37,9 @@ def _html(block: Block) -> str:
         return "<dl>" + "".join(f"<dt>{esc(a)}</dt><dd>{esc(b)}</dd>" for a, b in block.facts) + "</dl>"
     if isinstance(block, Figures):
         key = "".join(f'<span class="c{look % 7}">{_key(look)}{esc(label)}</span>' for look, label in block.legend)
-        drawn = "".join(f"<figure>{svg}<figcaption>{esc(said)}</figcaption></figure>" for said, svg in block.figures)
+        drawn = "".join(
+            f"<figure>{svg}<figcaption>{esc(caption)}</figcaption></figure>" for caption, svg in block.figures
+        )
         return f'<div class="legend">{key}</div>\n<div class="figures">{drawn}</div>'
     head = "".join(f'<th scope="col">{esc(name)}</th>' for name in block.header)
     rows = []

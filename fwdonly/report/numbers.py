@@ -8,18 +8,20 @@ from typing import Any
 from ..results import Summary
 
 
-def gone(run: dict[str, Any]) -> bool:
-    """Whether a run has no outcome."""
+def without_outcome(run: dict[str, Any]) -> bool:
+    """Whether a run diverged, or has no test accuracy."""
     return run["diverged"] or run["test_accuracy"] is None
 
 
 def machines(summaries: Sequence[Summary]) -> dict[str, dict[str, list[int]]]:
-    """The machines on which runs were made, and of each the seeds of every rule by label."""
-    found: dict[str, dict[str, list[int]]] = {}
+    """The machines that made runs. Each has the seeds that it made, by the label of the rule."""
+    seeds_by_machine: dict[str, dict[str, list[int]]] = {}
     for summary in summaries:
         for run in summary["runs"]:
-            found.setdefault(run.get("machine") or "unknown", {}).setdefault(label(summary), []).append(run["seed"])
-    return found
+            seeds_by_machine.setdefault(run.get("machine") or "unknown", {}).setdefault(label(summary), []).append(
+                run["seed"]
+            )
+    return seeds_by_machine
 
 
 def side_by_side(summary: Summary) -> bool:
@@ -58,9 +60,9 @@ def spread(values: Sequence[float | int]) -> str:
 
 
 def readings_of(summary: Summary) -> list[dict[str, Any]]:
-    """Energy readings: that of the sweep, or those of the runs."""
-    own = summary.get("energy")
-    return [own] if own else [run["energy"] for run in summary["runs"] if run.get("energy")]
+    """The energy reading of the sweep, or the readings of single runs."""
+    reading = summary.get("energy")
+    return [reading] if reading else [run["energy"] for run in summary["runs"] if run.get("energy")]
 
 
 def alone(summary: Summary) -> bool:

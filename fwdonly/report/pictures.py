@@ -4,13 +4,13 @@ from typing import Any
 
 from .blocks import Block, Figures, Text
 from .folder import Folder
-from .numbers import gone, label
+from .numbers import label, without_outcome
 from .rule_tables import flop_unit
 from .svg import Cloud, Point, Runs, curves_svg, dots_svg, scatter_svg
 
 
 def picture_sections(folder: Folder) -> list[tuple[str, list[Block]]]:
-    """Headings and figures."""
+    """The sections of the report that hold figures: a heading and the figures under it."""
     rules = list(enumerate(folder.rules))
     legend = [(look, label(summary)) for look, summary in rules]
     passes, seconds = _learning(folder)
@@ -20,21 +20,21 @@ def picture_sections(folder: Folder) -> list[tuple[str, list[Block]]]:
         (passes, "passes over the training images", words),
         (seconds, "seconds of training", "The same over each run's own clock, without compilation; markers: its end."),
     ):
-        if any(any(own.values()) for _, _, own in runs):
+        if any(any(runs_of_rule.values()) for _, _, runs_of_rule in runs):
             drawn.append((caption, curves_svg(runs, xlabel, "validation accuracy, %", means=runs is passes)))
     out: list[tuple[str, list[Block]]] = [("Learning curves", [Figures(drawn, legend)] if drawn else [])]
     drawn = []
     for name, xlabel in COSTS.items():
         clouds = []
         for look, summary in rules:
-            at = {run["seed"]: _place(run, name) for run in summary["runs"] if not gone(run)}
+            at = {run["seed"]: _place(run, name) for run in summary["runs"] if not without_outcome(run)}
             there = {seed: place for seed, place in at.items() if place is not None}
             clouds += [Cloud(look, label(summary), there)] if there else []
         if clouds:
             if name == "arithmetic":
                 size, unit = flop_unit([x for cloud in clouds for x, _ in cloud.seeds.values()])
                 scaled = [{seed: (x / size, y) for seed, (x, y) in cloud.seeds.items()} for cloud in clouds]
-                clouds = [cloud._replace(seeds=own) for cloud, own in zip(clouds, scaled, strict=True)]
+                clouds = [cloud._replace(seeds=seeds) for cloud, seeds in zip(clouds, scaled, strict=True)]
                 xlabel = f"arithmetic, {unit}"
             absent = [label for look, label in legend if look not in {cloud.look for cloud in clouds}]
             caption = "Small: a seed; large: the mean. Dashed: the front of the means, from which no rule is both "
@@ -43,13 +43,13 @@ def picture_sections(folder: Folder) -> list[tuple[str, list[Block]]]:
     why = "No run has seconds, energy or arithmetic of its own: the seeds of a rule were trained together."
     out.append(("Accuracy against cost", [Figures(drawn, legend)] if drawn else [Text(why, "note")]))
     drawn = []
-    diverged = [f"{label(s)} {r['seed']}" for s in folder.rules for r in s["runs"] if gone(r)]
+    diverged = [f"{label(s)} {r['seed']}" for s in folder.rules for r in s["runs"] if without_outcome(r)]
     for name, xlabel in {"test_accuracy": "test accuracy, %", **COSTS}.items():
         values = []
         for look, summary in rules:
-            own = {r["seed"]: _value(r, name) for r in summary["runs"] if not gone(r)}
-            values.append((look, label(summary), {seed: v for seed, v in own.items() if v is not None}))
-        if name != "arithmetic" and any(own for _, _, own in values):
+            by_seed = {r["seed"]: _value(r, name) for r in summary["runs"] if not without_outcome(r)}
+            values.append((look, label(summary), {seed: v for seed, v in by_seed.items() if v is not None}))
+        if name != "arithmetic" and any(by_seed for _, _, by_seed in values):
             caption = "A line joins the runs of one seed; the upright line is the mean."
             caption += f" Not shown, diverged: {', '.join(diverged)}." if diverged else ""
             drawn.append((caption, dots_svg(values, xlabel)))
@@ -77,11 +77,11 @@ def _place(run: dict[str, Any], name: str) -> Point | None:
 
 
 def _learning(folder: Folder) -> list[list[tuple[int, str, Runs]]]:
-    """The validations of every run, over its own passes and over its own seconds."""
+    """The validation accuracies of every run: once over its passes, once over its seconds."""
     by_run: dict[tuple[str, int], list[dict[str, Any]]] = {}
     for row in folder.rows:
         by_run.setdefault((row["rule"], row["seed"]), []).append(row)
-    found: list[list[tuple[int, str, Runs]]] = [[], []]
+    curves: list[list[tuple[int, str, Runs]]] = [[], []]
     for look, summary in enumerate(folder.rules):
         both: tuple[dict[int, Any], dict[int, Any]] = ({}, {})
         for run in summary["runs"]:
@@ -98,9 +98,9 @@ def _learning(folder: Folder) -> list[list[tuple[int, str, Runs]]]:
                 points[0].append((float(before + row["epoch"]), y, row["stage"]))
                 if row["seconds"] is not None:
                     points[1].append((row["seconds"], y, row["stage"]))
-            for side, own in zip(both, points, strict=True):
-                if own:
-                    side[run["seed"]] = own
-        for side, own in zip(found, both, strict=True):
-            side += [(look, label(summary), own)] if own else []
-    return found
+            for side, curve in zip(both, points, strict=True):
+                if curve:
+                    side[run["seed"]] = curve
+        for side, runs in zip(curves, both, strict=True):
+            side += [(look, label(summary), runs)] if runs else []
+    return curves

@@ -37,12 +37,12 @@ def _matplotlib() -> Any:
     except ValueError:
         for name in [name for name in sys.modules if name.partition(".")[0] == "matplotlib"]:
             del sys.modules[name]  # what the failed import left
-        chosen = os.environ.pop("MPLBACKEND", None)
+        backend = os.environ.pop("MPLBACKEND", None)
         try:
             import matplotlib
         finally:
-            if chosen is not None:
-                os.environ["MPLBACKEND"] = chosen
+            if backend is not None:
+                os.environ["MPLBACKEND"] = backend
     return matplotlib
 
 
@@ -62,11 +62,11 @@ def learning_curves(path: Path, rows: Sequence[dict[str, Any]], title: str) -> N
     """
     figure, ((left, right),) = _panels(1, 2, (11, 4.2))
     for colour, rule in enumerate(dict.fromkeys(row["rule"] for row in rows)):
-        own = [row for row in rows if row["rule"] == rule]
+        rule_rows = [row for row in rows if row["rule"] == rule]
         offsets, end = {}, 0
-        for stage in sorted({row["stage"] for row in own}):
+        for stage in sorted({row["stage"] for row in rule_rows}):
             offsets[stage] = end
-            end += max(row["epoch"] for row in own if row["stage"] == stage)
+            end += max(row["epoch"] for row in rule_rows if row["stage"] == stage)
             if stage > 0:
                 for axis in (left, right):
                     axis.axvline(offsets[stage] + 0.5, color=f"C{colour}", linestyle=":", linewidth=1)
@@ -74,14 +74,16 @@ def learning_curves(path: Path, rows: Sequence[dict[str, Any]], title: str) -> N
             # A point without a value between two stages breaks the lines there.
             at: dict[float, list[float]] = {offset + 0.5: [math.nan] for stage, offset in offsets.items() if stage}
             breaks = [(epoch, math.nan) for epoch in at]
-            for seed in dict.fromkeys(row["seed"] for row in own):
-                curve = [(offsets[r["stage"]] + r["epoch"], _float(r[name]) * factor) for r in own if r["seed"] == seed]
+            for seed in dict.fromkeys(row["seed"] for row in rule_rows):
+                curve = [
+                    (offsets[r["stage"]] + r["epoch"], _float(r[name]) * factor) for r in rule_rows if r["seed"] == seed
+                ]
                 axis.plot(*zip(*sorted(curve + breaks), strict=True), color=f"C{colour}", alpha=0.35, linewidth=0.8)
                 for epoch, value in curve:
                     at.setdefault(epoch, []).append(value)
             epochs = sorted(at)
             means = [np.nanmean(at[e]) if np.isfinite(at[e]).any() else np.nan for e in epochs]
-            seeds = len({row["seed"] for row in own})
+            seeds = len({row["seed"] for row in rule_rows})
             axis.plot(
                 epochs,
                 means,
@@ -90,9 +92,11 @@ def learning_curves(path: Path, rows: Sequence[dict[str, Any]], title: str) -> N
                 marker="o" if len(epochs) < 10 else None,
                 label=f"{rule.upper()}, {f'mean of {seeds} seeds' if seeds > 1 else '1 seed'}",
             )
-        for name in sorted({name for row in own for name in row if name.startswith("val_accuracy_") and row[name]}):
+        for name in sorted(
+            {name for row in rule_rows for name in row if name.startswith("val_accuracy_") and row[name]}
+        ):
             of_epoch: dict[int, list[float]] = {}
-            for row in own:
+            for row in rule_rows:
                 of_epoch.setdefault(offsets[row["stage"]] + row["epoch"], []).append(100 * float(row[name] or "nan"))
             epochs = sorted(of_epoch)
             other = f"{rule.upper()}, {name.removeprefix('val_accuracy_')} readout"
@@ -126,8 +130,8 @@ def alignment_curves(path: Path, rows: Sequence[dict[str, Any]], title: str) -> 
     figure, ((left, middle, right),) = _panels(1, 3, (14, 4.2))
     rows = [row for row in rows if row.get("cosine")]
     for colour, rule in enumerate(dict.fromkeys(row["rule"] for row in rows)):
-        own = [row for row in rows if row["rule"] == rule]
-        values = {name: _by_run(own, name) for name in ("cosine", "norm_ratio")}  # (seeds, epochs, layers)
+        rule_rows = [row for row in rows if row["rule"] == rule]
+        values = {name: _by_run(rule_rows, name) for name in ("cosine", "norm_ratio")}  # (seeds, epochs, layers)
         look: dict[str, Any] = {"color": f"C{colour}"}
         hidden = values["cosine"][..., :-1].mean(-1)
         epochs = 1 + np.arange(hidden.shape[1])
@@ -156,7 +160,7 @@ def alignment_curves(path: Path, rows: Sequence[dict[str, Any]], title: str) -> 
 def power_figure(path: Path, rows: Sequence[dict[str, Any]], title: str) -> None:
     """Draw every rule's power over its training, one panel a rule, on one scale; epochs dotted, idle power dashed.
 
-    Runs trained alone each have a line from their own second 0; ends of epochs and idle power are the first one's.
+    A run trained alone has a line that starts at second 0. Ends of epochs and idle power are those of the first run.
 
     Args:
         path: the PNG to write (extra ``experiments``).
@@ -180,11 +184,13 @@ def power_figure(path: Path, rows: Sequence[dict[str, Any]], title: str) -> None
                 row["mark"], (row["seconds"], 1), xycoords=("data", "axes fraction"), rotation=90, fontsize="xx-small",
                 ha="right", va="top", color="0.4",
             )  # fmt: skip
-        devices = dict.fromkeys(row["device"] for own in runs.values() for row in own if row["device"])
+        devices = dict.fromkeys(row["device"] for run_rows in runs.values() for row in run_rows if row["device"])
         for colour, device in enumerate(devices):
             name, width = device, 1.2 if len(runs) == 1 else 0.7
-            for own in runs.values():
-                trace = [(row["seconds"], row["watts"]) for row in own if row["device"] == device and not row["mark"]]
+            for run_rows in runs.values():
+                trace = [
+                    (row["seconds"], row["watts"]) for row in run_rows if row["device"] == device and not row["mark"]
+                ]
                 if trace:
                     axis.plot(*zip(*trace, strict=True), color=f"C{colour}", linewidth=width, label=name)
                     name = None
@@ -217,9 +223,9 @@ def search_figure(path: Path, rows: Sequence[dict[str, Any]], names: Sequence[st
     best = max((row for row in rows if row["state"] == "complete"), key=lambda row: row["val_accuracy"], default=None)
     for axis, name in zip(axes[0], names, strict=False):
         for state, look in (("pruned", {"marker": "x", "color": "0.6"}), ("complete", {"marker": "o", "color": "C0"})):
-            own = [row for row in rows if row["state"] == state]
+            trials = [row for row in rows if row["state"] == state]
             axis.scatter(
-                [row[name] for row in own], [100 * row["val_accuracy"] for row in own], s=18, label=state, **look
+                [row[name] for row in trials], [100 * row["val_accuracy"] for row in trials], s=18, label=state, **look
             )
         if best is not None:
             axis.scatter(

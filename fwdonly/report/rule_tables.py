@@ -8,7 +8,7 @@ from ..results import Summary
 from . import stats
 from .blocks import Block, Items, Table
 from .folder import Folder
-from .numbers import alone, gone, label, mean_sd, number, spread
+from .numbers import alone, label, mean_sd, number, spread, without_outcome
 
 
 def rule_table(folder: Folder) -> Table:
@@ -24,7 +24,7 @@ def rule_table(folder: Folder) -> Table:
     rows = []
     for summary in folder.rules:
         every = summary["runs"]
-        runs = [run for run in every if not gone(run)]
+        runs = [run for run in every if not without_outcome(run)]
         of = lambda name, factor=1.0, runs=runs: [factor * run[name] for run in runs if run.get(name) is not None]
         missing = len(folder.planned[summary["rule"]]) - len(every)
         count = [str(len(runs)), *([f"{len(every) - len(runs)} diverged"] if len(runs) < len(every) else [])]
@@ -54,48 +54,48 @@ def _name_of(summary: Summary) -> str:
 
 
 def _beside(folder: Folder, summary: Summary, metric: str, measured: str, values: list[Any]) -> str:
-    """The measured number, and under it the published one with what the runs say of it.
+    """The measured number, under it the published one, and under that the verdict.
 
-    Published seconds and energies are of other machines: nothing is tested.
+    Published seconds and energies come from other machines. They are shown and not tested.
     """
     lines = [measured]
-    for own in summary.get("published") or ():
-        if own["metric"] != metric:
+    for published in summary.get("published") or ():
+        if published["metric"] != metric:
             continue
         accuracy = metric == "test_accuracy"
-        scale = 100 if accuracy and own["unit"] not in ("%", "points") else 1
-        mean, sd = scale * own["value"], None if own.get("sd") is None else scale * own["sd"]
-        said = f"{mean:.2f}" if accuracy else f"{mean:.4g}"
-        said += "" if sd is None else f" ± {sd:.2f}" if accuracy else f" ± {sd:.4g}"
-        said += "" if accuracy else f" {own['unit']}"
-        said += f" (n = {own['n']})" if own.get("n") else ""
-        lines.append(f"published {said}")
+        scale = 100 if accuracy and published["unit"] not in ("%", "points") else 1
+        mean, sd = scale * published["value"], None if published.get("sd") is None else scale * published["sd"]
+        words = f"{mean:.2f}" if accuracy else f"{mean:.4g}"
+        words += "" if sd is None else f" ± {sd:.2f}" if accuracy else f" ± {sd:.4g}"
+        words += "" if accuracy else f" {published['unit']}"
+        words += f" (n = {published['n']})" if published.get("n") else ""
+        lines.append(f"published {words}")
         if metric in ("train_seconds", "energy_wh"):
             lines.append("on another machine")
         elif values:
             points = float(folder.protocol.get("margin_points", 0.25))
             margin = points if accuracy else float(folder.protocol.get("margin_percent", 5.0)) / 100 * abs(mean)
             ours = [100.0 * value for value in values] if accuracy else values
-            unit = "points" if accuracy else own["unit"]
+            unit = "points" if accuracy else published["unit"]
             lost = sum(run["diverged"] for run in summary["runs"])
-            found = stats.against_published(
-                ours, mean, sd, own.get("n"), margin=margin or 1.0, unit=unit, diverged=lost
+            verdict = stats.against_published(
+                ours, mean, sd, published.get("n"), margin=margin or 1.0, unit=unit, diverged=lost
             )
-            said = {
-                None: found.outcome,
+            sentences = {
+                None: verdict.outcome,
                 "not decided": "not decided whether reproduced",
-                "differs": f"{found.outcome}: it differs",
-                "diverged": f"{found.outcome}: {lost} of {len(summary['runs'])} runs diverged",
+                "differs": f"{verdict.outcome}: it differs",
+                "diverged": f"{verdict.outcome}: {lost} of {len(summary['runs'])} runs diverged",
             }
-            lines += [said[found.why], f"margin {margin:.3g} {unit}"]
+            lines += [sentences[verdict.why], f"margin {margin:.3g} {unit}"]
     return "\n".join(lines)
 
 
 def published_sources(folder: Folder) -> list[Block]:
     sources = dict.fromkeys(
-        f"{label(summary)}, published {METRICS.get(own['metric'], own['metric'])}: {own['source']}"
+        f"{label(summary)}, published {METRICS.get(published['metric'], published['metric'])}: {published['source']}"
         for summary in folder.rules
-        for own in summary.get("published") or ()
+        for published in summary.get("published") or ()
     )
     return [Items([f"{source}." for source in sources], "note")] if sources else []
 
@@ -121,20 +121,20 @@ def _energy(summary: Summary, runs: Sequence[dict[str, Any]], name: str) -> str:
     return _quantities([(run.get("energy") or {}).get(name) for run in runs])
 
 
-def _quantities(found: Sequence[Any], per: float = 1.0, unit: str = "") -> str:
-    """Mean ± sd of quantities, and under it what they are: measured, estimated or unavailable."""
-    there = [quantity for quantity in found if quantity]
+def _quantities(quantities: Sequence[Any], per: float = 1.0, unit: str = "") -> str:
+    """Mean ± sd of quantities. The line below says whether they are measured, estimated or unavailable."""
+    there = [quantity for quantity in quantities if quantity]
     if not there:
         return "-"
     values = [quantity["value"] / per for quantity in there if quantity["value"] is not None]
     status = list(dict.fromkeys(quantity["status"] for quantity in there))
-    some = f", {len(values)} of {len(found)} runs" if 0 < len(values) < len(found) else ""
+    some = f", {len(values)} of {len(quantities)} runs" if 0 < len(values) < len(quantities) else ""
     return f"{spread(values)}{f' {unit}' * bool(unit and values)}\n{' and '.join(status)}{some}"
 
 
-def _flops(found: Sequence[Any]) -> str:
-    size, unit = flop_unit([quantity["value"] for quantity in found if quantity and quantity["value"] is not None])
-    return _quantities(found, size, unit)
+def _flops(quantities: Sequence[Any]) -> str:
+    size, unit = flop_unit([quantity["value"] for quantity in quantities if quantity and quantity["value"] is not None])
+    return _quantities(quantities, size, unit)
 
 
 def flop_unit(values: Sequence[float | int]) -> tuple[float, str]:
@@ -157,8 +157,8 @@ def seed_table(folder: Folder) -> Table:
     if any("test_balanced_accuracy" in run for run in runs):
         columns["balanced %"] = lambda run: percent(run.get("test_balanced_accuracy"))
     for name in others:
-        own = lambda run, name=name: percent(_readout(run, name))
-        columns[f"{name} test %"] = own
+        accuracy = lambda run, name=name: percent(_readout(run, name))
+        columns[f"{name} test %"] = accuracy
     columns |= {"passes": lambda run: str(run["epochs"]), "kept at": lambda run: str(run["kept_epoch"] or "-")}
     if any(run.get("target_epoch") for run in runs) or folder.protocol.get("name") == "to-target":
         columns["passes to target"] = lambda run: str(run.get("target_epoch") or "-")
@@ -180,10 +180,10 @@ def seed_table(folder: Folder) -> Table:
     rows, looks, strong = [], [], []
     names = {summary["rule"]: summary for summary in folder.rules}
     for look, (rule, seeds) in enumerate(folder.planned.items()):
-        own = {run["seed"]: run for run in names[rule]["runs"]} if rule in names else {}
+        by_seed = {run["seed"]: run for run in names[rule]["runs"]} if rule in names else {}
         name = label(names[rule]) if rule in names else rule.upper()
         for seed in seeds:
-            run = own.get(seed)
+            run = by_seed.get(seed)
             note = "\nmissing" if run is None else "\ndiverged" if run["diverged"] else ""
             cells = ["-"] * len(columns) if run is None else [show(run) for show in columns.values()]
             rows.append([name, f"{seed}{note}", *cells])

@@ -50,8 +50,8 @@ def _of_reach(question: Reach, alpha: float, notes: str, decided: str) -> str:
         won = f"{question.ours} {less} in {question.wins} of {n}, {more} in {question.losses}"
         return f"{_undecided(question)} ({won}; {facts}){notes}"
     word, count = (less, question.wins) if question.wins > question.losses else (more, question.losses)
-    said = f"{verb} {word} {question.quantity} to the target than {question.theirs} in {count} of {n} seeds"
-    return f"{question.ours} {said} ({facts}){decided}"
+    claim = f"{verb} {word} {question.quantity} to the target than {question.theirs} in {count} of {n} seeds"
+    return f"{question.ours} {claim} ({facts}){decided}"
 
 
 def _of_difference(question: Difference, alpha: float, notes: str, decided: str) -> str:
@@ -73,8 +73,8 @@ def _of_difference(question: Difference, alpha: float, notes: str, decided: str)
         if max(-interval[0], interval[1]) >= question.margin and question.equivalence_interval:
             around += f", 90 % {_span(question.equivalence_interval)}"  # the one that this test goes by
         what = "" if question.quantity == "accuracy" else f" in {question.quantity}"
-        said = f"no difference{what} larger than {question.margin:g} {unit} from {question.theirs}"
-        return f"{question.ours}: {said} ({around}){decided}"
+        claim = f"no difference{what} larger than {question.margin:g} {unit} from {question.theirs}"
+        return f"{question.ours}: {claim} ({around}){decided}"
     verb, less, more = _words(question.quantity)
     sign, size = math.copysign(1, mean), f"{_show(abs(mean), _places(interval))} {unit}"
     around = _interval(question, interval, sign) + _over_images(question, sign)
@@ -82,10 +82,12 @@ def _of_difference(question: Difference, alpha: float, notes: str, decided: str)
     smaller = f": smaller than the margin of {question.margin:g} {unit}" if equivalent else ""
     if question.quantity.endswith("accuracy"):
         kind = question.quantity.removesuffix("accuracy").strip()
-        said = f"is {size} {'more' if sign > 0 else 'less'} accurate than {question.theirs}{f' in {kind}' * bool(kind)}"
+        claim = (
+            f"is {size} {'more' if sign > 0 else 'less'} accurate than {question.theirs}{f' in {kind}' * bool(kind)}"
+        )
     else:
-        said = f"{verb} {size} {more if sign > 0 else less} {question.quantity} than {question.theirs}"
-    return f"{question.ours} {said}, {around}{smaller}{decided}"
+        claim = f"{verb} {size} {more if sign > 0 else less} {question.quantity} than {question.theirs}"
+    return f"{question.ours} {claim}, {around}{smaller}{decided}"
 
 
 def _divergences(question: Difference) -> list[str]:
@@ -98,13 +100,13 @@ def _divergences(question: Difference) -> list[str]:
 
 
 def _at_chance(question: Difference) -> list[str]:
-    """The sensitivity check, where any run diverged."""
-    found = question.at_chance
-    if found is None:
+    """The sentence of the sensitivity check. Nothing if no run diverged."""
+    check = question.at_chance
+    if check is None:
         return []
-    said = f"with diverged runs at chance ({found.level:.3g} %) {_show(found.mean, _places(found.interval))} "
-    around = f", {_interval(question, found.interval)}" if found.interval else ""
-    return [said + question.unit + around]
+    words = f"with diverged runs at chance ({check.level:.3g} %) {_show(check.mean, _places(check.interval))} "
+    around = f", {_interval(question, check.interval)}" if check.interval else ""
+    return [words + question.unit + around]
 
 
 def _disagreement(question: Difference, alpha: float) -> list[str]:
@@ -120,9 +122,9 @@ def _disagreement(question: Difference, alpha: float) -> list[str]:
 
 
 def _over_images(question: Difference, sign: float = 1.0) -> str:
-    """The interval that other test images are in, too, where predictions give it."""
-    found = question.two_way
-    return "" if found is None else f", {_span(found.interval, sign)} over seeds and test images"
+    """The interval over seeds and test images. Empty if there are no predictions."""
+    estimate = question.two_way
+    return "" if estimate is None else f", {_span(estimate.interval, sign)} over seeds and test images"
 
 
 def _interval(question: Difference, interval: Interval, sign: float = 1.0) -> str:

@@ -229,7 +229,10 @@ def paired(
             look like fractions, a margin or confidence that is none, or no SciPy.
     """
     check_numbers(margin=margin, confidence=confidence)
-    sides = [values | dict.fromkeys(own, None) for values, own in zip(map(dict, (ours, theirs)), diverged, strict=True)]
+    sides = [
+        values | dict.fromkeys(bad_seeds, None)
+        for values, bad_seeds in zip(map(dict, (ours, theirs)), diverged, strict=True)
+    ]
     seeds, a, b, left_out = _pairs(sides[0], sides[1], names, diverged=diverged)
     start = Difference(
         quantity, "%" if relative else unit or "points", *names, seeds, left_out, relative, margin, confidence
@@ -260,8 +263,8 @@ def paired(
         return start
     flips = sign_flip_p(d)
     bound = math.log1p(margin / 100) if relative else float(margin)
-    found = mean_interval(d.tolist(), confidence=confidence)
-    mean, sd = float(d.mean()), found.sd or 0.0
+    estimate = mean_interval(d.tolist(), confidence=confidence)
+    mean, sd = float(d.mean()), estimate.sd or 0.0
     p, equivalence_p = p_values(mean, sd / math.sqrt(n), n - 1, bound)
     if sd == 0:
         p, equivalence_p = flips, 0.5**n if abs(mean) < bound else 1.0
@@ -271,7 +274,7 @@ def paired(
     return dataclasses.replace(
         start,
         sd=sd,
-        interval=pair(found.interval),
+        interval=pair(estimate.interval),
         equivalence_interval=pair(t_interval(mean, sd / math.sqrt(n), n - 1, 0.9)),
         bootstrap=pair(bootstrap_t(d.tolist(), confidence=confidence, resamples=resamples)),
         p=float(p),
@@ -285,25 +288,28 @@ def with_images(
 ) -> Difference:
     """A difference of test accuracies with its `two_way` interval, from the predicted classes by seed.
 
-    As it was where a pair of it has no predictions.
+    It stays as it is if a pair has no predictions.
     """
     if not all(seed in side for seed in question.seeds for side in (ours, theirs)):
         return question
     sides = [{seed: side[seed] for seed in question.seeds} for side in (ours, theirs)]
-    found = two_way(*sides, labels, confidence=question.confidence) if question.n > 1 else None
-    return dataclasses.replace(question, two_way=found)
+    interval = two_way(*sides, labels, confidence=question.confidence) if question.n > 1 else None
+    return dataclasses.replace(question, two_way=interval)
 
 
 def _at_chance(
     sides: Sequence[Mapping[int, Value]], diverged: Sequence[Collection[int]], chance: float | int, confidence: float
 ) -> AtChance | None:
-    """The differences of the seeds run with both rules, with ``chance`` in the place of a diverged run."""
+    """The mean difference over the seeds of both rules, where a diverged run has the accuracy ``chance``."""
     if not any(diverged):
         return None
-    filled = [side | dict.fromkeys(own, float(chance)) for side, own in zip(map(dict, sides), diverged, strict=True)]
+    filled = [
+        side | dict.fromkeys(bad_seeds, float(chance))
+        for side, bad_seeds in zip(map(dict, sides), diverged, strict=True)
+    ]
     seeds = [s for s in sorted(filled[0].keys() & filled[1].keys()) if not any(missing(f[s]) for f in filled)]
-    found = mean_interval([finite(filled[0][s]) - finite(filled[1][s]) for s in seeds], confidence=confidence)
-    return None if found.mean is None else AtChance(chance, found.n, found.mean, found.interval)
+    estimate = mean_interval([finite(filled[0][s]) - finite(filled[1][s]) for s in seeds], confidence=confidence)
+    return None if estimate.mean is None else AtChance(chance, estimate.n, estimate.mean, estimate.interval)
 
 
 def to_target(
@@ -404,7 +410,7 @@ def holm(questions: Sequence[_Question]) -> tuple[_Question, ...]:
         level = max(level, min(1.0, p * sum(count > 0 for count in to_come)))
         corrected[i][f"{name}_holm"] = level
         to_come[i] -= 1
-    return tuple(dataclasses.replace(question, **found) for question, found in zip(questions, corrected, strict=True))
+    return tuple(dataclasses.replace(question, **values) for question, values in zip(questions, corrected, strict=True))
 
 
 def _pairs(
@@ -421,8 +427,8 @@ def _pairs(
     seeds, left_out = [], []
     for seed in sorted(set(ours) | set(theirs)):
         faults = [
-            f"{name} {'diverged' if seed in own else 'has no value' if seed in side else 'was not run'}"
-            for name, side, own in zip(names, (ours, theirs), diverged, strict=True)
+            f"{name} {'diverged' if seed in bad_seeds else 'has no value' if seed in side else 'was not run'}"
+            for name, side, bad_seeds in zip(names, (ours, theirs), diverged, strict=True)
             if missing(side.get(seed))
         ]
         if faults:

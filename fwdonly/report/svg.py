@@ -33,18 +33,18 @@ class _Scale(NamedTuple):
         return self.start + (self.end - self.start) * (value - low) / (high - low)
 
     def ticks(self) -> list[float]:
-        """Round numbers between the ends."""
+        """Round numbers between the ends of the scale."""
         if self.log:
             decades = range(math.floor(math.log10(self.low)), math.ceil(math.log10(self.high)) + 1)
             within = self.high / self.low
             steps = (1, 2, 5) if within < 1e3 else (1,)
-            found = [step * 10.0**decade for decade in decades for step in steps]
+            values = [step * 10.0**decade for decade in decades for step in steps]
         else:
             rough = (self.high - self.low) / 5
             size = 10.0 ** math.floor(math.log10(rough))
             step = next(size * m for m in (1, 2, 2.5, 5, 10) if size * m >= rough * 0.999)
-            found = [step * i for i in range(math.ceil(self.low / step), math.floor(self.high / step) + 1)]
-        return [value for value in found if self.low * (1 - 1e-12) <= value <= self.high * (1 + 1e-12)]
+            values = [step * i for i in range(math.ceil(self.low / step), math.floor(self.high / step) + 1)]
+        return [value for value in values if self.low * (1 - 1e-12) <= value <= self.high * (1 + 1e-12)]
 
 
 class Cloud(NamedTuple):
@@ -120,7 +120,7 @@ def scatter_svg(clouds: Sequence[Cloud], xlabel: str, ylabel: str) -> str:
 
 
 def dots_svg(clouds: Sequence[tuple[int, str, Mapping[int, float]]], xlabel: str) -> str:
-    """A row per rule and a point per seed; a line joins the same seed in neighbouring rules; an upright line: mean."""
+    """A row per rule and a point per seed. Lines join equal seeds of neighbouring rules. An upright line: the mean."""
     bottom = 16 + 46 * len(clouds)
     x = _scale([value for _, _, seeds in clouds for value in seeds.values()], 16, _WIDTH - _RIGHT)
     rows = [34 + 46 * i for i in range(len(clouds))]
@@ -135,9 +135,9 @@ def dots_svg(clouds: Sequence[tuple[int, str, Mapping[int, float]]], xlabel: str
         marks = "".join(marker(look, x(value), row, 4, "dot") for value in seeds.values())
         mean = sum(seeds.values()) / len(seeds) if seeds else None
         marks += f'<path class="mean" d="M{x(mean):.1f} {row - 9}v18"/>' if mean is not None else ""
-        said = label if seeds else f"{label}: no value"
+        words = label if seeds else f"{label}: no value"
         out.append(
-            f'<text class="row" x="16" y="{row - 14}">{html.escape(said)}</text><g class="c{look % 7}">{marks}</g>'
+            f'<text class="row" x="16" y="{row - 14}">{html.escape(words)}</text><g class="c{look % 7}">{marks}</g>'
         )
     return _frame(x, None, xlabel, "", "".join(out), bottom + _BOTTOM)
 
@@ -152,13 +152,13 @@ def _scale(values: Sequence[float | int], start: float | int, end: float | int, 
 
 
 def _stages(points: Sequence[Validation]) -> list[list[Validation]]:
-    """Cut where the stage changes."""
-    found: list[list[Validation]] = []
+    """The points of every stage."""
+    stages: list[list[Validation]] = []
     for point in points:
-        if not found or found[-1][-1][2] != point[2]:
-            found.append([])
-        found[-1].append(point)
-    return found
+        if not stages or stages[-1][-1][2] != point[2]:
+            stages.append([])
+        stages[-1].append(point)
+    return stages
 
 
 def _polyline(points: Sequence[Validation], x: _Scale, y: _Scale, kind: str) -> str:

@@ -121,16 +121,16 @@ def footnotes(summaries: Sequence[Summary]) -> list[str]:
     lines += [METERED_ALONE] if any(not summary.get("energy") for summary in metered) else []
     sources = {reading["energy"]["source"] for summary in metered for reading in readings_of(summary)}
     lines += [ACCURACY] if any(str(source).startswith("nvml") for source in sources) else []
-    said: dict[str, list[str]] = {}
+    labels_by_note: dict[str, list[str]] = {}
     for summary in summaries:
         readings = readings_of(summary)
-        own = ["; ".join([_energy_words(readings), *_notes(readings)]) + "."] if readings else []
-        own += ["trained without --energy."] if metered and not readings else []
+        notes = ["; ".join([_energy_words(readings), *_notes(readings)]) + "."] if readings else []
+        notes += ["trained without --energy."] if metered and not readings else []
         carbon = [reading["co2e"] for reading in readings if value_of(reading.get("co2e")) is not None]
-        own += dict.fromkeys(f"CO2e {co2e['status']}, {co2e['source']}." for co2e in carbon)
-        for words in own:
-            said.setdefault(words, []).append(label(summary))
-    return lines + [f"{', '.join(names)}: {words}" for words, names in said.items()]
+        notes += dict.fromkeys(f"CO2e {co2e['status']}, {co2e['source']}." for co2e in carbon)
+        for words in notes:
+            labels_by_note.setdefault(words, []).append(label(summary))
+    return lines + [f"{', '.join(names)}: {words}" for words, names in labels_by_note.items()]
 
 
 def _validation(summaries: Sequence[Summary]) -> str | None:
@@ -148,35 +148,37 @@ def _validation(summaries: Sequence[Summary]) -> str | None:
 
 
 def _energy_words(readings: Sequence[dict[str, Any]]) -> str:
-    """Where a rule's energy comes from, over one reading or those of all runs."""
+    """The source of a rule's energy in words, from one reading or from those of all runs."""
     kinds: dict[str, int] = {}
     for reading in readings:
-        own = reading["energy"]
-        if own["value"] is None:
-            said = f"unavailable: {own['reason']}"
+        energy = reading["energy"]
+        if energy["value"] is None:
+            source = f"unavailable: {energy['reason']}"
         else:
-            said = f"{own['status']} ({own['source']})" + (f", {own['reason']}" if own["reason"] else "")
-        kinds[said] = kinds.get(said, 0) + 1
-    words = "energy " + " and ".join(kinds if len(kinds) == 1 else (f"of {n} runs {said}" for said, n in kinds.items()))
+            source = f"{energy['status']} ({energy['source']})" + (f", {energy['reason']}" if energy["reason"] else "")
+        kinds[source] = kinds.get(source, 0) + 1
+    words = "energy " + " and ".join(
+        kinds if len(kinds) == 1 else (f"of {n} runs {source}" for source, n in kinds.items())
+    )
     known = [reading for reading in readings if reading["energy"]["value"] is not None]
     parts: dict[str, list[dict[str, Any]]] = {}
     for part in (part for reading in known for part in reading["parts"]):
         parts.setdefault(part["name"], []).append(part)
-    for name, found in parts.items():
-        limit = found[0]["about"].get("power_limit_w")
-        words += f"; {name} idle {span([value_of(part['idle']) for part in found], '.4g')} W"
+    for name, entries in parts.items():
+        limit = entries[0]["about"].get("power_limit_w")
+        words += f"; {name} idle {span([value_of(part['idle']) for part in entries], '.4g')} W"
         words += f", limit {limit:g} W" if limit is not None else ""
-        busy = [100 * part["utilisation"] for part in found if part["utilisation"] is not None]
+        busy = [100 * part["utilisation"] for part in entries if part["utilisation"] is not None]
         words += f", busy {span(busy, '.0f')} %" if busy else ""
     short = sum(reading["seconds"]["value"] < SHORTEST for reading in known)
     if short:
         words += f"; {f'{short} of {len(known)} windows ' * (len(readings) > 1)}under {SHORTEST:g} s: not for a claim"
     for name in dict.fromkeys(name for reading in readings for name in reading["opinions"]):
-        said = [reading["opinions"][name] for reading in readings if name in reading["opinions"]]
-        values = [opinion["value"] for opinion in said if opinion["value"] is not None]
-        mean = "mean " * (len(said) > 1)
-        value = f"{mean}{statistics.fmean(values):.4g} {said[0]['unit']}" if values else said[0]["reason"]
-        words += f"; {name} {said[0]['status']} {value}"
+        opinions = [reading["opinions"][name] for reading in readings if name in reading["opinions"]]
+        values = [opinion["value"] for opinion in opinions if opinion["value"] is not None]
+        mean = "mean " * (len(opinions) > 1)
+        value = f"{mean}{statistics.fmean(values):.4g} {opinions[0]['unit']}" if values else opinions[0]["reason"]
+        words += f"; {name} {opinions[0]['status']} {value}"
     return words
 
 

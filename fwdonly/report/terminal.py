@@ -16,7 +16,7 @@ def print_table(
 
     console, left_out = Console(), []
     # A pipe has no width: it gets all columns.
-    while _needed(made := _table(title, header, rows, words)) > console.width and console.is_terminal:
+    while _needed(table := _table(title, header, rows, words)) > console.width and console.is_terminal:
         name = next((name for name in spare if name in header), None)
         if name is None:
             break
@@ -25,7 +25,7 @@ def print_table(
         rows = [[*row[:at], *row[at + 1 :]] for row in rows]
         left_out.append(name)
     wrapped = words >= len(header)
-    Console(width=console.width if wrapped else max(console.width, _needed(made))).print(made)
+    Console(width=console.width if wrapped else max(console.width, _needed(table))).print(table)
     if left_out:
         print(f"(left out at {console.width} columns: {', '.join(left_out)}; table.md has all)")
 

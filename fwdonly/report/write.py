@@ -15,8 +15,8 @@ def html_report(folders: Sequence[Path | str]) -> str:
     Raises:
         UsageError: as of `load_all`.
     """
-    found = load_all(folders)
-    return html_document(title(found), blocks_of(found))
+    contents = load_all(folders)
+    return html_document(title(contents), blocks_of(contents))
 
 
 def markdown_report(folders: Sequence[Path | str]) -> str:

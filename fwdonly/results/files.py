@@ -149,8 +149,8 @@ def read_predictions(path: Path) -> Predictions:
     Raises:
         ValueError: it is none.
     """
-    with open_arrays(path) as found:
-        arrays = {name: found[name] for name in found.names}
+    with open_arrays(path) as archive:
+        arrays = {name: archive[name] for name in archive.names}
     labels = arrays.pop("labels", None)
     names = {name: tuple(name.rpartition("/")[::2]) for name in arrays}
     if labels is None or not all(rule and seed.isdigit() for rule, seed in names.values()):

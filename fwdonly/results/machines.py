@@ -40,9 +40,9 @@ def environment() -> dict[str, Any]:
 
 def machine() -> str:
     """What seconds and energies of this process depend on, in short: "AMD EPYC, 2 cores, cpu, jax 0.10.2"."""
-    found = environment()
-    cores = f"{found['cores'] or 'unknown'} cores"
-    return ", ".join([found["cpu"] or "unknown CPU", cores, found["device"], f"jax {found['packages']['jax']}"])
+    facts = environment()
+    cores = f"{facts['cores'] or 'unknown'} cores"
+    return ", ".join([facts["cpu"] or "unknown CPU", cores, facts["device"], f"jax {facts['packages']['jax']}"])
 
 
 def _known(read: Callable[[], str | None]) -> str | None:

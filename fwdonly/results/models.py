@@ -92,8 +92,10 @@ def read_model(path: Path) -> Saved:
     if about.get("format") != FORMAT:
         raise UsageError(f"{path} holds arrays, but no model of fwdonly; {MEND.replace(' or safetensors', '')}")
     if about.get("version") != str(VERSION):
-        found = " ".join(about.get("version", "unknown").split())[:20]
-        raise UsageError(f"{path} is of version {found}, and this fwdonly reads version {VERSION}; install a later one")
+        version = " ".join(about.get("version", "unknown").split())[:20]
+        raise UsageError(
+            f"{path} is of version {version}, and this fwdonly reads version {VERSION}; install a later one"
+        )
     try:
         header = json.loads(about["model"])
         for name, kinds in _TYPES.items():

@@ -62,11 +62,11 @@ def check_summary(top: Mapping[str, Any], rules: Collection[str]) -> None:
         _are(summary, where, _LIST, "runs")
         _check_costs(summary, where)
         _are(summary, where, _LIST, "published", needed=False)
-        for own in summary.get("published") or ():
-            _is(own, f"a published number of {where}", _OBJECT)
-            _are(own, f"a published number of {where}", _TEXT, "metric", "unit", "source")
-            _are(own, f"a published number of {where}", _NUMBER, "value")
-            _are(own, f"a published number of {where}", _NUMBER, "sd", "n", needed=False)
+        for published in summary.get("published") or ():
+            _is(published, f"a published number of {where}", _OBJECT)
+            _are(published, f"a published number of {where}", _TEXT, "metric", "unit", "source")
+            _are(published, f"a published number of {where}", _NUMBER, "value")
+            _are(published, f"a published number of {where}", _NUMBER, "sd", "n", needed=False)
         for number, run in enumerate(summary["runs"], start=1):
             where = f"run {number} of rule {at}"
             _is(run, where, _OBJECT)

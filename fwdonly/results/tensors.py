@@ -168,10 +168,10 @@ def _no_header(first: bytes, length: int, size: int) -> str:
 
 
 def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    found = dict(pairs)
-    if len(found) < len(pairs):
+    mapping = dict(pairs)
+    if len(mapping) < len(pairs):
         raise ValueError("a name occurs twice")
-    return found
+    return mapping
 
 
 def _small(digits: str) -> int:
@@ -237,5 +237,5 @@ def _read_array(path: Path, file: Any, data: int, place: _Place) -> np.ndarray:
         raise _bad(path, "it was cut off while it was read")
     if place.kind == np.bool_ and max(raw, default=0) > 1:
         raise _bad(path, "a truth value is neither 0 nor 1")
-    found = np.ndarray(place.shape, place.kind.newbyteorder("<"), raw)
-    return found.astype(place.kind, copy=False)
+    array = np.ndarray(place.shape, place.kind.newbyteorder("<"), raw)
+    return array.astype(place.kind, copy=False)

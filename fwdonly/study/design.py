@@ -191,10 +191,10 @@ class Arm:
     def settings(self) -> dict[str, Any]:
         """All settings that decide the numbers, by the names of the options."""
         plan = {name: value for name, value in vars(self.plan).items() if name not in PLACES}
-        own = {"net": str(self.net), "preset": self.preset, **self.options, **self.optimizer._asdict(), **plan}
+        values = {"net": str(self.net), "preset": self.preset, **self.options, **self.optimizer._asdict(), **plan}
         if self.rule.path is not None:
-            own |= {"rule": self.rule.path.name, "rule_sha256": self.rule.digest}
-        return own | ({"net_sha256": self.net.digest()} if self.net.function else {})
+            values |= {"rule": self.rule.path.name, "rule_sha256": self.rule.digest}
+        return values | ({"net_sha256": self.net.digest()} if self.net.function else {})
 
     def changed(self, values: Mapping[str, Any]) -> "Arm":
         """The arm with other settings, which may be traced.
@@ -253,10 +253,10 @@ class Arm:
         return self.rule.training(setting)
 
     def plans(self, stages: Sequence[Stage]) -> list[Plan]:
-        """One plan per stage: the arm's, changed as the rule says, then as the protocol says."""
+        """One plan per stage. It is the plan of the arm; the rule changes it first, the protocol second."""
         of_protocol = self.stages or ({},) * len(stages)
         pairs = zip(stages, of_protocol, strict=True)
-        return [dataclasses.replace(self.plan, **{**stage.plan, **own}) for stage, own in pairs]
+        return [dataclasses.replace(self.plan, **{**stage.plan, **changes}) for stage, changes in pairs]
 
     def maker(self, dataset: Dataset, steps: int) -> Callable[..., Any]:
         """The rule as a function of its numeric settings, which are traced: a new value compiles nothing anew.
@@ -270,8 +270,8 @@ class Arm:
             rules = tuple(self._watched(stage.rule) for stage in stages)
             return rules[0] if len(rules) == 1 else rules
 
-        made = make(learning_rate=self.optimizer.learning_rate)
-        first = made[0] if type(made) is tuple else made
+        outcome = make(learning_rate=self.optimizer.learning_rate)
+        first = outcome[0] if type(outcome) is tuple else outcome
         example = jax.ShapeDtypeStruct((1, *dataset.x_train.shape[1:]), jnp.float32)
         with one_line():
             jax.eval_shape(first.init, jax.random.key(0), example)
@@ -339,7 +339,7 @@ def make_arm(rule: Rule, values: Mapping[str, Any], *, net: str | None = None, n
     network = parse(net or values.get("net") or rule.card.net).with_defaults(rule.start)
     empty = Arm(name or rule.name, rule, rule.default_options, network, Optimizer(), Plan())
     about = {"label": rule.label}
-    given = {key: _number(value) for key, value in values.items() if key not in ("net", "preset")}
-    made = dataclasses.replace(empty.changed(given), about=about, preset=values.get("preset"))
-    made.check()
-    return made
+    settings = {key: _number(value) for key, value in values.items() if key not in ("net", "preset")}
+    arm = dataclasses.replace(empty.changed(settings), about=about, preset=values.get("preset"))
+    arm.check()
+    return arm

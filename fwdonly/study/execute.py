@@ -186,8 +186,8 @@ class _Training:
     def stages(self, at: int) -> tuple[Any, ...]:
         """The rules of an arm's stages."""
         ready = self.ready[at]
-        made = ready.make(learning_rate=ready.arm.optimizer.learning_rate)
-        return made if type(made) is tuple else (made,)
+        rules = ready.make(learning_rate=ready.arm.optimizer.learning_rate)
+        return rules if type(rules) is tuple else (rules,)
 
     def turn(self, at: int, numbers: Sequence[int], display: Display) -> tuple[Result, Path]:
         """Train with progress, checkpoint and meter."""
@@ -245,21 +245,21 @@ def _todo(study: Study, work: Work) -> list[tuple[int, list[int]]]:
     """What this process has to train, in the order of training."""
     seeds = study.runs.numbers
     missing = [[i for i, seed in enumerate(seeds) if not work.done(arm.name, seed)] for arm in study.arms]
-    mine = [[i for i in own if i % work.processes == work.process] for own in missing]
+    mine = [[i for i in positions if i % work.processes == work.process] for positions in missing]
     return turns(mine, study.runs.alone, work.processes)
 
 
 def turns(missing: Sequence[Sequence[int]], alone: bool, processes: int = 1) -> list[tuple[int, list[int]]]:
-    """(arm, seeds by position) in the order of training, of the seeds that every arm misses.
+    """(arm, positions of seeds) in the order of training. ``missing`` has the positions that every arm lacks.
 
-    Runs alone go in the order A B, B A, A B, ..., so that no rule always comes first and a machine that slows down
-    does so for all rules. Of several ``processes`` number k has the seeds at k, k + processes, ...
+    Runs alone go in the order A B, B A, A B, ... So no rule always comes first, and a machine that slows down does so
+    for all rules. With several ``processes``, process k has the positions k, k + processes, ...
     """
     if not alone:
-        return [(arm, list(own)) for arm, own in enumerate(missing) if own]
+        return [(arm, list(positions)) for arm, positions in enumerate(missing) if positions]
     order = []
-    for seed in sorted({seed for own in missing for seed in own}):
-        arms = [arm for arm, own in enumerate(missing) if seed in own]
+    for seed in sorted({seed for positions in missing for seed in positions}):
+        arms = [arm for arm, positions in enumerate(missing) if seed in positions]
         order += [(arm, [seed]) for arm in (arms if seed // processes % 2 == 0 else reversed(arms))]
     return order
 
@@ -304,13 +304,13 @@ def meter_of(study: Study) -> tuple[Meter | None, Intensity | None]:
 def title(ready: Sequence[Ready], dataset: Dataset) -> str:
     """Network, data and passes in one line, for the table and the figure."""
     caps = []
-    for each in ready:
-        epochs = [plan.epochs for plan in each.plans]
+    for entry in ready:
+        epochs = [plan.epochs for plan in entry.plans]
         alike = len(set(epochs)) == 1
         words = "+".join(map(str, epochs)) if not alike else f"{len(epochs)} x {epochs[0]}"
-        caps.append(f"{each.arm.name.upper()} {epochs[0] if len(epochs) == 1 else words}")
+        caps.append(f"{entry.arm.name.upper()} {epochs[0] if len(epochs) == 1 else words}")
     embedded = "" if dataset.name != "mnist5k" else " (5,000 embedded images, not full MNIST)"
-    networks = dict.fromkeys(each.arm.net.label for each in ready)
-    sizes = dict.fromkeys(each.plans[0].batch_size for each in ready)
+    networks = dict.fromkeys(entry.arm.net.label for entry in ready)
+    sizes = dict.fromkeys(entry.plans[0].batch_size for entry in ready)
     batch = "batch " + " and ".join(map(str, sizes)) if None not in sizes else "full batch"
     return f"{', '.join(networks)} on {dataset.name}{embedded}, {batch}; epochs at most: {', '.join(caps)}"

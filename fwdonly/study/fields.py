@@ -43,12 +43,12 @@ def declared(kind: type) -> tuple[Field, ...]:
 
 
 def of_function(function: Callable[..., Any]) -> tuple[Field, ...]:
-    """The options of a function that declares them as keywords with plain defaults: numbers, switches and words."""
-    found = []
+    """The options of a function: its keywords whose defaults are numbers, switches or words."""
+    fields = []
     for name, parameter in inspect.signature(function).parameters.items():
         if parameter.kind is parameter.KEYWORD_ONLY and isinstance(parameter.default, bool | int | float | str):
-            found.append(Field(name, type(parameter.default), parameter.default, ""))
-    return tuple(found)
+            fields.append(Field(name, type(parameter.default), parameter.default, ""))
+    return tuple(fields)
 
 
 def plain(hint: Any) -> Any:
@@ -63,15 +63,15 @@ def plain(hint: Any) -> Any:
 
 def _docstrings(kind: type) -> dict[str, str]:
     """The text under each field, or its entry under "Attributes" in the docstring of the class."""
-    found: dict[str, str] = {}
+    texts: dict[str, str] = {}
     attributes = (kind.__doc__ or "").partition("Attributes:")[2]
     for name, text in re.findall(r"\n {8}(\w+): (.*?)(?=\n {8}\w+: |\Z)", attributes, re.S):
-        found[name] = text
+        texts[name] = text
     body = ast.parse(textwrap.dedent(inspect.getsource(kind))).body[0]
     before = None
     for node in getattr(body, "body", ()):
         if isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant) and before:
-            found[before] = str(node.value.value)
+            texts[before] = str(node.value.value)
         is_field = isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name)
         before = node.target.id if is_field else None
-    return {name: " ".join(text.split()) for name, text in found.items()}
+    return {name: " ".join(text.split()) for name, text in texts.items()}

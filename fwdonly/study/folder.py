@@ -77,7 +77,7 @@ def look_into(folder: Path, config: dict[str, Any], *, resume: bool) -> None:
         raise UsageError(f"{folder} is not empty and not a result folder; give another --output-dir")
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
-        found, version = content["configuration"], content.get("version", 1)
+        configuration, version = content["configuration"], content.get("version", 1)
     except (OSError, *DAMAGE) as error:
         raise UsageError(f"{path} is damaged ({words_of(error)}); give another --output-dir") from error
     if version != VERSION:
@@ -85,7 +85,7 @@ def look_into(folder: Path, config: dict[str, Any], *, resume: bool) -> None:
             f"{folder} has files of version {version}, and this fwdonly writes version {VERSION}; reports read it, but "
             "to train more give another --output-dir"
         )
-    difference = first_difference(found, config)
+    difference = first_difference(configuration, config)
     if difference:
         raise UsageError(
             f"{folder} holds another configuration ({difference}); repeat it, or give another --output-dir"
@@ -115,21 +115,21 @@ def describe(folder: Path, config: dict[str, Any], dataset: Dataset, command: st
 
 
 def agree(folder: Path, config: dict[str, Any]) -> None:
-    """Refuse a process that would train otherwise than those beside it, which have described their parts.
+    """Refuse a process whose configuration differs from those of the processes beside it.
 
-    Each describes its own part first and looks at the others then: of two the later one sees the earlier.
+    Each process writes its own configuration first, and then reads the others. So the later of two sees the earlier.
 
     Raises:
         UsageError: its settings, switches or versions differ.
     """
     for path in [folder / "config.json", *sorted(folder.glob("part-*/config.json"))]:
         try:
-            found = json.loads(path.read_text(encoding="utf-8"))["configuration"]
+            configuration = json.loads(path.read_text(encoding="utf-8"))["configuration"]
         except OSError:  # not there yet, or joined in the meantime
             continue
         except DAMAGE as error:
             raise UsageError(f"{path} is damaged ({words_of(error)}); give another --output-dir") from error
-        difference = first_difference(found, config)
+        difference = first_difference(configuration, config)
         if difference:
             raise UsageError(f"{path} is of a process that trains otherwise ({difference}); start all of them alike")
 

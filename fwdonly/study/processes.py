@@ -64,9 +64,11 @@ def meet(machine: Machine, process: int, processes: int) -> None:
     timer = threading.Timer(machine.join_seconds, give_up)
     timer.daemon = True
     timer.start()
-    given: dict[str, Any] = {} if machine.coordinator is None else {"num_processes": processes, "process_id": process}
+    numbers: dict[str, Any] = {} if machine.coordinator is None else {"num_processes": processes, "process_id": process}
     try:
-        jax.distributed.initialize(machine.coordinator, **given, initialization_timeout=int(machine.join_seconds) + 60)
+        jax.distributed.initialize(
+            machine.coordinator, **numbers, initialization_timeout=int(machine.join_seconds) + 60
+        )
         jax.distributed.shutdown()
     except (RuntimeError, ValueError) as error:
         raise UsageError(f"the processes could not come together: {str(error).splitlines()[0]}") from error
@@ -94,8 +96,8 @@ def stated(machine: Machine) -> tuple[int, int]:
 
 
 def source_of(machine: Machine) -> str:
-    """Which variables say that there are other processes, and how to take no notice; empty where options say it."""
+    """The variables that tell of other processes, and how to ignore them. Empty if options tell of them."""
     if machine.coordinator is not None:
         return ""
-    said = ", ".join(f"{name}={os.environ.get(name)}" for name in SLURM)
-    return f" ({said} in the environment; if this process is alone, add --no-slurm)"
+    variables = ", ".join(f"{name}={os.environ.get(name)}" for name in SLURM)
+    return f" ({variables} in the environment; if this process is alone, add --no-slurm)"

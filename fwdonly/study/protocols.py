@@ -65,7 +65,7 @@ class Protocol:
         return not (self.protocol == "own-convergence" and name in STOPPING)
 
     def staged(self, arm: Arm) -> Arm:
-        """The arm with its passes shared out among its stages, where passes are matched.
+        """The arm whose stages share the passes of the protocol, where passes are matched.
 
         Raises:
             UsageError: passes of this rule cannot be matched.
@@ -82,7 +82,7 @@ class Protocol:
                 f"{arm.name} trains in {count} stages; give it at least as many --passes; got {self.passes}"
             )
         epochs = [self.passes // count + (stage < self.passes % count) for stage in range(count)]
-        plans = tuple({"epochs": own, "patience": None, "keep": "last"} for own in epochs)
+        plans = tuple({"epochs": share, "patience": None, "keep": "last"} for share in epochs)
         plan = dataclasses.replace(arm.plan, epochs=max(epochs))
         return dataclasses.replace(arm, plan=plan, stages=plans)
 
@@ -123,11 +123,11 @@ class Protocol:
         }[self.protocol]
 
     def notes(self, arms: Sequence[Arm], values: Mapping[str, Any]) -> list[str]:
-        """What a reader must know of single rules."""
-        said = []
+        """Sentences about single rules that a reader must know."""
+        sentences = []
         activations = [dict(arm.net.options).get("activation", "relu") for arm in arms]
         normalised = [arm.rule.card.batch_norm or bool(arm.options.get("batch_norm")) for arm in arms]
-        for arm, activation, own in zip(arms, activations, normalised, strict=True):
+        for arm, activation, has_batch_norm in zip(arms, activations, normalised, strict=True):
             label = arm.about["label"]
             parts = [
                 f"{name.replace('_', ' ')} {getattr(arm.plan, name)}"
@@ -135,16 +135,16 @@ class Protocol:
                 if self.protocol == "own-convergence" and getattr(arm.plan, name) != values[name]
             ]
             if parts:
-                said.append(f"{label} stops by a rule of its own: {', '.join(parts)}.")
+                sentences.append(f"{label} stops by a rule of its own: {', '.join(parts)}.")
             if len(arm.stages) > 1:
                 shares = " + ".join(str(stage["epochs"]) for stage in arm.stages)
-                said.append(f"{label} trains in stages: {shares} passes, whatever they train.")
+                sentences.append(f"{label} trains in stages: {shares} passes, whatever they train.")
             if not arm.about["tuned"]:
-                said.append(f"{label} has settings from no search.")
+                sentences.append(f"{label} has settings from no search.")
             if not arm.net.has_biases:
-                said.append(f"{label} has no biases.")
+                sentences.append(f"{label} has no biases.")
             if len(set(activations)) > 1:
-                said.append(f"{label} has the activation {activation}.")
+                sentences.append(f"{label} has the activation {activation}.")
             if len(set(normalised)) > 1:
-                said.append(f"{label} has {'batch' if own else 'no batch'} normalisation.")
-        return said
+                sentences.append(f"{label} has {'batch' if has_batch_norm else 'no batch'} normalisation.")
+        return sentences

@@ -23,15 +23,15 @@ class Preset(NamedTuple):
 @functools.cache
 def presets() -> dict[str, dict[str, Preset]]:
     """All presets: rule -> name -> `Preset`."""
-    found: dict[str, dict[str, Preset]] = {}
+    by_rule: dict[str, dict[str, Preset]] = {}
     for path in sorted(FOLDER.glob("*.toml")):
         content = tomllib.loads(path.read_text(encoding="utf-8"))
         source = content.pop("source")
         for rule, named in content.items():
             for name, settings in named.items():
                 beside = {other: _plain(values) for other, values in settings.pop("against", {}).items()}
-                found.setdefault(rule, {})[name] = Preset(source, _plain(settings), beside)
-    return found
+                by_rule.setdefault(rule, {})[name] = Preset(source, _plain(settings), beside)
+    return by_rule
 
 
 def preset(rule: str, name: str) -> Preset:
@@ -93,9 +93,9 @@ class Table(NamedTuple):
 @functools.cache
 def tables() -> dict[str, Table]:
     """The published tables by name, read from ``tables/*.toml``."""
-    found = {}
+    by_name = {}
     for path in sorted((FOLDER.parent / "tables").glob("*.toml")):
         content = tomllib.loads(path.read_text(encoding="utf-8"))
         rows = [Row(**row | {"cells": tuple(Cell(**cell) for cell in row["cells"])}) for row in content["runs"]]
-        found[path.stem] = Table(content["source"], tuple(rows), content.get("left_out", ""))
-    return found
+        by_name[path.stem] = Table(content["source"], tuple(rows), content.get("left_out", ""))
+    return by_name

@@ -52,8 +52,8 @@ def summarise(
                 "machine": where,
                 "processes": processes,
                 "readouts": {
-                    name: {metric: _number(values[i]) for metric, values in found.items()}
-                    for name, found in result.readouts.items()
+                    name: {metric: _number(values[i]) for metric, values in metrics.items()}
+                    for name, metrics in result.readouts.items()
                 },
             }
         )
@@ -79,14 +79,14 @@ def last_stage(result: Result, run: int) -> int:
 
 
 def _stage_epochs(result: Result, run: int) -> list[int]:
-    """Epochs that a run trained, of every stage."""
-    found: dict[int, int] = {}
+    """The epochs that a run trained in every stage."""
+    epochs: dict[int, int] = {}
     for at in range(len(result.history.get("epoch", ()))):
         stage = int(result.history["stage"][at])
-        found.setdefault(stage, 0)
+        epochs.setdefault(stage, 0)
         if np.ravel(result.history["trained"][at])[run]:
-            found[stage] = int(result.history["epoch"][at])
-    return list(found.values())
+            epochs[stage] = int(result.history["epoch"][at])
+    return list(epochs.values())
 
 
 def _seconds_at(result: Result, epoch: int) -> float | None:
@@ -108,8 +108,8 @@ def _energy(reading: Reading, intensity: Intensity | None) -> dict[str, Any]:
 def metric_rows(rule: str, seeds: Sequence[int], result: Result) -> list[dict[str, Any]]:
     """The history as one row per epoch and seed, for ``metrics.csv``; epochs a stopped run did not train are left out.
 
-    A value per layer becomes one cell, joined with spaces; what a rule measures besides gets columns of its own. A run
-    trained alone has the seconds of its training clock.
+    Values per layer fill one cell, joined with spaces. Further measurements of a rule have a column each. A run trained
+    alone has the seconds of its training clock.
     """
     history, rows = result.history, []
     plain = {*METRIC_COLUMNS[:-1], "trained", "seconds"}
@@ -117,7 +117,7 @@ def metric_rows(rule: str, seeds: Sequence[int], result: Result) -> list[dict[st
         for i, seed in enumerate(seeds):
             if not history["trained"][at][i]:
                 continue
-            own = {name: np.ravel(column[at][i]) for name, column in history.items() if name not in plain}
+            extras = {name: np.ravel(column[at][i]) for name, column in history.items() if name not in plain}
             clock = {"seconds": round(float(history["seconds"][at]), 3)} if len(seeds) == 1 else {}
             rows.append(
                 {
@@ -127,7 +127,7 @@ def metric_rows(rule: str, seeds: Sequence[int], result: Result) -> list[dict[st
                     "epoch": int(history["epoch"][at]),
                     **{name: _number(history[name][at][i]) for name in ("train_loss", "val_loss", "val_accuracy")},
                     "layer_loss": "",
-                    **{name: " ".join(f"{value:.6g}" for value in values) for name, values in own.items()},
+                    **{name: " ".join(f"{value:.6g}" for value in values) for name, values in extras.items()},
                     **clock,
                 }
             )
@@ -146,10 +146,10 @@ def power_rows(rule: str, seeds: Sequence[int], result: Result) -> list[dict[str
     of = {"rule": rule, "seed": int(seeds[0]) if len(seeds) == 1 else None}
     rows: list[dict[str, Any]] = []
     for part in reading.parts:
-        own = of | {"device": part.name}
-        rows += [own | {"seconds": round(at, 4), "watts": round(watts, 3), "mark": ""} for at, watts in part.trace]
+        columns = of | {"device": part.name}
+        rows += [columns | {"seconds": round(at, 4), "watts": round(watts, 3), "mark": ""} for at, watts in part.trace]
         if part.idle.value is not None:
-            rows.append(own | {"seconds": None, "watts": round(part.idle.value, 3), "mark": "idle"})
+            rows.append(columns | {"seconds": None, "watts": round(part.idle.value, 3), "mark": "idle"})
     return rows + [
         of | {"device": "", "seconds": round(at, 4), "watts": None, "mark": name} for at, name in reading.marks
     ]

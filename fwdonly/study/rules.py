@@ -80,8 +80,8 @@ class Rule(NamedTuple):
         """The stages of a training."""
         if hasattr(self.module, "training"):
             return self.module.training(setting)
-        made = self.module.rule(setting.net, setting.tx, num_classes=setting.num_classes, **setting.options)
-        return (Stage(made),)
+        learning_rule = self.module.rule(setting.net, setting.tx, num_classes=setting.num_classes, **setting.options)
+        return (Stage(learning_rule),)
 
 
 def load(name: str) -> Rule:
@@ -105,7 +105,7 @@ def load(name: str) -> Rule:
     card = getattr(module, "CARD", None) or Card({stem: Variant(file.stem)})
     if not isinstance(card, Card) or not card.variants:
         raise UsageError(f"CARD of {path} must be a fwdonly.card.Card with one variant or more")
-    chosen = variant or next(iter(card.variants))
-    if chosen not in card.variants:
+    rule_name = variant or next(iter(card.variants))
+    if rule_name not in card.variants:
         raise UsageError(f"{path} has no rule {variant!r}; it has {', '.join(card.variants)}")
-    return Rule(chosen, module, card, file)
+    return Rule(rule_name, module, card, file)

@@ -27,9 +27,9 @@ class Outcome(NamedTuple):
 
     @property
     def diverged(self) -> list[tuple[str, list[int]]]:
-        """Rules with the seeds whose loss became NaN or infinite."""
+        """The rules that diverged, each with the seeds whose loss became NaN or infinite."""
         seeds = {s["rule"]: [run["seed"] for run in s["runs"] if run["diverged"]] for s in self.contents.summaries}
-        return [(rule, gone) for rule, gone in seeds.items() if gone]
+        return [(rule, numbers) for rule, numbers in seeds.items() if numbers]
 
 
 class Work:
@@ -69,17 +69,17 @@ class Work:
         return self.folder / f".process-{number}{LOCK}"
 
     def keep_others_out(self) -> None:
-        """Lock the folder, if it is there, for this process and for those that only an earlier launch had.
+        """Lock the folder, if it is there, for this process and for those of an earlier launch that are missing now.
 
-        Of N processes number k takes the locks k, k + N, ... The system gives up the lock of a process that dies.
+        Of N processes, process k takes the locks k, k + N, ... The system frees the lock of a process that dies.
         """
         if not self.folder.is_dir():
             return
         from filelock import FileLock, Timeout  # here, so that models are opened without the extra ``experiments``
 
         there = {int(path.stem.rpartition("-")[2]) for path in self.folder.glob(f".process-*{LOCK}")}
-        own = {self.process} | {number for number in there if number % self.processes == self.process}
-        for number in sorted(own - self.locks.keys()):
+        numbers = {self.process} | {number for number in there if number % self.processes == self.process}
+        for number in sorted(numbers - self.locks.keys()):
             path = self.lock_of(number)
             lock, who = FileLock(path, fallback_to_soft=False), ""
             try:
@@ -113,17 +113,17 @@ class Work:
 
     def done(self, rule: str, seed: int) -> bool:
         """Whether this run was finished when the folder was read."""
-        return any(found.has(rule, seed) for found in (self.whole, *self.parts))
+        return any(part.has(rule, seed) for part in (self.whole, *self.parts))
 
     def open(self, heading: str) -> Contents:
-        """Where this process puts its runs."""
-        own, self.heading = self.whole, heading
+        """The contents of the folder that this process writes to."""
+        contents, self.heading = self.whole, heading
         if self.processes > 1:
             part = self.folder / f"part-{self.process}"
             make(part)
-            own = Contents(part, self.wanted)
-        own.heading = heading
-        return own
+            contents = Contents(part, self.wanted)
+        contents.heading = heading
+        return contents
 
     def checkpoint(self, rule: str, seeds: Sequence[int]) -> Path:
         """The checkpoint of these runs; a restart that divides the missing runs otherwise does not find it."""
@@ -131,10 +131,10 @@ class Work:
         name = "" if whole else f"-{zlib.crc32(repr(seeds).encode()):08x}" if len(seeds) > 1 else f"-{seeds[0]}"
         return self.folder / f"{rule}{name}.checkpoint.npz"
 
-    def end(self, own: Contents, render: Render | None, *, stopped: bool) -> Outcome:
-        """Join the parts if all runs are finished. ``stopped``: this process ends before its last run."""
-        shared = own is not self.whole
-        everything = self.whole = Contents(self.folder, self.wanted) if shared else own
+    def end(self, contents: Contents, render: Render | None, *, stopped: bool) -> Outcome:
+        """Join the parts if all runs are finished. ``stopped`` says that this process ends before its last run."""
+        shared = contents is not self.whole
+        everything = self.whole = Contents(self.folder, self.wanted) if shared else contents
         try:
             parts = self.read_parts()
         except UsageError:  # another process is removing them
@@ -144,16 +144,16 @@ class Work:
             parts = []
         if not parts:
             self.remove_parts()
-            return Outcome(own, self.folder, others=shared)
+            return Outcome(contents, self.folder, others=shared)
         everything.heading = self.heading
         for part in parts:
             everything.take_in(part)
         if not everything.finished:
-            return Outcome(own, self.folder, others=not stopped)
+            return Outcome(contents, self.folder, others=not stopped)
         try:
             self.claim.mkdir()
         except FileExistsError:
-            return Outcome(own, self.folder, others=True)
+            return Outcome(contents, self.folder, others=True)
         self.join_models()
         everything.write(render)
         self.remove_parts()

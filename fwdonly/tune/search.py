@@ -162,7 +162,7 @@ def tune(
     with reachable(storage):
         study = open_study(optuna, name, storage, space, facts, None if first is None else within(space, first))
         others = Others(optuna, study, set(space), grace)
-        made = Made(make)
+        arguments_of = Arguments(make)
         setup = Setup(space, data, numbers, parallel, split, how, devices, watch)
         mine, waiting_since = 0, None
         running = optuna.trial.TrialState.RUNNING
@@ -170,8 +170,8 @@ def tune(
             if not others.retire():
                 time.sleep(0.1)
                 continue
-            found = study.get_trials(deepcopy=False)
-            count = min(parallel, trials - sum(trial.state in (*told_states(optuna), running) for trial in found))
+            everything = study.get_trials(deepcopy=False)
+            count = min(parallel, trials - sum(trial.state in (*told_states(optuna), running) for trial in everything))
             if count <= 0:
                 waiting_since = waiting_since or time.monotonic()
                 seconds = time.perf_counter() - started
@@ -185,7 +185,7 @@ def tune(
             batch = ask(optuna, study, name, space, count, int(parallel))
             refused: list[int] = []
             with Pulse(optuna, batch, heartbeat):
-                if not train_round(optuna, study, setup, batch, made, refused):
+                if not train_round(optuna, study, setup, batch, arguments_of, refused):
                     return study
             mine += len(batch)
             seconds = time.perf_counter() - started
@@ -193,8 +193,8 @@ def tune(
                 return study
 
 
-class Made(dict[str, Any]):
-    """What ``make`` gave, by the choices it was given as JSON; asked once for each."""
+class Arguments(dict[str, Any]):
+    """The rule and plan of every combination of choices, by the choices as JSON. ``make`` is called once for each."""
 
     def __init__(self, make: Make) -> None:
         super().__init__()
@@ -205,14 +205,16 @@ class Made(dict[str, Any]):
         return self[key]
 
 
-def train_round(optuna: Any, study: Any, setup: Setup, batch: list[Any], made: Made, refused: list[int]) -> bool:
-    """Train the trials of a round, those that share their choices together; false if ``watch`` asked to stop."""
+def train_round(
+    optuna: Any, study: Any, setup: Setup, batch: list[Any], arguments_of: Arguments, refused: list[int]
+) -> bool:
+    """Train the trials of a round. Trials with equal choices train together. False if ``watch`` asked to stop."""
     groups: dict[str, list[Any]] = {}
     for trial in batch:
-        choices = {key: trial.params[key] for key, own in setup.space.items() if not isinstance(own, Range)}
+        choices = {key: trial.params[key] for key, domain in setup.space.items() if not isinstance(domain, Range)}
         groups.setdefault(json.dumps(choices), []).append(trial)
     for key, group in groups.items():
-        arguments = made[key]
+        arguments = arguments_of[key]
         try:
             whole = train_group(optuna, study, setup, group, arguments, refused)
         except losses(optuna):
@@ -226,18 +228,18 @@ def train_round(optuna: Any, study: Any, setup: Setup, batch: list[Any], made: M
     return True
 
 
-def train_group(optuna: Any, study: Any, setup: Setup, group: list[Any], made: Any, refused: list[int]) -> bool:
+def train_group(optuna: Any, study: Any, setup: Setup, group: list[Any], arguments: Any, refused: list[int]) -> bool:
     """Train the trials of a group over all seeds as one sweep of ``setup.size`` trials, and tell what they reached.
 
     Trials that others have taken in the meantime are added to ``refused``. False if ``watch`` asked to stop.
     """
-    make_rule, plan = made
+    make_rule, plan = arguments
     size, seeds = setup.size, setup.seeds
     filled = [*group, *[group[-1]] * (size - len(group))]
     hyper = {
         name: np.repeat([trial.params[name] for trial in filled], len(seeds))
-        for name, own in setup.space.items()
-        if isinstance(own, Range)
+        for name, domain in setup.space.items()
+        if isinstance(domain, Range)
     }
     judge = Judge(optuna, setup, group)
     result = sweep(
@@ -321,14 +323,14 @@ def means(accuracies: np.ndarray, seeds: int) -> np.ndarray:
 
 def round_of(optuna: Any, study: Any, trials: int, mine: int, seconds: float, refused: Sequence[int] = ()) -> Round:
     everything = study.get_trials(deepcopy=False)
-    found = [trial for trial in everything if trial.state in told_states(optuna)]
-    complete = [trial for trial in found if trial.state == optuna.trial.TrialState.COMPLETE]
+    ended = [trial for trial in everything if trial.state in told_states(optuna)]
+    complete = [trial for trial in ended if trial.state == optuna.trial.TrialState.COMPLETE]
     best = max(complete, key=lambda trial: trial.value, default=None)
-    left = seconds / mine * (trials - len(found)) if mine else None
+    left = seconds / mine * (trials - len(ended)) if mine else None
     value, number = (None, None) if best is None else (best.value, best.number)
     elsewhere = sum(trial.state == optuna.trial.TrialState.RUNNING for trial in everything)
-    pruned = len(found) - len(complete)
-    return Round(len(found), trials, pruned, value, number, seconds, left, elsewhere, tuple(refused))
+    pruned = len(ended) - len(complete)
+    return Round(len(ended), trials, pruned, value, number, seconds, left, elsewhere, tuple(refused))
 
 
 def best(study: Any) -> Any:
@@ -348,10 +350,10 @@ def check(space: Space, trials: int, seeds: Sequence[int], parallel: int) -> Non
     """Reject a space, budget or seeds with which nothing can be searched."""
     if not space:
         raise UsageError("there is nothing to search: the space is empty")
-    for name, own in space.items():
-        if isinstance(own, Range) and not (own.low < own.high and (own.low > 0 or not own.log)):
-            raise UsageError(f"the range of {name} needs low < high, and low > 0 if it is logarithmic; got {own}")
-        if not isinstance(own, Range) and not own:
+    for name, domain in space.items():
+        if isinstance(domain, Range) and not (domain.low < domain.high and (domain.low > 0 or not domain.log)):
+            raise UsageError(f"the range of {name} needs low < high, and low > 0 if it is logarithmic; got {domain}")
+        if not isinstance(domain, Range) and not domain:
             raise UsageError(f"{name} has no choices")
     for what, count in (("trials", trials), ("parallel", parallel)):
         if not isinstance(count, int | np.integer) or count < 1:
@@ -368,30 +370,30 @@ def told_states(optuna: Any) -> tuple[Any, Any]:
 def ask(optuna: Any, study: Any, name: str, space: Space, count: int, parallel: int) -> list[Any]:
     """The trials of a round: first those to be tried again, then new ones.
 
-    A trial's sampler is seeded by the study's name and the trial's place, which is its number among those that count,
-    or the place of the one that it tries again. What is tried again is joined by new trials only as far as its round of
-    ``parallel`` places goes: these know no more results than they would have known. So a continued search equals a
-    whole one, and two workers that ask at the same moment are not proposed the same.
+    The study's name and the trial's place seed its sampler. The place is the trial's number among those that count; a
+    trial that repeats another one has the place of that one. New trials join repeated ones only within their round of
+    ``parallel`` places, so that they know no more results than without the interruption. So a continued search equals
+    an uninterrupted one, and two workers that ask at the same moment get different proposals.
     """
     batch, again = [], False
     while len(batch) < count:
-        found = study.get_trials(deepcopy=False)
-        waits = any(trial.state == optuna.trial.TrialState.WAITING for trial in found)
-        if again and not waits and place_of(optuna, found, space) % parallel == 0:
+        everything = study.get_trials(deepcopy=False)
+        waits = any(trial.state == optuna.trial.TrialState.WAITING for trial in everything)
+        if again and not waits and place_of(optuna, everything, space) % parallel == 0:
             break
         trial = study.ask()  # nothing is drawn yet
         trial.set_user_attr(WORKER, identity())  # at once: whoever dies from here on is known to be dead
-        found, first = study.get_trials(deepcopy=False), trial.number
-        while (earlier := found[first].user_attrs.get(AGAIN)) is not None:
+        everything, first = study.get_trials(deepcopy=False), trial.number
+        while (earlier := everything[first].user_attrs.get(AGAIN)) is not None:
             first, again = earlier, True
-        place = place_of(optuna, found[:first], space)
+        place = place_of(optuna, everything[:first], space)
         seed = int.from_bytes(hashlib.sha256(f"{name} {place}".encode()).digest()[:4], "big")
         study.sampler = optuna.samplers.TPESampler(seed=seed)
-        for key, own in space.items():
-            if isinstance(own, Range):
-                trial.suggest_float(key, own.low, own.high, log=own.log)
+        for key, domain in space.items():
+            if isinstance(domain, Range):
+                trial.suggest_float(key, domain.low, domain.high, log=domain.log)
             else:  # Optuna keeps numbers and text; anything else travels as JSON
-                trial.suggest_categorical(key, [packed(choice) for choice in own])
+                trial.suggest_categorical(key, [packed(choice) for choice in domain])
         batch.append(trial)
     return batch
 
@@ -436,7 +438,7 @@ def open_study(
 
 
 def difference_of(optuna: Any, study: Any, space: Space, known: dict[str, Any] | None, facts: dict[str, Any]) -> str:
-    """In words what makes a study another one than ours, whoever made it; empty if nothing does."""
+    """The difference between this study and ours in words; empty if there is none."""
     directions = [direction.name.lower() for direction in study.directions]
     if directions != ["maximize"]:
         return f"its direction is {' and '.join(directions)}, and accuracy is maximized"
@@ -446,7 +448,7 @@ def difference_of(optuna: Any, study: Any, space: Space, known: dict[str, Any] |
         return f"it has trials ({len(begun)}) and does not say of what"
     spread = distributions(optuna, space)
     for trial in trials:
-        for name, own in trial.distributions.items():
-            if own != spread.get(name):
-                return f"its trial {trial.number} drew {name} from {own}"
+        for name, distribution in trial.distributions.items():
+            if distribution != spread.get(name):
+                return f"its trial {trial.number} drew {name} from {distribution}"
     return first_difference(known, facts) if known else ""

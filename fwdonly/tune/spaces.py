@@ -16,17 +16,17 @@ def settled(space: Space) -> dict[str, Any]:
     Raises:
         UsageError: the ends of a range are no numbers.
     """
-    found: dict[str, Any] = {}
-    for name, own in space.items():
+    plain_space: dict[str, Any] = {}
+    for name, domain in space.items():
         try:
-            found[name] = _plain_range(own) if isinstance(own, Range) else tuple(map(_plain_choice, own))
+            plain_space[name] = _plain_range(domain) if isinstance(domain, Range) else tuple(map(_plain_choice, domain))
         except TypeError as error:
-            raise UsageError(f"{name} needs a Range of two numbers, or a tuple of choices; got {own!r}") from error
-    return found
+            raise UsageError(f"{name} needs a Range of two numbers, or a tuple of choices; got {domain!r}") from error
+    return plain_space
 
 
-def _plain_range(own: Range) -> Range:
-    return Range(number(own.low, float), number(own.high, float), number(own.log, bool))
+def _plain_range(domain: Range) -> Range:
+    return Range(number(domain.low, float), number(domain.high, float), number(domain.log, bool))
 
 
 def _plain_choice(choice: Any) -> Any:
@@ -36,13 +36,13 @@ def _plain_choice(choice: Any) -> Any:
 
 
 def distributions(optuna: Any, space: Space) -> dict[str, Any]:
-    """Optuna's, of every name."""
+    """Optuna's distribution for every name."""
     kinds = optuna.distributions
     return {
-        name: kinds.FloatDistribution(own.low, own.high, log=own.log)
-        if isinstance(own, Range)
-        else kinds.CategoricalDistribution([packed(choice) for choice in own])
-        for name, own in space.items()
+        name: kinds.FloatDistribution(domain.low, domain.high, log=domain.log)
+        if isinstance(domain, Range)
+        else kinds.CategoricalDistribution([packed(choice) for choice in domain])
+        for name, domain in space.items()
     }
 
 
@@ -53,16 +53,16 @@ def packed(choice: Any) -> Any:
 def unpacked(choice: Any) -> Any:
     if not (isinstance(choice, str) and choice.startswith("json:")):
         return choice
-    found = json.loads(choice.removeprefix("json:"))
-    return tuple(found) if isinstance(found, list) else found
+    value = json.loads(choice.removeprefix("json:"))
+    return tuple(value) if isinstance(value, list) else value
 
 
 def within(space: Space, values: Mapping[str, Any]) -> dict[str, Any]:
     """The settings that belong to the space, moved to its border where they lie outside."""
     inside = {}
-    for name, own in space.items():
-        if name in values and isinstance(own, Range):
-            inside[name] = min(max(float(values[name]), own.low), own.high)
-        elif name in values and not isinstance(own, Range) and values[name] in own:
+    for name, domain in space.items():
+        if name in values and isinstance(domain, Range):
+            inside[name] = min(max(float(values[name]), domain.low), domain.high)
+        elif name in values and not isinstance(domain, Range) and values[name] in domain:
             inside[name] = packed(values[name])
     return inside

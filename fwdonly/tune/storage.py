@@ -157,12 +157,12 @@ def is_journal(storage: Any) -> bool:
 
 
 def losses(optuna: Any) -> tuple[type[Exception], ...]:
-    """What Optuna raises when the server of a storage is gone. Asked late: `reachable` may be what loads a driver."""
-    found = [optuna.exceptions.StorageInternalError]
+    """What Optuna raises when the server of a storage is gone. Call it late: `reachable` may load a driver."""
+    kinds = [optuna.exceptions.StorageInternalError]
     for module, name in (("sqlalchemy.exc", "SQLAlchemyError"), ("grpc", "RpcError")):
         if module in sys.modules:
-            found.append(getattr(sys.modules[module], name))
-    return tuple(found)
+            kinds.append(getattr(sys.modules[module], name))
+    return tuple(kinds)
 
 
 def words_of(error: BaseException, url: str = "") -> str:

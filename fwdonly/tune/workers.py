@@ -114,12 +114,12 @@ class Others:
         return settled and all(WORKER in trial.user_attrs for trial in self._running())
 
     def _owed(self) -> list[Any]:
-        """Failed trials whose settings are known, and nobody has asked for them again."""
-        found = self.study.get_trials(deepcopy=False)
-        again = {trial.user_attrs.get(AGAIN) for trial in found}
+        """Failed trials with known settings that no later trial repeats."""
+        trials = self.study.get_trials(deepcopy=False)
+        again = {trial.user_attrs.get(AGAIN) for trial in trials}
         return [
             trial
-            for trial in found
+            for trial in trials
             if trial.state == self.optuna.trial.TrialState.FAIL
             and GIVEN_UP not in trial.user_attrs
             and (WORKER in trial.user_attrs or AGAIN in trial.user_attrs)
