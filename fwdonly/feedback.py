@@ -290,12 +290,7 @@ def update(
             return (1 - settings.decay) * w if w.ndim > 1 else w  # the theory is about weights; biases send nothing
 
         u, opt_state = updates(tx, gradients, state.opt_state, state.params, metrics["loss"])
-        params, B = (
-            cast(
-                Any, optax.apply_updates(jax.tree.map(lambda w: w if w.ndim < 2 else (1 - settings.decay) * w, tree), u)
-            )
-            for tree in (state.params, state.B)
-        )
+        params, B = (cast(Any, optax.apply_updates(jax.tree.map(shrunk, tree), u)) for tree in (state.params, state.B))
         return State(params, opt_state, B), metrics
     state = State(*descend(tx, gradients, state.opt_state, state.params, metrics["loss"]), state.B)
     if settings.mode == "wm":
