@@ -72,7 +72,9 @@ class LearningRule(NamedTuple):
         frozen: the same rule in two halves, where a part of its work does not depend on what it trains.
         grads: ``(state, batch, key) -> (gradients, metrics)``, the direction that ``update`` descends at this state,
             shaped like ``state.params``, with None for what is not trained. Forms that step otherwise (a closed form,
-            two half-steps, a stage that learns feedback alone) say there what their direction would be.
+            two half-steps, a stage that learns feedback alone) say there what their direction would be. `alignment`
+            takes the entries of a tuple or list for layers, and so the fields of a NamedTuple (a field that is a tuple
+            has a layer per entry); an array, a dict, or a NamedTuple with a field W and no blocks is one layer.
     """
 
     init: Callable[[Array, Array], State]

@@ -426,10 +426,9 @@ def _checked(options: dict[str, Any], net: Net) -> Options:
     for number, block in enumerate(net, start=1):
         if isinstance(block, nets.Conv) and block.groups > 1:
             raise UsageError(f"block {number} has groups, whose kernels are no orthonormal matrix; set groups=1")
-        if isinstance(block, nets.Conv) and block.pool == "max":
-            raise UsageError(
-                f'block {number} pools maxima, which is not linear; FOTON needs pool="isometric" or "average"'
-            )
+        if isinstance(block, nets.Conv) and not nets.POOLINGS[block.pool].is_linear:
+            linear = " or ".join(f'"{name}"' for name, pooling in nets.POOLINGS.items() if pooling.is_linear)
+            raise UsageError(f"block {number} pools by {block.pool}, which is not linear; FOTON needs pool={linear}")
     return settings
 
 

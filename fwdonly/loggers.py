@@ -6,6 +6,7 @@ A logger is one function ``write(run, epoch, numbers)``. `log` makes a callback 
 
 import contextlib
 import importlib
+import inspect
 import time
 import warnings
 from collections.abc import Callable, Mapping, Sequence
@@ -192,6 +193,12 @@ def logger_of(word: str, folder: Path) -> Write:
     write = getattr(module_of(Path(kind).resolve()), rest, None)
     if not callable(write):
         raise UsageError(f"--log: {kind} has no function {rest}; write {rest}(run, epoch, numbers)")
+    try:
+        if isinstance(write, type):
+            raise TypeError("it is a class")
+        inspect.signature(write).bind("run", 1, {})
+    except TypeError as error:
+        raise UsageError(f"--log: {rest} of {kind} cannot be called with (run, epoch, numbers): {error}") from error
     return write
 
 

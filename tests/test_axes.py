@@ -1,7 +1,9 @@
 """Any rule on any network, data and protocol by one command, a user's own rule and network among them."""
 
+import csv
 import json
 import textwrap
+from pathlib import Path
 
 import pytest
 
@@ -122,6 +124,17 @@ def test_a_users_rule_goes_through_every_command(command, own_rule, tmp_path):
     again = ["--resume", "--output-dir", tmp_path / "c"]
     code, _, err = command("compare", path, "bp", *SMALL, *length, *again)
     assert code == 2 and "rule_sha256" in err and err.count("\n") == 1
+
+
+def test_the_example_of_ones_own_rule_is_compared_with_backpropagations_gradient(command, tmp_path):
+    example = Path(__file__).parents[1] / "examples" / "my_rule.py"
+    assert len([line for line in example.read_text().splitlines() if line.strip()]) <= 40
+    words = [*SMALL, "--net", "mlp:8,6", "--epochs", 1, "--alignment", "--output-dir", tmp_path / "a"]
+    assert command("train", example, *words)[0] == 0
+    with open(tmp_path / "a" / "metrics.csv") as file:
+        (row,) = [row for row in csv.DictReader(file) if row["seed"] == "0"]
+    cosines = [float(value) for value in row["cosine"].split()]
+    assert len(cosines) == 2 and all(0 < abs(cosine) <= 1 for cosine in cosines)
 
 
 @pytest.mark.parametrize(

@@ -167,7 +167,7 @@ def test_a_killed_comparison_repeats_no_finished_run(command, tmp_path, monkeypa
         (["mf", "bp", "--protocol", "matched-passes", "--patience", "3"], "--patience does not belong to"),
         (["ff", "bp"], "--monitor accuracy --keep best_accuracy"),
         (["cwc", "bp", "--net", "cwc:7,14"], "multiples of the 10 classes"),
-        (["foton", "bp", "--net", "cnn:4;pool=max"], "pools maxima"),
+        (["foton", "bp", "--net", "cnn:4;pool=max"], "pools by max, which is not linear"),
         (["wm", "bp", "--net", "cnn:4"], "choose another mode"),
         (["mf", "bp", "--tuned", "nowhere"], "not a result folder of fwdonly tune"),
         (["mf", "bp", "--margin", "0"], "must be above 0"),

@@ -725,3 +725,49 @@ def refused(call):
 
 def assert_refused(call):
     refused(call)
+
+
+class Weighted(NamedTuple):
+    W: jax.Array
+    b: jax.Array
+
+
+W, B = jnp.array([[1.0, 2.0], [3.0, 4.0]]), jnp.array([5.0, 6.0])
+
+
+@pytest.mark.parametrize(
+    ("params", "layers"),
+    [(W, 1), ({"W": W, "b": B}, 1), (Weighted(W, B), 1), ([W, B], 2), ((Weighted(W, B), {"W": W}), 2)],
+    ids=["an array", "a dict", "a layer", "a list", "a tuple of layers"],
+)
+def test_alignment_takes_the_parameters_of_a_users_rule(params, layers):
+    """At gradients that are twice those of backpropagation: cosine 1, ratio 2."""
+
+    class State(NamedTuple):
+        params: object
+        opt_state: object = None
+
+    def predict(state, x):
+        leaves = jax.tree.leaves(state.params)
+        return x @ sum(leaf if leaf.ndim == 2 else leaf[None] for leaf in leaves)
+
+    batch = Batch(jnp.array([[1.0, 0.5], [-1.0, 2.0], [0.3, 0.1]]), jnp.array([0, 1, 0]))
+    exact = jax.grad(lambda p: base.cross_entropy(predict(State(p), batch.x), batch.y))(params)
+    angles = fwdonly.alignment(predict, State(params), jax.tree.map(lambda g: 2 * g, exact), batch)
+    np.testing.assert_allclose(angles.cosine, np.ones(layers), rtol=1e-6)
+    np.testing.assert_allclose(angles.norm_ratio, np.full(layers, 2.0), rtol=1e-6)
+
+
+def test_foton_refuses_every_pooling_that_is_not_linear(monkeypatch):
+    maxima = nets.POOLINGS["max"].function
+    monkeypatch.setitem(nets.POOLINGS, "largest", nets.POOLINGS["max"]._replace(function=maxima))
+    for name, pooling in nets.POOLINGS.items():
+        x = jnp.asarray(np.random.default_rng(0).normal(size=(1, 4, 4, 1)), jnp.float32)
+        signs = np.allclose(pooling.function(-x), -pooling.function(x))  # what is linear turns its sign with its input
+        assert signs == pooling.is_linear
+        net = nets.cnn([2], pool=name)
+        if pooling.is_linear:
+            foton.rule(net, optax.sgd(0.1), num_classes=2)
+        else:
+            with pytest.raises(UsageError, match=f"block 1 pools by {name}, which is not linear"):
+                foton.rule(net, optax.sgd(0.1), num_classes=2)

@@ -548,3 +548,34 @@ def test_a_study_of_a_table_and_a_resume_with_other_rows_is_refused(pandas, tmp_
 def test_the_command_line_takes_every_way_in():
     for name in ("folder:a b/c", "csv:x.csv#target=y", "hf:user/name", "a/b.npz"):
         assert train.study_of(["mf", "--dataset", name]).data.dataset == name
+
+
+OWN_DATA = """
+import numpy as np
+from fwdonly import data
+
+def load():
+    random = np.random.default_rng(0)
+    x = random.normal(size=(60, 3))
+    return data.from_arrays(x, np.where(x[:, 0] > 0, "a", "b"), test=0.2)
+
+def nothing():
+    return 3
+"""
+
+
+def test_a_users_function_is_a_data_source(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "own.py").write_text(OWN_DATA)
+    mine = data.load("own.py:load")
+    assert mine.class_names == ("a", "b") and mine.x_train.shape == (48, 3) and mine.x_test.shape == (12, 3)
+    assert data.load("./own.py:load").digest == mine.digest
+    faults = {
+        "gone.py:load": "there is no file",
+        "own.py:nothing": "no function nothing",
+        "own.py:gone": "no function gone",
+    }
+    for name, words in faults.items():
+        with pytest.raises(UsageError, match=words) as refused:
+            data.load(name)
+        assert "\n" not in str(refused.value)

@@ -11,8 +11,10 @@ from pathlib import Path
 
 import pytest
 
+import fwdonly
+
 PACKAGE = Path(__file__).parents[1] / "fwdonly"
-RULES = {"bp", "mf", "ff", "cwc", "cafo", "pepita", "foton", "feedback", "_two_pass"}
+RULES = {*fwdonly.RULES, "_two_pass"}
 ROOMS = {"nets", "data", "measure", "models", "results", "report", "study", "training", "tune"}
 MAY_IMPORT = {
     "errors": set(),
@@ -265,3 +267,13 @@ def test_docstrings_are_sentences_and_not_fragments():
     files = [file for root in roots for file in sorted(root.rglob("*.py"))]
     lines = [(f"{file.name}:{at}", line) for file in files for at, line in enumerate(file.read_text().splitlines(), 1)]
     assert not [where for where, line in lines if line.strip().startswith('"""Of ')]
+
+
+def test_a_rule_is_named_wherever_the_package_names_its_rules():
+    """At its import for type checkers, in its public names, and among the modules that commands know."""
+    tree = ast.parse((PACKAGE / "__init__.py").read_text())
+    imported = {alias.name for node in ast.walk(tree) if isinstance(node, ast.ImportFrom) for alias in node.names}
+    from fwdonly.study import rules
+
+    assert set(fwdonly.RULES) <= imported and set(fwdonly.RULES) <= set(fwdonly.__all__)
+    assert {module.__name__.rpartition(".")[2] for module in rules.MODULES} == set(fwdonly.RULES)

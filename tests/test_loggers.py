@@ -91,6 +91,7 @@ class Log:
 
 write = Log()
 number = 3
+short = lambda run: None
 """
 
 
@@ -114,6 +115,8 @@ def test_a_command_logs_every_rule_and_seed_and_closes_the_log(script, tmp_path,
         ("gone.py:write", "there is no file gone.py"),
         ("own.py:gone", "own.py has no function gone"),
         ("own.py:number", "own.py has no function number"),
+        ("own.py:Log", "Log of own.py cannot be called with (run, epoch, numbers): it is a class"),
+        ("own.py:short", "short of own.py cannot be called with (run, epoch, numbers): too many positional arguments"),
     ],
 )
 def test_a_logger_that_is_none_is_one_line_before_anything_is_trained(script, tmp_path, monkeypatch, word, line):

@@ -12,6 +12,8 @@ from pathlib import Path
 import pytest
 
 from fwdonly import UsageError, report, results
+from fwdonly.report.blocks import Heading, Text
+from fwdonly.report.markdown import markdown_document
 
 EXPERIMENTS = Path(__file__).parents[1] / "experiments"
 
@@ -713,3 +715,10 @@ def test_a_mean_curve_is_not_drawn_where_seeds_are_in_different_stages():
 
     assert means([(1.0, 52.0, 0), (2.0, 62.0, 0), (3.0, 42.0, 1), (4.0, 52.0, 1)]) == [2, 2]
     assert means([(1.0, 52.0, 0), (2.0, 62.0, 0), (3.0, 63.0, 0), (4.0, 52.0, 1)]) == [2]  # and a point at pass 4
+
+
+def test_markdown_has_no_heading_without_anything_below_it():
+    heads = {name: Heading(level, name) for name, level in (("a", 1), ("b", 2), ("c", 3), ("d", 2), ("e", 2), ("f", 3))}
+    shown = [heads["a"], heads["b"], heads["c"], Text("words"), heads["d"], heads["e"], heads["f"]]
+    lines = markdown_document(shown).split("\n\n")
+    assert [line.strip() for line in lines] == ["# a", "## b", "### c", "words"]

@@ -38,7 +38,8 @@ def _nets() -> None:
 
 def _data() -> None:
     print(f"data sets: {', '.join(data.KNOWN)}, tfds:NAME, or NAME for NAME.npz in the data directory")
-    print("your own: FILE.npz, folder:PATH (a sub-folder of images per class), csv:PATH#target=COLUMN, hf:NAME")
+    print("your own: FILE.npz, folder:PATH (a sub-folder of images per class), csv:PATH#target=COLUMN, hf:NAME,")
+    print("or FILE.py:FUNCTION, whose FUNCTION() returns a fwdonly.data.Dataset")
 
 
 def _presets() -> None:

@@ -64,6 +64,7 @@ LEFT_OUT = (
     "target",
     "resume",
     "save_models",
+    "log",
     "at_once",
     "coordinator",
     "num_processes",

@@ -34,6 +34,7 @@ def from_folder(
     Raises:
         UsageError: no such folder, no classes in it, or images that cannot be read, in one line.
     """
+    optional("PIL", "a folder of images", "data")
     root = expanded(path, "the folder")
     if not root.is_dir():
         raise UsageError(f"{shown(root)} is no folder; give one with a sub-folder of images for each class")

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from ..errors import UsageError
-from ..files import expanded
+from ..files import expanded, module_of
 from . import facts
 from .dataset import Dataset
 from .downloads import download
@@ -88,10 +88,24 @@ def load(name: str = "auto", data_dir: str | Path | None = None) -> Dataset:
     return dataset
 
 
+def _from_function(path: str, function: str) -> Dataset:
+    """The set that ``FUNCTION()`` of a user's file gives."""
+    file = expanded(path, "the data set")
+    if not file.is_file():
+        raise UsageError(f"there is no file {shown(file)}; give FILE.py:FUNCTION with a file that exists")
+    make = getattr(module_of(file.resolve()), function, None)
+    dataset = make() if callable(make) else None
+    if not isinstance(dataset, Dataset):
+        raise UsageError(f"{shown(file)} has no function {function}() that returns a Dataset, as data.from_arrays does")
+    return dataset
+
+
 def _way_in(name: str) -> Dataset | None:
     """A set of the user's own, where the name is a path or says the way in; None if it does not."""
     kind, colon, rest = name.partition(":")
     path, _, target = rest.rpartition("#target=")
+    if kind.endswith(".py") and rest.isidentifier():
+        return _from_function(kind, rest)
     if not colon or kind not in ("folder", "csv", "hf"):
         if not name.endswith(".npz"):
             return None
@@ -197,5 +211,5 @@ def _own(name: str, data_dir: str | Path | None) -> Dataset:
     raise UsageError(
         f"unknown data set {name!r}{f': did you mean {close[0]!r}?' if close else '.'} Known: "
         f"{', '.join(facts.KNOWN)}, tfds:NAME, and a set of your own: NAME.npz in data_dir or $FWDONLY_DATA "
-        f"({looked}), FILE.npz, folder:PATH, csv:PATH#target=COLUMN, hf:NAME"
+        f"({looked}), FILE.npz, folder:PATH, csv:PATH#target=COLUMN, hf:NAME, FILE.py:FUNCTION"
     )

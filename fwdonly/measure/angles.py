@@ -38,7 +38,7 @@ def alignment(
     Pure, to be called within a compiled step.
 
     Args:
-        predict: of the rule, ``(state, x) -> scores``, without random parts.
+        predict: of the rule, ``(state, x) -> scores``, without random parts and without stopped gradients.
         state: the state at which ``gradients`` were taken.
         gradients: of the rule, shaped like ``state.params``; what is None there is not compared.
         batch: the same batch.
@@ -92,11 +92,15 @@ def with_alignment(rule: LearningRule, **options: Any) -> LearningRule:
 
 
 def _layers(params: Any) -> list[Array]:
-    """One vector per layer."""
-    if hasattr(params, "W"):  # of an output layer
+    """One vector per layer; `LearningRule.grads` says which forms parameters have."""
+    if hasattr(params, "W") and hasattr(params, "blocks"):  # of an output layer
         parts = [*params.blocks, (params.W, params.b)]
+    elif hasattr(params, "W"):
+        parts = [params]
     elif hasattr(params, "_fields"):  # several kinds of layers, such as heads and blocks
         parts = [part for field in params for part in (field if type(field) is tuple else (field,))]
-    else:
+    elif isinstance(params, tuple | list):
         parts = [getattr(layer, "block", layer) for layer in params]
+    else:
+        parts = [params]
     return [jnp.concatenate([jnp.zeros(0), *(leaf.ravel() for leaf in jax.tree.leaves(part))]) for part in parts]

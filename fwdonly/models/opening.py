@@ -92,7 +92,8 @@ def _named(saved: Saved, given: str | None) -> Rule:
         raise UsageError("only your own code knows this model's rule; pass it: load(path, rule=...)")
     if ".py" in saved.rule:
         raise UsageError(
-            f"its rule is in a file of its owner, {_short(saved.rule)}, which is not run unseen; pass rule="
+            f"its rule is in a file of its owner, {_short(saved.rule)}, which is not run unseen; pass rule= "
+            "(--rule FILE.py)"
         )
     if saved.rule not in NAMES:
         raise UsageError(f"there is no rule {_short(saved.rule)}; the file is of another fwdonly, or altered")

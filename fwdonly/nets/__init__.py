@@ -4,7 +4,7 @@ Blocks are value-hashable, so a freshly built equal network does not compile ane
 """
 
 from . import output
-from .blocks import Conv, Dense, Identity, Pool, pooled
+from .blocks import POOLINGS, Conv, Dense, Identity, pooled
 from .builders import cnn, cwc, init, mlp
 from .parts import batch_norm, check_parts, linear, moments, send_back, unpooled, weight_gradient
 from .sizes import LayerSize, layer_sizes
@@ -26,12 +26,12 @@ from .starts import (
 
 __all__ = [
     "ACTIVATIONS",
+    "POOLINGS",
     "Conv",
     "Dense",
     "Identity",
     "Initializer",
     "LayerSize",
-    "Pool",
     "Spec",
     "batch_norm",
     "check_parts",

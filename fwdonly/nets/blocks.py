@@ -3,7 +3,7 @@
 import importlib
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import Any, Literal, NamedTuple, get_args
+from typing import Any, Literal, NamedTuple
 
 import flax.linen as nn
 import jax
@@ -15,7 +15,25 @@ from ..errors import check_word
 from . import starts
 from .starts import Initializer, he_uniform, uniform_within
 
-Pool = Literal["average", "isometric", "max", "none"]
+
+class Pooling(NamedTuple):
+    """Pooling of 2x2 windows."""
+
+    function: Callable[[Array], Array]
+    is_linear: bool
+
+
+def _average(h: Array) -> Array:
+    return nn.avg_pool(h, (2, 2), strides=(2, 2))
+
+
+POOLINGS = {
+    "average": Pooling(_average, True),
+    "isometric": Pooling(lambda h: 2 * _average(h), True),
+    "max": Pooling(lambda h: nn.max_pool(h, (2, 2), strides=(2, 2)), False),
+    "none": Pooling(lambda h: h, True),
+}
+"""Poolings by name."""
 
 
 class _Picklable(nn.Module):
@@ -88,7 +106,7 @@ class Conv(_Picklable):
     channels: int
     activation: Callable[[Array], Array] = jax.nn.relu
     kernel_init: Initializer = he_uniform
-    pool: Pool = "average"
+    pool: str = "average"
     bias: Literal["zero", "uniform", "none"] = "zero"
     groups: int = 1
     kernel: int = 3
@@ -97,7 +115,7 @@ class Conv(_Picklable):
 
     @nn.compact
     def __call__(self, x: Float[Array, "batch height width in"]) -> Float[Array, "batch out_h out_w out"]:
-        check_word("pool", self.pool, get_args(Pool))
+        check_word("pool", self.pool, tuple(POOLINGS))
         check_word("bias", self.bias, ("zero", "uniform", "none"))
         check_word("padding", self.padding, ("same", "valid"))
         bound = (self.kernel**2 * x.shape[-1] / self.groups) ** -0.5
@@ -155,11 +173,7 @@ class Identity(nn.Module):
 
 def pooled(block: Any, h: Float[Array, "batch *features"]) -> Float[Array, "batch *out"]:
     """The block's pooling alone."""
-    how = block.pool if isinstance(block, Conv) else "none"
-    if how == "none":
-        return h
-    pool = nn.max_pool if how == "max" else nn.avg_pool
-    return pool(h, (2, 2), strides=(2, 2)) * (2 if how == "isometric" else 1)
+    return POOLINGS[block.pool].function(h) if isinstance(block, Conv) else h
 
 
 def side_after(block: Conv, length: int) -> int:

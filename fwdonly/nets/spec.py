@@ -15,13 +15,13 @@ import functools
 import hashlib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, NamedTuple, get_args
+from typing import Any, NamedTuple
 
 from ..base import Net
 from ..errors import UsageError
 from ..files import module_of
 from . import starts
-from .blocks import Conv, Dense, Pool
+from .blocks import POOLINGS, Conv, Dense
 from .builders import cnn, cwc, mlp
 
 STARTS: dict[str, starts.Initializer] = {
@@ -44,7 +44,7 @@ WORDS: dict[str, tuple[str, ...]] = {
     "activation": tuple(starts.ACTIVATIONS),
     "start": tuple(STARTS),
     "bias": ("zero", "uniform", "none"),
-    "pool": get_args(Pool),
+    "pool": tuple(POOLINGS),
     "padding": ("same", "valid"),
 }
 NUMBERS = ("kernel", "stride")

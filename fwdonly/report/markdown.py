@@ -4,13 +4,13 @@ import html
 from collections.abc import Sequence
 
 from ..files import readable
-from .blocks import Block, Facts, Heading, Items, Table, Text
+from .blocks import Block, Facts, Figures, Heading, Items, Table, Text
 
 
 def markdown_document(blocks: Sequence[Block]) -> str:
     """The blocks as Markdown, without the figures."""
     out = []
-    for block in blocks:
+    for block in _filled([block for block in blocks if not isinstance(block, Figures)]):
         if isinstance(block, Heading):
             out.append(f"{'#' * block.level} {_plain(block.text)}")
         elif isinstance(block, Text):
@@ -23,6 +23,19 @@ def markdown_document(blocks: Sequence[Block]) -> str:
             lines = [block.header, ["---"] * len(block.header), *block.rows]
             out.append("\n".join("| " + " | ".join(map(_cell, line)) + " |" for line in lines))
     return readable("\n\n".join(out) + "\n")
+
+
+def _filled(blocks: Sequence[Block]) -> list[Block]:
+    """The blocks without headings that have nothing below them."""
+    kept: list[Block] = []
+    for block in reversed(blocks):
+        below = kept[-1] if kept else None
+        if isinstance(block, Heading) and (
+            below is None or (isinstance(below, Heading) and below.level <= block.level)
+        ):
+            continue
+        kept.append(block)
+    return kept[::-1]
 
 
 def _plain(text: str) -> str:

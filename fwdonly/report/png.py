@@ -133,7 +133,7 @@ def alignment_curves(path: Path, rows: Sequence[dict[str, Any]], title: str) -> 
         rule_rows = [row for row in rows if row["rule"] == rule]
         values = {name: _by_run(rule_rows, name) for name in ("cosine", "norm_ratio")}  # (seeds, epochs, layers)
         look: dict[str, Any] = {"color": f"C{colour}"}
-        hidden = values["cosine"][..., :-1].mean(-1)
+        hidden = values["cosine"][..., : max(values["cosine"].shape[-1] - 1, 1)].mean(-1)
         epochs = 1 + np.arange(hidden.shape[1])
         for seed in hidden:
             left.plot(epochs, seed, alpha=0.35, linewidth=0.8, **look)

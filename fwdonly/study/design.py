@@ -36,8 +36,8 @@ class Data:
     dataset: str = "auto"
     """mnist, fashion_mnist, cifar10, cifar100, mnist5k, digits, tfds:NAME, or NAME for NAME.npz in the data
     directory. Of your own: FILE.npz, folder:PATH (a sub-folder of images per class), csv:PATH#target=COLUMN, hf:NAME
-    (Hugging Face's hub, or a saved folder); see `fwdonly.data.load`. auto: full MNIST where it can be had, otherwise
-    5,000 embedded MNIST images."""
+    (Hugging Face's hub, or a saved folder), FILE.py:FUNCTION (returns a Dataset); see `fwdonly.data.load`. auto: full
+    MNIST where it can be had, otherwise 5,000 embedded MNIST images."""
     data_dir: Path | None = None
     """Folder with data files (.npz, IDX, CIFAR batches). Default: $FWDONLY_DATA."""
     split: Literal["fixed", "paper"] = "fixed"
