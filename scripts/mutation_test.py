@@ -965,12 +965,14 @@ MUTANTS = [
     ),
     Mutant(
         "training/interrupts.py",
-        "if asked:\n            raise KeyboardInterrupt",
+        "if signals:\n            raise KeyboardInterrupt",
         "if False:\n            raise KeyboardInterrupt",
         ("test_interrupts",),
         "a second Ctrl-C does not end a run at once",
     ),
-    Mutant("training/loop.py", "if host.asked():", "if False:", ("test_interrupts",), "a Ctrl-C in fit is swallowed"),
+    Mutant(
+        "training/loop.py", "if host.must_stop():", "if False:", ("test_interrupts",), "a Ctrl-C in fit is swallowed"
+    ),
     Mutant(
         "tune/search.py",
         "first, again = earlier, True",

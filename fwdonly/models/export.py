@@ -36,11 +36,11 @@ def write(model: Any, path: Path) -> None:
 
 def parameters(model: Any) -> dict[str, Any]:
     """The arrays by their place in the state, with the constants of the preprocessing and the names of the classes."""
-    found: dict[str, Any] = arrays_of(model.rule, model.state, model.inputs.shape)
-    if strange := next((name for name, array in found.items() if array.dtype.kind == "V"), None):
-        raise UsageError(f"{strange} is {found[strange].dtype}, which .npz has no form for; export to .stablehlo")
-    found |= dict(zip(CONSTANTS, (np.asarray(values) for values in (model.inputs.mean, model.inputs.sd)), strict=True))
-    return found | ({} if model.class_names is None else {"class_names": np.asarray(model.class_names)})
+    arrays: dict[str, Any] = arrays_of(model.rule, model.state, model.inputs.shape)
+    if strange := next((name for name, array in arrays.items() if array.dtype.kind == "V"), None):
+        raise UsageError(f"{strange} is {arrays[strange].dtype}, which .npz has no form for; export to .stablehlo")
+    arrays |= dict(zip(CONSTANTS, (np.asarray(values) for values in (model.inputs.mean, model.inputs.sd)), strict=True))
+    return arrays | ({} if model.class_names is None else {"class_names": np.asarray(model.class_names)})
 
 
 def exported(model: Any) -> bytearray:
@@ -62,10 +62,10 @@ def exported(model: Any) -> bytearray:
         return jax.vmap(lambda one: together(one[None])[0])(x)
 
     (count,) = export.symbolic_shape("n")
-    given = jax.ShapeDtypeStruct((cast(Any, count), *model.inputs.shape), np.dtype(model.inputs.kind))
+    samples = jax.ShapeDtypeStruct((cast(Any, count), *model.inputs.shape), np.dtype(model.inputs.kind))
     with jax.default_matmul_precision(DOT["float32"]):
         try:
-            found = export.export(jax.jit(together), platforms=PLATFORMS)(given)
+            program = export.export(jax.jit(together), platforms=PLATFORMS)(samples)
         except Exception:  # a symbolic number where an integer is needed shows as anything
-            found = export.export(jax.jit(apart), platforms=PLATFORMS)(given)
-    return found.serialize()
+            program = export.export(jax.jit(apart), platforms=PLATFORMS)(samples)
+    return program.serialize()

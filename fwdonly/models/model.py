@@ -64,10 +64,10 @@ class Model:
         """One line: rule, network, data, size and accuracy."""
         about = self.saved
         count = sum(leaf.size for leaf in jax.tree.leaves(self.state))
-        found = about.metrics.get("test_accuracy")
+        accuracy = about.metrics.get("test_accuracy")
         words = [about.rule or "a rule of your own", about.network or "a network of your own"]
         words += [f"{about.data.get('name')} {self.inputs.shape} -> {self.inputs.num_classes} classes"]
-        words += [f"{count:,} numbers"] + ([f"test accuracy {found:.4f}"] if isinstance(found, float) else [])
+        words += [f"{count:,} numbers"] + ([f"test accuracy {accuracy:.4f}"] if isinstance(accuracy, float) else [])
         return f"Model({', '.join(' '.join(str(word).split())[:80] for word in words)})"
 
     @property
@@ -149,17 +149,17 @@ class Model:
         """Raw samples and labels in the model's own numbers."""
         if part not in ("test", "train", "all"):
             raise UsageError(f"part is 'test', 'train' or 'all'; got {part!r}")
-        chosen = ("test", "train") if part == "all" else (part,)
-        x = np.concatenate([getattr(data, f"x_{each}") for each in chosen])
-        y = np.concatenate([getattr(data, f"y_{each}") for each in chosen])
+        parts = ("test", "train") if part == "all" else (part,)
+        x = np.concatenate([getattr(data, f"x_{name}") for name in parts])
+        y = np.concatenate([getattr(data, f"y_{name}") for name in parts])
         if data.columns != self.inputs.columns:
             raise UsageError(
                 f"{data.name} is coded as a table of its own; pass evaluate(frame, labels), with the rows as they are"
             )
         if x.dtype.name != self.inputs.kind:
             raise UsageError(f"{data.name} holds {x.dtype}, and this model takes {self.inputs.kind}; give it the same")
-        names, own = data.class_names, self.class_names
-        if names is not None and own is not None and names != own:
+        names, classes = data.class_names, self.class_names
+        if names is not None and classes is not None and names != classes:
             y = self._numbered(data.name, np.asarray(names)[y])
         elif data.num_classes > self.inputs.num_classes:
             raise UsageError(f"{data.name} has {data.num_classes} classes, this model {self.inputs.num_classes}")
@@ -174,12 +174,12 @@ class Model:
                 raise UsageError(f"{where} holds labels outside 0..{self.inputs.num_classes - 1}; correct them")
             return y.astype(np.int32)
         places = {} if names is None else {name: at for at, name in enumerate(names)}
-        found = [places.get(str(name)) for name in y.tolist()]
-        if None in found:
-            strange = str(y[found.index(None)])[:40]
+        numbers = [places.get(str(name)) for name in y.tolist()]
+        if None in numbers:
+            strange = str(y[numbers.index(None)])[:40]
             known = "numbers its classes 0, 1, ..." if names is None else f"knows {', '.join(names)}"[:200]
             raise UsageError(f"{where} holds the class {strange!r}, and this model {known}; correct it")
-        return np.asarray(found, np.int32)
+        return np.asarray(numbers, np.int32)
 
     def export(self, path: str | Path) -> None:
         """Write what people without this library need; the ending says which (docs/saved-models.md).

@@ -37,13 +37,13 @@ def load(path: str | Path, *, rule: LearningRule | str | None = None, net: Net |
     saved = read_model(path)
     try:
         inputs = preprocessing_of(saved.preprocessing, saved.mean, saved.sd)
-        made = rule if isinstance(rule, LearningRule) else rule_of(saved, inputs, rule, net)
-        state = state_of(made, saved.state, inputs.shape)
+        learning_rule = rule if isinstance(rule, LearningRule) else rule_of(saved, inputs, rule, net)
+        state = state_of(learning_rule, saved.state, inputs.shape)
     except UsageError as error:
         raise UsageError(f"{path}: {error}") from error
     except Exception as error:  # a stranger's header may make a network, or a rule, raise anything
         raise damaged(path, error) from error
-    return Model(made, state, inputs, saved._replace(state={}))
+    return Model(learning_rule, state, inputs, saved._replace(state={}))
 
 
 def rule_of(saved: Saved, inputs: Preprocessing, rule: str | None, net: Net | str | None) -> LearningRule:
@@ -80,14 +80,14 @@ def stages_of(rule: Rule, options: Mapping[str, Any], blocks: Net, num_classes: 
     return [stage.rule for stage in rule.training(setting)]
 
 
-def _named(saved: Saved, given: str | None) -> Rule:
-    """The rule by the name in the file, or the user's file that is ``given``."""
-    if given is not None:
-        found = rule_named(given)
+def _named(saved: Saved, name: str | None) -> Rule:
+    """The rule that the file names, or the user's file ``name``."""
+    if name is not None:
+        named = rule_named(name)
         wanted = saved.files.get("rule")
-        if wanted is not None and found.digest != wanted:
-            raise UsageError(f"{given} is another file than trained this model; pass that, or the LearningRule itself")
-        return found
+        if wanted is not None and named.digest != wanted:
+            raise UsageError(f"{name} is another file than trained this model; pass that, or the LearningRule itself")
+        return named
     if saved.rule is None:
         raise UsageError("only your own code knows this model's rule; pass it: load(path, rule=...)")
     if ".py" in saved.rule:
@@ -100,13 +100,13 @@ def _named(saved: Saved, given: str | None) -> Rule:
     return rule_named(saved.rule)
 
 
-def _network(saved: Saved, given: str | None) -> Spec:
-    """The network by the specification in the file, or the user's file that is ``given``."""
-    if given is not None:
-        spec = parse(given)
+def _network(saved: Saved, name: str | None) -> Spec:
+    """The network of the specification in the file, or the user's file ``name``."""
+    if name is not None:
+        spec = parse(name)
         wanted = saved.files.get("network")
         if wanted is not None and spec.digest() != wanted:
-            raise UsageError(f"{given} is another file than made this network; pass that, or the tuple of blocks")
+            raise UsageError(f"{name} is another file than made this network; pass that, or the tuple of blocks")
         return spec
     text = saved.network
     if text is None:

@@ -20,7 +20,7 @@ from ..training import Plan, Result, arrays_of
 from .opening import stages_of
 
 
-class Said(NamedTuple):
+class Description(NamedTuple):
     """What a header can say of a rule."""
 
     rule: str | None
@@ -61,16 +61,16 @@ def save(
     if path.suffix != ".safetensors":
         raise UsageError(f"a model is a file NAME.safetensors; got {path}")
     rules = (rule,) if isinstance(rule, LearningRule) else tuple(rule)
-    if not rules or not all(isinstance(each, LearningRule) for each in rules):
+    if not rules or not all(isinstance(stage, LearningRule) for stage in rules):
         raise UsageError("rule is the LearningRule that was trained, or the sequence of its stages")
     state, metrics, at = _of_run(result, run) if isinstance(result, Result) else (result, {}, len(rules) - 1)
     first = plan if isinstance(plan, Plan) else Plan() if not plan else plan[0]
     inputs = preprocessing(data, first.normalise)
-    own = rules[at]
-    arrays = arrays_of(own, state, inputs.shape)
-    said = describe(own, data.num_classes, inputs.shape, net)
+    learning_rule = rules[at]
+    arrays = arrays_of(learning_rule, state, inputs.shape)
+    description = describe(learning_rule, data.num_classes, inputs.shape, net)
     settings = {name: getattr(first, name) for name in ("normalise", "precision", "batch_size")}
-    saved = saved_of(inputs, arrays, data, **said._asdict(), seed=None, settings=settings, metrics=metrics)
+    saved = saved_of(inputs, arrays, data, **description._asdict(), seed=None, settings=settings, metrics=metrics)
     write_model(path, saved)
 
 
@@ -91,7 +91,7 @@ def _of_run(result: Result, run: int | None) -> tuple[State, dict[str, Any], int
     return state, {k: v if np.isfinite(v) else None for k, v in numbers.items()}, last_stage(result, at)
 
 
-def describe(rule: LearningRule, num_classes: int, shape: tuple[int, ...], net: str | None = None) -> Said:
+def describe(rule: LearningRule, num_classes: int, shape: tuple[int, ...], net: str | None = None) -> Description:
     """Rule, options and network by name: those whose prediction is the same program on the same arrays.
 
     Raises:
@@ -101,24 +101,24 @@ def describe(rule: LearningRule, num_classes: int, shape: tuple[int, ...], net: 
     blocks = keywords.get("net")
     text = net if net is not None else described(blocks) if isinstance(blocks, tuple) else None
     if text is None:
-        return Said(None, {}, None, {}, 0)
+        return Description(None, {}, None, {}, 0)
     spec = parse(text)
     wanted = _program(rule, shape)
     for named in _forms(module):
-        own = {name: value for name, value in keywords.items() if _is_plain(value)}
+        options_of_rule = {name: value for name, value in keywords.items() if _is_plain(value)}
         # The record's defaults, which are the functions'; a recipe is for commands.
-        options = {field.name: own.get(field.name, field.default) for field in named.fields}
+        options = {field.name: options_of_rule.get(field.name, field.default) for field in named.fields}
         options |= named.variant.options
         try:
-            found = stages_of(named, options, spec.build(num_classes), num_classes)
-            stage = next((at for at, each in enumerate(found) if _program(each, shape) == wanted), None)
+            stages = stages_of(named, options, spec.build(num_classes), num_classes)
+            stage = next((at for at, stage_rule in enumerate(stages) if _program(stage_rule, shape) == wanted), None)
         except (UsageError, TypeError, ValueError):
             continue
         if stage is not None:
-            return Said(named.name, options, *_network(spec), stage)
+            return Description(named.name, options, *_network(spec), stage)
     if net is not None:
         raise UsageError(f"net {net} is not the network of this rule, or the rule is of your own; leave it out")
-    return Said(None, {}, None, {}, 0)
+    return Description(None, {}, None, {}, 0)
 
 
 def _network(spec: Spec) -> tuple[str, dict[str, str]]:
@@ -129,8 +129,8 @@ def _network(spec: Spec) -> tuple[str, dict[str, str]]:
 
 def _forms(module: str) -> Iterator[Rule]:
     """The forms of the rule that this module of the library has."""
-    for name, own in NAMES.items():
-        if own.__name__ == module:
+    for name, module_of_rule in NAMES.items():
+        if module_of_rule.__name__ == module:
             yield rule_named(name)
 
 

@@ -69,7 +69,7 @@ class Host:
         self.work, self.callbacks, self.checkpoint, self.meter = work, hooks.callbacks, hooks.checkpoint, hooks.meter
         self.run_bytes: int | None = None
         self.window: Window | None = None
-        self.asked: Callable[[], bool] = lambda: False
+        self.must_stop: Callable[[], bool] = lambda: False
         self.run = programs.Programs(learned)
         self.stage = self.epoch = self.step = 0
         self.features_kept: dict[int, bool] = {}  # by stage; a resumed run does as it did before
@@ -119,17 +119,19 @@ class Host:
             if job.stage > self.stage:
                 entered = self.run.prepare(enter_stage, job, learner, tracker, run, arrays).out_info
                 learner, tracker = jax.tree.map(lambda s: jax.ShapeDtypeStruct(s.shape, s.dtype), entered)
-            own = run
+            stage_run = run
             if self.keeps_features(job, tracker, run, arrays):
-                own = run._replace(cache=self.run.prepare(frozen_features, job, tracker.kept, run, arrays).out_info)
-                features = max(features, memory.tree_bytes(own.cache))
-            for size in {size for at in {step, 0} for size in chunk_sizes(job.steps - at, self.longest(job, own))}:
+                cache = self.run.prepare(frozen_features, job, tracker.kept, run, arrays).out_info
+                stage_run = run._replace(cache=cache)
+                features = max(features, memory.tree_bytes(stage_run.cache))
+            longest = self.longest(job, stage_run)
+            for size in {size for at in {step, 0} for size in chunk_sizes(job.steps - at, longest)}:
                 fed = None if self.work.feeder is None else self.work.feeder.shapes(size)
                 blocks = max(blocks, BLOCKS * memory.tree_bytes(fed))
                 feed = Feed(tracker.order, tracker.key, tracker.active, fed)
-                given = learner, feed, own, arrays
-                self.run.prepare(chunk, job, *given, static=(size,), donate=(0,))
-            self.run.prepare(end_epoch, job, learner, tracker, own, arrays, donate=(0, 1))
+                arguments = learner, feed, stage_run, arrays
+                self.run.prepare(chunk, job, *arguments, static=(size,), donate=(0,))
+            self.run.prepare(end_epoch, job, learner, tracker, stage_run, arrays, donate=(0, 1))
             step = 0
         self.check_memory(memory.tree_bytes((learner, tracker, run)), features, blocks)
 
@@ -205,8 +207,8 @@ class Host:
         self.stop_clock()
         self.validation_seconds += self.seconds - steps_done
         position = {"stage": self.stage, "epoch": self.epoch, "seconds": self.seconds}
-        own = {name: self.without_padding(value) for name, value in row.items()}
-        self.rows.append({name: np.asarray(value) for name, value in (position | own).items()})
+        metrics = {name: self.without_padding(value) for name, value in row.items()}
+        self.rows.append({name: np.asarray(value) for name, value in (position | metrics).items()})
         self.active, self.pending = self.without_padding(tracker.active), None
         self.step = 0
         if self.window is not None:
@@ -218,7 +220,7 @@ class Host:
     def tell(self, step: int, loss: np.ndarray, learner: Learner, row: dict[str, np.ndarray] | None = None) -> bool:
         """Call the callbacks in their order; true if one, or a Ctrl-C, asks to stop."""
         if not self.callbacks:
-            return self.asked()
+            return self.must_stop()
         epoch, step = self.epoch + step // self.per_epoch, step % self.per_epoch
         position = (self.stage, tuple(plan.epochs for plan in self.work.plans), epoch, step, self.per_epoch)
         state = functools.partial(self.copy_state, learner)
@@ -230,7 +232,7 @@ class Host:
                     f"the callback may end single runs by {self.active.shape} truth values; it gave {ending.shape}"
                 )
             self.ending = ending if self.ending is None else self.ending | ending
-        return any(bool(answer) for answer in answers if not isinstance(answer, np.ndarray)) or self.asked()
+        return any(bool(answer) for answer in answers if not isinstance(answer, np.ndarray)) or self.must_stop()
 
     def copy_state(self, learner: Learner) -> State:
         """The state in host memory; waiting for it counts as training, copying does not."""
@@ -254,14 +256,14 @@ class Host:
         """What the history says of the kept state's validation, in the form of `final`; NaN before the first one."""
         of_stage = {int(row["epoch"]): row for row in self.rows if row["stage"] == stage}
         names = dict.fromkeys(n for row in of_stage.values() for n in row if n.startswith("val_"))
-        found: dict[str, dict[str, np.ndarray]] = {"": {}}
+        metrics_of: dict[str, dict[str, np.ndarray]] = {"": {}}
         for name in names or ("val_loss", "val_accuracy"):
             value = np.full(kept_epoch.shape, np.nan)
             for epoch, row in of_stage.items():
                 value = np.where(kept_epoch == epoch, row[name], value)
             metric = name if name in ("val_loss", "val_accuracy") else "val_accuracy"
-            found.setdefault(name.removeprefix("val_accuracy_") if metric != name else "", {})[metric] = value
-        return found
+            metrics_of.setdefault(name.removeprefix("val_accuracy_") if metric != name else "", {})[metric] = value
+        return metrics_of
 
     def start_clock(self) -> None:
         self.clock = time.perf_counter(), self.run.compile_seconds
@@ -322,13 +324,13 @@ class Host:
         return self.work.setup.place(jax.tree.map(functools.partial(pad_runs, self.work.padding), saved))
 
 
-def check_fingerprint(path: str | Path, found: dict[str, Any], expected: dict[str, Any]) -> None:
+def check_fingerprint(path: str | Path, stored: dict[str, Any], expected: dict[str, Any]) -> None:
     """Refuse a checkpoint of another training, or of one under other switches or versions.
 
     Raises:
         UsageError: it is.
     """
-    difference = first_difference({name: found.get(name) for name in expected}, expected)
+    difference = first_difference({name: stored.get(name) for name in expected}, expected)
     if difference:
         raise UsageError(
             f"the checkpoint {path} belongs to another training: its {difference}; repeat the earlier settings, or "

@@ -33,12 +33,12 @@ def interruptible(numbers: Sequence[int] = SIGNALS) -> Generator[Callable[[], bo
 
     SIGHUP stays ignored where ``nohup`` has asked for that. Outside the main thread no signal is looked at.
     """
-    asked: list[int] = []
+    signals: list[int] = []
 
     def ask(number: int, _: Any) -> None:
-        if asked:
+        if signals:
             raise KeyboardInterrupt
-        asked.append(number)
+        signals.append(number)
         try:
             print("\nstopping after the steps under way; once more to stop at once", file=sys.stderr, flush=True)
         except (OSError, ValueError):
@@ -50,7 +50,7 @@ def interruptible(numbers: Sequence[int] = SIGNALS) -> Generator[Callable[[], bo
         kept = [n for n in numbers if not (n == hangup and signal.getsignal(n) == signal.SIG_IGN)]
         before = {number: signal.signal(number, ask) for number in kept}
     try:
-        yield lambda: bool(asked)
+        yield lambda: bool(signals)
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
@@ -60,8 +60,8 @@ def interruptible(numbers: Sequence[int] = SIGNALS) -> Generator[Callable[[], bo
 def keyboard() -> Generator[Callable[[], bool], None, None]:
     """`interruptible` by a Ctrl-C, where nobody else has taken that over."""
     usual = signal.getsignal(signal.SIGINT) is signal.default_int_handler
-    with interruptible((signal.SIGINT,) if usual else ()) as asked:
-        yield asked
+    with interruptible((signal.SIGINT,) if usual else ()) as stopping:
+        yield stopping
 
 
 def leave_terminal() -> None:

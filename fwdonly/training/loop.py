@@ -29,7 +29,7 @@ def train(work: Work, hooks: Hooks) -> Result:
     tracker = host.end_runs(tracker)
     jax.block_until_ready((learner, tracker))
     host.prepare(learner, tracker)
-    with keyboard() as host.asked:
+    with keyboard() as host.must_stop:
         with contextlib.nullcontext() if hooks.meter is None else hooks.meter.window("training") as host.window:
             learner, tracker, stopped = train_stages(host, work, learner, tracker)
             if host.window is not None:
@@ -39,7 +39,7 @@ def train(work: Work, hooks: Hooks) -> Result:
         # Asked to stop at the very end: there is nothing left to stop.
         stopped = stopped and (host.stage < len(work.jobs) - 1 or bool(host.active.any()))
         result = result_of(host, work, learner, tracker, reading_of(host, resumed), stopped)
-        if host.asked():
+        if host.must_stop():
             raise Interrupted(result)
     return result
 
@@ -101,18 +101,18 @@ def final_metrics(
     for stage in np.unique(stage_of).tolist():  # more than one where runs reached the target in different stages
         if tested or rules[stage].validate is not None or rules[stage].frozen is not None:
             args = tracker.kept, work.run, work.arrays
-            found, predicted = host.run(final, work.jobs[stage], *args, static=(tested,))
+            metrics_of_stage, predicted = host.run(final, work.jobs[stage], *args, static=(tested,))
             if predicted is not None:
-                own = host.without_padding(predicted)
-                classes = own if classes is None else np.where((stage_of == stage)[..., None], own, classes)
+                labels = host.without_padding(predicted)
+                classes = labels if classes is None else np.where((stage_of == stage)[..., None], labels, classes)
         else:
-            found = host.kept_rows(stage, kept_epoch)
-        for name, metrics in found.items():
+            metrics_of_stage = host.kept_rows(stage, kept_epoch)
+        for name, metrics in metrics_of_stage.items():
             for metric, value in metrics.items():
                 before = found_of.setdefault(name, {}).get(metric, np.full(stage_of.shape, np.nan))
                 found_of[name][metric] = np.where(stage_of == stage, host.without_padding(value), before)
     untested = dict.fromkeys(("test_loss", "test_accuracy"), np.full(stage_of.shape, np.nan))
-    return {name: untested | found for name, found in found_of.items()}, classes
+    return {name: untested | values for name, values in found_of.items()}, classes
 
 
 def balanced_accuracy(predicted: np.ndarray, y: np.ndarray) -> np.ndarray:
@@ -128,7 +128,7 @@ def result_of(
     diverged = host.without_padding(tracker.diverged)
     metrics, predictions = final_metrics(host, work, tracker, work.test and not stopped)
     measured = metrics.pop("")
-    readouts = {name: {k: v for k, v in found.items() if "accuracy" in k} for name, found in metrics.items()}
+    readouts = {name: {k: v for k, v in values.items() if "accuracy" in k} for name, values in metrics.items()}
     if not stopped:
         host.save(learner, tracker)
 

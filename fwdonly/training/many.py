@@ -114,8 +114,8 @@ def sweep(
     lifted = how if how != "auto" else ("map" if jax.default_backend() == "cpu" else "vmap")
 
     def group(first: int, size: int, placement: Placement, hooks: Hooks) -> Result:
-        own = jax.tree.map(lambda a: a[first : first + size], runs[:3])
-        work = prepare(make_rule, data, plan, Runs(*own, (first, first + size, count)), placement, test)
+        members = jax.tree.map(lambda a: a[first : first + size], runs[:3])
+        work = prepare(make_rule, data, plan, Runs(*members, (first, first + size, count)), placement, test)
         return train(work, hooks)
 
     with line(progress) as shown:
@@ -131,12 +131,12 @@ def check_runs(runs: Runs) -> None:
     """
     seen: dict[Any, int] = {}
     for at, seed in enumerate(runs.seeds.tolist()):
-        own = (
+        identity = (
             seed,
             *(value[at].tobytes() for value in runs.hyper.values()),
             *(part[at].tobytes() for part in runs.split),
         )
-        first = seen.setdefault(own, at)
+        first = seen.setdefault(identity, at)
         if first != at:
             raise UsageError(
                 f"runs {first} and {at} are equal, with seed {seed}; give each its own seed, hyperparameters or split, "
@@ -164,11 +164,11 @@ def train_groups(
         path = None if hooks.checkpoint is None else path_of(hooks.checkpoint, first)
         going_on = path is not None and hooks.resume and path.exists()
         size = min(saved_runs(path) if going_on else most, count - first)
-        own = hooks._replace(callbacks=tuple(map(watched, hooks.callbacks)), checkpoint=path, resume=going_on)
+        group_hooks = hooks._replace(callbacks=tuple(map(watched, hooks.callbacks)), checkpoint=path, resume=going_on)
         # What was asked for, and what has been saved, is tried, whatever is said of its size.
         must_fit = at_once is None and not going_on
         try:
-            groups.append(group(first, size, placement._replace(must_fit=must_fit), own))
+            groups.append(group(first, size, placement._replace(must_fit=must_fit), group_hooks))
         except KeyboardInterrupt as stop:
             groups += [stop.result] if isinstance(stop, Interrupted) else []
             if not groups:

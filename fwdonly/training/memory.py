@@ -17,9 +17,9 @@ def free_bytes() -> int | None:
 
     On a CPU no more than control groups (containers, SLURM's --mem) and the process's limits leave.
     """
-    found = jax.local_devices()[0].memory_stats() or {}
-    if "bytes_limit" in found:
-        return found["bytes_limit"] - found["bytes_in_use"]
+    stats = jax.local_devices()[0].memory_stats() or {}
+    if "bytes_limit" in stats:
+        return stats["bytes_limit"] - stats["bytes_in_use"]
     return free_memory() if jax.default_backend() == "cpu" else None
 
 

@@ -88,9 +88,9 @@ def plans_of_stages(plan: Plan | Sequence[Plan] | None, stages: int) -> tuple[Pl
     if len(plans) != stages:
         raise UsageError(f"there are {len(plans)} plans for {stages} stages; give one plan, or one for each stage")
     for name in ("batch_size", "normalise", "augment", "validate_every", "precision", "stream"):
-        found = {getattr(one, name) for one in plans}
-        if len(found) > 1:
-            raise UsageError(f"all stages need the same {name}; the plans have {sorted(map(str, found))}")
+        values = {getattr(one, name) for one in plans}
+        if len(values) > 1:
+            raise UsageError(f"all stages need the same {name}; the plans have {sorted(map(str, values))}")
     return plans
 
 

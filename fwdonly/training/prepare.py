@@ -113,19 +113,19 @@ def count_stages(source: Source, hyper: Mapping[str, Any]) -> int:
     Raises:
         UsageError: none, or a maker that needs the value of a hyperparameter.
     """
-    found: list[int] = []
+    counts: list[int] = []
     shapes = {name: jax.ShapeDtypeStruct((), jax.dtypes.canonicalize_dtype(v.dtype)) for name, v in hyper.items()}
     try:
         with one_line():
-            jax.eval_shape(lambda hyper: found.append(len(stages_of(source, hyper))), shapes)
+            jax.eval_shape(lambda hyper: counts.append(len(stages_of(source, hyper))), shapes)
     except TRACED as error:
         raise UsageError(
             f"make_rule needs the value of {', '.join(hyper)}, which is known only when the program runs: hyper is for "
             "numbers such as learning rates; of a width or a choice make one sweep for each"
         ) from error
-    if found[0] == 0:
+    if counts[0] == 0:
         raise UsageError("there is nothing to train: the sequence of stages is empty")
-    return found[0]
+    return counts[0]
 
 
 def prepare(
@@ -152,7 +152,7 @@ def prepare(
     programs.check_precision(plans[0].precision)
     mesh = None if placement.how == "single" else programs.mesh_of(len(runs.seeds), placement.devices)
     setup = Setup(placement.how, mesh, plans[0].precision)
-    jobs = [Job(source, each, setup, stage, steps, mean, sd) for stage, each in enumerate(plans)]
+    jobs = [Job(source, stage_plan, setup, stage, steps, mean, sd) for stage, stage_plan in enumerate(plans)]
     padding = 0 if placement.how == "single" else -len(runs.seeds) % setup.devices
     pad = functools.partial(pad_runs, padding)
     x, y, (train, val) = data.x_train, data.y_train, runs.split

@@ -55,14 +55,14 @@ def mesh_of(runs: int, devices: int | None) -> Mesh | None:
     local = jax.local_devices()
     if devices is not None and not 1 <= devices <= len(local):
         raise UsageError(f"devices must be 1 to {len(local)}, the devices of this process; got {devices}")
-    chosen = local[:devices][:runs]
-    kinds = sorted({device.device_kind for device in chosen})
+    members = local[:devices][:runs]
+    kinds = sorted({device.device_kind for device in members})
     if len(kinds) > 1:
         raise UsageError(
             f"the devices are of different kinds ({', '.join(kinds)}), which take different time and may round "
             "differently; choose with CUDA_VISIBLE_DEVICES, or use one device"
         )
-    return Mesh(np.array(chosen), ("runs",)) if len(chosen) > 1 else None
+    return Mesh(np.array(members), ("runs",)) if len(members) > 1 else None
 
 
 def check_precision(precision: Precision) -> None:
@@ -85,8 +85,8 @@ def lift(f: Callable[..., Any], setup: Setup) -> Callable[..., Any]:
     def many(*args: Any) -> Any:
         *per_run, shared = args
         if setup.how == "vmap":
-            return jax.vmap(lambda *own: one(*own, shared))(*per_run)
-        return jax.lax.map(lambda own: one(*own, shared), tuple(per_run))
+            return jax.vmap(lambda *arrays: one(*arrays, shared))(*per_run)
+        return jax.lax.map(lambda arrays: one(*arrays, shared), tuple(per_run))
 
     def spread(*args: Any) -> Any:
         specs = (*[RUNS] * (len(args) - 1), PartitionSpec())
@@ -148,15 +148,15 @@ class Finite:
     an infinity may be an earlier one that is meant, such as the one with which JAX begins a maximum.
     """
 
-    def __init__(self, made: Any, f: Callable[..., Any], watched: Callable[[Any], Any]) -> None:
-        self.made, self.f, self.watched = made, f, watched
+    def __init__(self, compiled: Any, f: Callable[..., Any], watched: Callable[[Any], Any]) -> None:
+        self.compiled, self.f, self.watched = compiled, f, watched
 
     def __getattr__(self, name: str) -> Any:
-        return getattr(self.made, name)
+        return getattr(self.compiled, name)
 
     def __call__(self, *args: Any) -> Any:
         with jax.debug_nans(False), jax.debug_infs(False):
-            out = self.made(*args)
+            out = self.compiled(*args)
         leaves = [np.asarray(leaf) for leaf in jax.tree.leaves(self.watched(out))]
         leaves = [leaf for leaf in leaves if jax.numpy.issubdtype(leaf.dtype, jax.numpy.floating)]
         for name, is_one in (("nans", np.isnan), ("infs", np.isinf)):
@@ -175,7 +175,7 @@ class Programs:
 
     def __init__(self, watched: Callable[[Any], Any] = lambda out: out) -> None:
         self.watched, self.compile_seconds = watched, 0.0
-        self.made: dict[Any, Any] = {}  # of this training, however many programs the cache above remembers
+        self.programs: dict[Any, Any] = {}  # of this training, however many programs the cache above remembers
 
     def __call__(self, f: Callable[..., Any], job: Any, *args: Any, static: tuple = (), donate: tuple = ()) -> Any:
         return self.prepare(f, job, *args, static=static, donate=donate)(*args)
@@ -186,17 +186,17 @@ class Programs:
         debugging = setting("debug_nans") or setting("debug_infs")
         donate = () if debugging else donate  # the arguments may be needed again
         key = setting("enable_x64"), treedef, tuple((leaf.shape, leaf.dtype) for leaf in leaves)
-        own = f, job, donate, static, key, debugging, setting("disable_jit")
-        if own not in self.made:
-            self.made[own] = self._made(f, job, args, static, donate, key)
+        signature = f, job, donate, static, key, debugging, setting("disable_jit")
+        if signature not in self.programs:
+            self.programs[signature] = self._compiled(f, job, args, static, donate, key)
             if debugging:
                 setup = job.setup._replace(mesh=None)
                 setup = setup._replace(how="map") if setup.how == "vmap" else setup  # vmap would trace the steps
                 lifted = lift(functools.partial(f, job, *static), setup)
-                self.made[own] = Finite(self.made[own], lifted, self.watched)
-        return self.made[own]
+                self.programs[signature] = Finite(self.programs[signature], lifted, self.watched)
+        return self.programs[signature]
 
-    def _made(self, f: Callable[..., Any], job: Any, args: tuple, static: tuple, donate: tuple, key: Any) -> Any:
+    def _compiled(self, f: Callable[..., Any], job: Any, args: tuple, static: tuple, donate: tuple, key: Any) -> Any:
         if setting("disable_jit"):
             return Plain(lift(functools.partial(f, job, *static), job.setup._replace(mesh=None)), args)
         jitted, compiled = program(f, job, donate, len(args), *static)
@@ -208,7 +208,7 @@ class Programs:
 
     def working_bytes(self) -> int | None:
         """Memory on a device that the largest of these programs takes besides its arguments; None if it is unknown."""
-        needs = [program.memory_analysis() for program in self.made.values()]
+        needs = [program.memory_analysis() for program in self.programs.values()]
         if not needs or None in needs:
             return None
         return max(n.temp_size_in_bytes + n.output_size_in_bytes - n.alias_size_in_bytes for n in needs)

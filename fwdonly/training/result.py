@@ -124,8 +124,8 @@ class Result:
         )
         if self.energy is not None:
             energy = self.energy.energy
-            found = f"{energy.value:.4g} J" if energy.value is not None else f"unavailable, {energy.reason}"
-            lines.append(f"  energy     {found}")
+            text = f"{energy.value:.4g} J" if energy.value is not None else f"unavailable, {energy.reason}"
+            lines.append(f"  energy     {text}")
         return "\n".join([*lines, "  more: state, history, to_dataframe()"])
 
     def to_dataframe(self) -> Any:
@@ -174,9 +174,9 @@ def join_groups(groups: list[Result], runs: int) -> Result:
     missing = runs - sum(len(group.epochs) for group in groups)
 
     def join(*parts: Any) -> np.ndarray:
-        found = np.concatenate([np.asarray(part) for part in parts])
-        blank = np.full((missing, *found.shape[1:]), np.nan if np.issubdtype(found.dtype, np.floating) else 0)
-        return np.concatenate([found, blank.astype(found.dtype)])
+        whole = np.concatenate([np.asarray(part) for part in parts])
+        blank = np.full((missing, *whole.shape[1:]), np.nan if np.issubdtype(whole.dtype, np.floating) else 0)
+        return np.concatenate([whole, blank.astype(whole.dtype)])
 
     def total(name: str) -> float:
         return sum(getattr(group, name) for group in groups)
@@ -218,20 +218,23 @@ def join_groups(groups: list[Result], runs: int) -> Result:
 def joined_history(groups: list[Result], missing: int) -> dict[str, Any]:
     """A row for every validation that any group had; ``seconds`` is the sum of the groups' clocks there."""
     rows = [rows_of(group) for group in groups]
-    keys = sorted({key for own in rows for key in own})
+    keys = sorted({key for places in rows for key in places})
 
     def row(name: str, key: tuple[int, int]) -> np.ndarray:
-        found = [group.history[name][own[key]] if key in own else None for group, own in zip(groups, rows, strict=True)]
-        like = np.asarray(next(value for value in found if value is not None))
+        values = [
+            group.history[name][places[key]] if key in places else None
+            for group, places in zip(groups, rows, strict=True)
+        ]
+        like = np.asarray(next(value for value in values if value is not None))
 
         def blank(count: int) -> np.ndarray:
             return np.full((count, *like.shape[1:]), False if like.dtype == bool else np.nan, like.dtype)
 
-        parts = [blank(len(g.epochs)) if value is None else value for g, value in zip(groups, found, strict=True)]
+        parts = [blank(len(g.epochs)) if value is None else value for g, value in zip(groups, values, strict=True)]
         return np.concatenate([*parts, blank(missing)])
 
-    def clock(group: Result, own: dict[tuple[int, int], int], key: tuple[int, int]) -> float:
-        return max((float(group.history["seconds"][at]) for k, at in own.items() if k <= key), default=0.0)
+    def clock(group: Result, places: dict[tuple[int, int], int], key: tuple[int, int]) -> float:
+        return max((float(group.history["seconds"][at]) for k, at in places.items() if k <= key), default=0.0)
 
     if not keys:
         return {}

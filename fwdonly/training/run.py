@@ -91,8 +91,8 @@ def stream_key(key: Array, stream: int, number: Array | int) -> Array:
 
 def stages_of(source: Source, hyper: Mapping[str, Array]) -> tuple[LearningRule, ...]:
     """The stages, built inside the traced function so that a new hyperparameter value does not compile anew."""
-    made = source if isinstance(source, tuple) else source(**hyper)
-    return (made,) if isinstance(made, LearningRule) else tuple(made)
+    rules = source if isinstance(source, tuple) else source(**hyper)
+    return (rules,) if isinstance(rules, LearningRule) else tuple(rules)
 
 
 def normalised(job: Job, x: Array) -> Array:

@@ -28,14 +28,14 @@ def arrays_of(rule: LearningRule, state: State, shape: tuple[int, ...]) -> dict[
     if _has_optimizer(state):
         bare = state._replace(opt_state=None)
         kept = bare if _predicts(rule, bare, shape) else state
-    found = {}
+    arrays = {}
     for name, leaf in _named(kept):
         if jnp.issubdtype(leaf.dtype, jax.dtypes.extended):
             raise UsageError(f"{name} is {leaf.dtype}, which no file can hold; keep jax.random.key_data(key) instead")
-        if name in found:
+        if name in arrays:
             raise UsageError(f"two arrays of the state are called {name}; give its dictionaries keys without slashes")
-        found[name] = np.asarray(leaf)
-    return found
+        arrays[name] = np.asarray(leaf)
+    return arrays
 
 
 def state_of(rule: LearningRule, arrays: Mapping[str, np.ndarray], shape: tuple[int, ...]) -> State:
@@ -53,9 +53,9 @@ def state_of(rule: LearningRule, arrays: Mapping[str, np.ndarray], shape: tuple[
         where = "the file" if strange[0] in wanted else "the rule"
         raise UsageError(f"the arrays belong to another rule or network ({where} has no {strange[0][:60]})")
     for name, leaf in wanted.items():
-        own = arrays[name]
-        if own.shape != leaf.shape or own.dtype != leaf.dtype:
-            have, need = (f"{a.dtype}{tuple(a.shape)}" for a in (own, leaf))
+        array = arrays[name]
+        if array.shape != leaf.shape or array.dtype != leaf.dtype:
+            have, need = (f"{a.dtype}{tuple(a.shape)}" for a in (array, leaf))
             raise UsageError(f"the arrays belong to another rule or network ({name} is {have}, needed is {need})")
     leaves = [jnp.asarray(arrays[name]) for name in wanted]
     return jax.tree.unflatten(jax.tree.structure(like), leaves)
