@@ -41,7 +41,7 @@ FORMS = {
 def make_rules(name, schedule, net, rate=0.01):
     """The rule, or a form of it, as a tuple of one, or its stages."""
     build = fwdonly.RULES[name].stages if schedule == "stages" else fwdonly.RULES[name].rule
-    made = build(net, optax.adam(rate), num_classes=CLASSES, **FORMS.get(schedule, {}))
+    made = build(net, optax.adam(rate, eps=1e-3), num_classes=CLASSES, **FORMS.get(schedule, {}))
     return (made,) if isinstance(made, fwdonly.LearningRule) else tuple(made)
 
 

@@ -164,6 +164,8 @@ def test_code_of_the_users_is_run_only_where_the_user_names_it(tmp_path):
     assert json.loads(results.read_tensors(path).about["model"])["network"] == "my_nets.py:build"  # no folder's name
     marker.unlink()
     nets.spec._from_file.cache_clear()
+    for name in [name for name in sys.modules if name.startswith("fwdonly_user_my_nets")]:
+        del sys.modules[name]  # as in another process
     with pytest.raises(UsageError, match=r"its network is in a file of its owner, 'my_nets.py:build', which is not"):
         fwdonly.load(path)
     assert not marker.exists()
@@ -222,7 +224,7 @@ ALTERED = {
     "no such rule": (put("rule", "evil"), "there is no rule 'evil'; the file is of another fwdonly, or altered"),
     "a rule in a file": (
         put("rule", "/tmp/evil.py"),
-        "its rule is in a file of its owner, '/tmp/evil.py', which is not run unseen; pass rule=",
+        "its rule is in a file of its owner, '/tmp/evil.py', which is not run unseen; pass rule= (--rule FILE.py)",
     ),
     "a network in a file": (
         put("network", "/tmp/evil.py:build"),

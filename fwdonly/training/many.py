@@ -192,7 +192,7 @@ def train_groups(
 
 def joined(groups: list[Result], count: int) -> Result:
     """The result of all ``count`` runs."""
-    return groups[0] if len(groups) == 1 and len(groups[0].epochs) == count else join_groups(groups, count)
+    return groups[0] if len(groups) == 1 and len(groups[0].epochs) >= count else join_groups(groups, count)
 
 
 def smaller(size: int, error: jax.errors.JaxRuntimeError) -> int:
