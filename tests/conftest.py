@@ -48,7 +48,7 @@ def pytest_collection_modifyitems(items):
     known = set(DEEP)
     patterns = re.compile("|".join(re.escape(line).replace(r"\*", ".*") for line in DEEP if "*" in line) or "(?!)")
     for item in items:
-        name = item.nodeid.rpartition("/")[2]
+        name = f"{item.path.name}::{item.name}"
         if name in known or name.partition("[")[0] in known or patterns.fullmatch(name):
             item.add_marker(pytest.mark.deep)
 
