@@ -6,7 +6,7 @@ Measure on an idle machine (a plugin of pytest), then write ``tests/deep.txt``:
     python scripts/deep_tests.py
 
 Every test function stays in the quick part with its cheapest cases, every rule with each of its contracts. A test that
-was not measured stays where it is.
+was not measured stays where it is, and so does a pattern.
 """
 
 import collections
@@ -22,9 +22,9 @@ from typing import Any
 MEASURED = Path(os.environ.get("FWDONLY_CPU_SECONDS", ".pytest_cpu_seconds"))
 """Folder with a file of lines (test, CPU seconds) per worker."""
 DEEP = Path(__file__).parents[1] / "tests" / "deep.txt"
-CASES = 1.5
-"""CPU seconds that the quick cases of one function may take; one case stays in any event."""
-ALONE = 3.0
+CASES = 1.2
+"""CPU seconds that the quick cases of one function may take; one case stays, if it takes no more than ``ALONE``."""
+ALONE = 2.5
 """CPU seconds of a test with a single case, at most."""
 QUICK = {
     "test_axes.py::test_a_users_rule_goes_through_every_command",
@@ -38,7 +38,6 @@ QUICK = {
     "test_scripts.py::test_every_bad_input_is_one_line_a_non_zero_exit_and_loses_nothing",
     "test_scripts.py::test_help_explains_every_option",
     "test_scripts.py::test_mf_beside_bp_leaves_a_table_and_a_result_folder",
-    "test_train.py::test_callbacks_get_the_state_on_request_and_are_called_in_their_order",
 }
 """Functions that stay whatever they take: the doors, and the claims of the first page."""
 FORMS = re.compile(r"_stages|mf_joint|bp_deep|bp_sum")
@@ -79,7 +78,7 @@ def deep_cases(function: str, cases: dict[str, float]) -> list[str]:
     total, deep = 0.0, []
     for at, (name, seconds) in enumerate(sorted(cases.items(), key=lambda case: case[1])):
         total += seconds
-        if at and total > CASES:
+        if total > (CASES if at else ALONE):
             deep.append(name)
     return deep
 
