@@ -60,9 +60,9 @@ def float64():
         yield
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture
 def users_compilation():
-    """Programs as users have them: for tests of what the compiler makes of a program."""
+    """Programs as users have them: for tests of what the compiler makes of a program, last bits among it."""
     from jax._src import compiler
 
     from fwdonly.training import programs
