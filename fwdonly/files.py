@@ -100,16 +100,35 @@ class Arrays:
         if info.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
             raise ValueError("it is packed in a way that NumPy does not use")
         with self.archive.open(info) as member:
-            major, _ = np.lib.format.read_magic(member)
-            readers = {1: np.lib.format.read_array_header_1_0, 2: np.lib.format.read_array_header_2_0}
-            shape, by_columns, dtype = readers[major](member)
-            if dtype.hasobject:
-                raise ValueError("it holds Python objects")
-            claimed, start = math.prod(shape) * dtype.itemsize, member.tell()
-            if min(shape, default=0) < 0 or claimed != info.file_size - start:  # before that much is asked for
-                raise ValueError(f"its header claims {claimed} bytes, and {info.file_size - start} follow")
-            content = member.read()
-        return np.ndarray(shape, dtype, content, order="F" if by_columns else "C")
+            return _array_of(member, info.file_size)
+
+
+def read_npy(path: Path) -> np.ndarray:
+    """The array in an .npy file, read-only, of numbers or text; it has the bytes that its header claims.
+
+    Raises:
+        OSError: it cannot be read.
+        ValueError: it is no such file, is damaged, or holds Python objects; said in one line.
+    """
+    with open(path, "rb") as file:
+        try:
+            return _array_of(file, path.stat().st_size)
+        except OSError:
+            raise
+        except Exception as error:  # as in an archive
+            raise ValueError(words_of(error)) from error
+
+
+def _array_of(file: Any, size: int) -> np.ndarray:
+    major, _ = np.lib.format.read_magic(file)
+    readers = {1: np.lib.format.read_array_header_1_0, 2: np.lib.format.read_array_header_2_0}
+    shape, by_columns, dtype = readers[major](file)
+    if dtype.hasobject:
+        raise ValueError("it holds Python objects")
+    claimed, start = math.prod(shape) * dtype.itemsize, file.tell()
+    if min(shape, default=0) < 0 or claimed != size - start:  # before that much is asked for
+        raise ValueError(f"its header claims {claimed} bytes, and {size - start} follow")
+    return np.ndarray(shape, dtype, file.read(), order="F" if by_columns else "C")
 
 
 @contextlib.contextmanager

@@ -721,7 +721,12 @@ COMMANDS = {
         "{d}/two.npz has no array 'c' (it holds a, b); give --array NAME",
     ),
     "an array of objects": (("predict", "{m}", "{d}/objects.npz"), "{d}/objects.npz holds Python objects, which may"),
-    "a text as an archive": (("predict", "{m}", "{d}/text.npz"), "{d}/text.npz holds Python objects, which may run"),
+    "a text as an archive": (("predict", "{m}", "{d}/text.npz"), "{d}/text.npz cannot be read as .npz (it begins"),
+    "a text as an array": (("predict", "{m}", "{d}/text.npy"), "{d}/text.npy cannot be read as .npy ("),
+    "an array that is no array": (
+        ("predict", "{m}", "{d}/forged.npy"),
+        "{d}/forged.npy cannot be read as .npy (Val",
+    ),
     "a table": (
         ("predict", "{m}", "{d}/rows.csv"),
         "{d}/rows.csv is a table, and this model was trained on arrays; give an .npz of samples",
@@ -749,7 +754,10 @@ COMMANDS = {
 def test_bad_words_are_one_line(case, trained, command, tmp_path):
     pillow = pytest.importorskip("PIL.Image")
     (tmp_path / "empty").mkdir()
-    for name in ("text.png", "text.npz"):
+    forged = (tmp_path / "x.npy", tmp_path / "forged.npy")
+    np.save(forged[0], DIGITS.x_test[:2])
+    forged[1].write_bytes(forged[0].read_bytes()[:-8])
+    for name in ("text.png", "text.npz", "text.npy"):
         (tmp_path / name).write_text("no such thing")
     pillow.fromarray(np.zeros((9, 9), np.uint8)).save(tmp_path / "large.png")
     np.savez(tmp_path / "two.npz", a=IMAGES, b=IMAGES)

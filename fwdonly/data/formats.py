@@ -1,5 +1,6 @@
 """Files of data sets: NumPy archives, IDX, CIFAR's pickles; each checked as it is read."""
 
+import contextlib
 import gzip
 import hashlib
 import io
@@ -8,14 +9,14 @@ import struct
 import tarfile
 import warnings
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Generator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from ..errors import UsageError, short
-from ..files import open_arrays
+from ..files import Arrays, open_arrays, read_npy
 from . import facts
 from .checks import DataWarning, array_of, count_classes, labels_of
 from .dataset import Dataset
@@ -54,20 +55,9 @@ def checked_dataset(
 
 def read_npz(path: Path) -> dict[str, np.ndarray]:
     """The arrays of a file in Keras layout, with `num_classes`, or in that of MedMNIST."""
-    try:
-        with path.open("rb") as raw:
-            fault = _no_archive(raw.read(64))
-        if fault:
-            raise UsageError(f"{path} cannot be read as .npz ({fault}): replace it by the file itself")
-        with open_arrays(path) as archive:
-            stored = archive.names
-            arrays = {key: archive[key] for key in (*KEYS, "num_classes", *MEDMNIST) if key in stored}
-    except (OSError, ValueError) as error:
-        if isinstance(error, UsageError):
-            raise
-        if "Python objects" in str(error):
-            raise UsageError(f"{path} holds Python objects, which may run anything: store plain numbers") from error
-        raise UsageError(f"{path} cannot be read as .npz ({brief(error)}): replace it by an undamaged file") from error
+    with _numbers_of(path) as archive:
+        stored = archive.names
+        arrays = {key: archive[key] for key in (*KEYS, "num_classes", *MEDMNIST) if key in stored}
     if missing := [key for key in KEYS if key not in arrays]:
         if all(key in arrays for key in MEDMNIST):
             return {key: arrays[key] for key in MEDMNIST}
@@ -83,25 +73,46 @@ def read_array(path: Path, name: str | None = None) -> np.ndarray:
     Raises:
         UsageError: no such file or array, Python objects, or more than the memory holds; one line.
     """
+    if path.suffix == ".npy":
+        with _faults_of(path, ".npy"):
+            return read_npy(path)
+    with _numbers_of(path) as archive:
+        known = archive.names
+        preferred = [name] if name else ["x", *(known if len(known) == 1 else []), "x_test"]
+        entry = next((key for key in preferred if key in known), None)
+        if entry is None:
+            what = f"no array {name!r}" if name else "no array x"
+            raise UsageError(f"{path} has {what} (it holds {short(', '.join(known)) or 'nothing'}); give --array NAME")
+        return archive[entry]
+
+
+@contextlib.contextmanager
+def _numbers_of(path: Path) -> Generator[Arrays, None, None]:
+    """The arrays of an .npz file, within the block; what is wrong with it in one line."""
+    with _faults_of(path, ".npz"):
+        with path.open("rb") as raw:
+            fault = _no_archive(raw.read(64))
+        if fault:
+            raise UsageError(f"{path} cannot be read as .npz ({fault}): replace it by the file itself")
+        with open_arrays(path) as archive:
+            yield archive
+
+
+@contextlib.contextmanager
+def _faults_of(path: Path, kind: str) -> Generator[None, None, None]:
+    """Says in one line why a file cannot be read."""
     try:
-        if path.suffix == ".npy":
-            return np.load(path, allow_pickle=False)
-        with path.open("rb") as raw, np.load(raw, allow_pickle=False) as file:
-            known = list(file.files)
-            some = [name] if name else [*(key for key in ("x",) if key in known), *(known if len(known) == 1 else [])]
-            entry = next((key for key in [*some, *([] if name else ["x_test"])] if key in known), None)
-            if entry is None:
-                what = f"no array {name!r}" if name else "no array x"
-                raise UsageError(f"{path} has {what} (it holds {', '.join(known) or 'nothing'}); give --array NAME")
-            return file[entry]
+        yield
     except UsageError:
         raise
     except FileNotFoundError as error:
         raise UsageError(f"there is no file {path}; correct the path") from error
-    except Exception as error:  # a damaged archive makes zipfile, zlib and NumPy raise almost anything
-        if "allow_pickle" in str(error) or "pickle" in str(error):
+    except (OSError, ValueError) as error:
+        if "Python objects" in str(error):
             raise UsageError(f"{path} holds Python objects, which may run anything: store plain numbers") from error
-        raise UsageError(f"{path} cannot be read as .npz or .npy ({brief(error)}): replace it") from error
+        raise UsageError(
+            f"{path} cannot be read as {kind} ({brief(error)}): replace it by an undamaged file"
+        ) from error
 
 
 def _no_archive(start: bytes) -> str:

@@ -153,12 +153,12 @@ def evaluate(scores: Callable[[Array], Array], y: Array, *, classes: bool = Fals
 
     def add(sums: tuple[Array, Array], at_real: tuple[Array, Array]) -> tuple[tuple[Array, Array], Array | None]:
         at, real = at_real
-        logits = scores(at)
-        log_p = jax.nn.log_softmax(logits.astype(jnp.float32))
+        values = scores(at)
+        log_p = jax.nn.log_softmax(values.astype(jnp.float32))
         nats = -jnp.take_along_axis(log_p, y[at][:, None], axis=1)[:, 0]
-        best = logits.argmax(axis=1)
+        best = values.argmax(axis=1)
         right = best == y[at]
-        best = best.astype(jnp.uint8 if logits.shape[1] <= 256 else jnp.uint16) if classes else None
+        best = best.astype(jnp.uint8 if values.shape[1] <= 256 else jnp.uint16) if classes else None
         return (sums[0] + jnp.sum(jnp.where(real, nats, 0.0)), sums[1] + jnp.sum(right & real, dtype=jnp.int32)), best
 
     both = padded.reshape(batches, size), real.reshape(batches, size)
