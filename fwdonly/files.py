@@ -2,7 +2,6 @@
 
 import contextlib
 import hashlib
-import importlib.util
 import math
 import os
 import sys
@@ -185,20 +184,25 @@ def module_of(file: Path) -> ModuleType:
     """A user's Python file, by its absolute path; it is run once, and again when its text is another one.
 
     Raises:
-        UsageError: it is no Python file, or fails when it is run.
+        UsageError: it cannot be read, or fails when it is run.
     """
-    key = hashlib.sha256(str(file).encode() + file.read_bytes()).hexdigest()
+    try:
+        text = file.read_bytes()
+    except OSError as error:
+        raise UsageError(f"cannot read {file}: {error.strerror}; make it readable") from error
+    key = hashlib.sha256(str(file).encode() + text).hexdigest()
     name = f"fwdonly_user_{file.stem}_{key[:8]}"
     if name in sys.modules:
         return sys.modules[name]
-    spec = importlib.util.spec_from_file_location(name, file)
-    if spec is None or spec.loader is None:
-        raise UsageError(f"{file} cannot be read as a Python file")
-    module = importlib.util.module_from_spec(spec)
+    module = ModuleType(name)
+    module.__file__ = str(file)
     sys.modules[name] = module  # NamedTuples and pickles look their module up by name
     try:
-        spec.loader.exec_module(module)
-    except Exception as error:  # the user's own code may raise anything
+        # Not by an importer: its compiled files are known by seconds and size, and may be of an earlier text.
+        exec(compile(text, str(file), "exec"), module.__dict__)
+    except BaseException as error:  # the user's own code may raise anything, or exit
         del sys.modules[name]
+        if isinstance(error, KeyboardInterrupt):
+            raise
         raise UsageError(f"{file} fails when it is run: {type(error).__name__}: {error}") from error
     return module

@@ -9,7 +9,7 @@ import importlib
 import inspect
 import time
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -202,8 +202,18 @@ def logger_of(word: str, folder: Path) -> Write:
     return write
 
 
-def close(writes: Sequence[Write]) -> None:
-    """Close those loggers that can be closed."""
-    for write in writes:
-        with contextlib.suppress(Exception):  # the numbers are written
-            getattr(write, "close", lambda: None)()
+@contextlib.contextmanager
+def opened(words: Sequence[str], folder: Path) -> Generator[list[Write], None, None]:
+    """The loggers that ``words`` name, within the block; those that can be closed are closed after it.
+
+    Raises:
+        UsageError: as of `logger_of`.
+    """
+    writes: list[Write] = []
+    try:
+        writes += (logger_of(word, folder) for word in words)
+        yield writes
+    finally:
+        for write in writes:
+            with contextlib.suppress(Exception):  # the numbers are written
+                getattr(write, "close", lambda: None)()

@@ -69,9 +69,20 @@ def test_a_pipe_is_no_terminal_and_a_notebook_is_like_one(monkeypatch):
 
 
 def test_a_terminal_that_has_gone_ends_no_training(tiny, monkeypatch):
+    tried = []
+
     class Gone(Terminal):
         def write(self, text):
+            tried.append(text)
             raise OSError(5, "Input/output error")
 
-    monkeypatch.setattr(sys, "stderr", Gone())
-    assert fit(RULE, tiny, PLAN).finished
+    monkeypatch.setattr(lines, "sys", SimpleNamespace(stderr=Gone(), modules=sys.modules))
+    assert fit(RULE, tiny, PLAN).finished and len(tried) > 2
+
+
+def test_a_stream_that_is_no_terminal_or_is_not_there_is_no_fault(monkeypatch):
+    closed = io.StringIO()
+    closed.close()
+    for stream in (None, SimpleNamespace(write=print), closed):
+        monkeypatch.setattr(lines, "sys", SimpleNamespace(stderr=stream, modules={}))
+        assert not lines.is_seen()

@@ -2,7 +2,9 @@
 
 import json
 import struct
+import sys
 from functools import partial
+from types import SimpleNamespace
 
 import numpy as np
 import optax
@@ -129,7 +131,7 @@ def test_a_logger_that_is_none_is_one_line_before_anything_is_trained(script, tm
 
 @pytest.mark.parametrize("kind", ["tensorboardX", "mlflow", "wandb"])
 def test_a_package_that_is_not_installed_is_named(monkeypatch, tmp_path, kind):
-    monkeypatch.setitem(__import__("sys").modules, kind, None)
+    monkeypatch.setitem(sys.modules, kind, None)
     word = {"tensorboardX": "tensorboard"}.get(kind, kind)
     with pytest.raises(UsageError, match=f"this log needs {kind}: pip install {kind}"):
         loggers.logger_of(word, tmp_path)
@@ -139,9 +141,8 @@ def test_tensorboard_reads_the_numbers_back(tiny, tmp_path, write, written):
     pytest.importorskip("tensorboardX")
     from tensorboardX.proto.event_pb2 import Event
 
-    board = loggers.logger_of("tensorboard", tmp_path)
-    fit(RULE, tiny, PLAN, callback=[loggers.log(board, ["mf/seed-0"]), loggers.log(write)])
-    loggers.close([board])
+    with loggers.opened(["tensorboard"], tmp_path) as (board,):
+        fit(RULE, tiny, PLAN, callback=[loggers.log(board, ["mf/seed-0"]), loggers.log(write)])
     (file,) = (tmp_path / "tensorboard" / "mf" / "seed-0").iterdir()
     raw, at, read = file.read_bytes(), 0, {}
     while at < len(raw):  # records of TensorFlow: length, its checksum, data, their checksum
@@ -160,12 +161,40 @@ def test_mlflow_reads_the_numbers_back(tiny, tmp_path, write, written, monkeypat
     with pytest.raises(UsageError, match=r"^--log mlflow:nosuch://x: ") as refused:
         loggers.logger_of("mlflow:nosuch://x", tmp_path)
     assert "\n" not in str(refused.value)
-    log = loggers.logger_of(f"mlflow:{store}", tmp_path)
-    fit(RULE, tiny, PLAN, callback=[loggers.log(log, ["mf/seed-0"]), loggers.log(write)])
-    loggers.close([log])
+    with loggers.opened([f"mlflow:{store}"], tmp_path) as (log,):
+        fit(RULE, tiny, PLAN, callback=[loggers.log(log, ["mf/seed-0"]), loggers.log(write)])
     client = mlflow.MlflowClient(store)
     (run,) = client.search_runs([client.get_experiment_by_name("fwdonly").experiment_id])
     assert run.info.status == "FINISHED" and run.info.run_name == "mf seed-0"
     for name in written[0][2]:
         history = client.get_metric_history(run.info.run_id, name)
         assert [(m.step, m.value) for m in history] == [(epoch, numbers[name]) for _, epoch, numbers in written]
+
+
+def test_weights_and_biases_gets_a_run_for_every_run(tiny, tmp_path, monkeypatch, write, written):
+    """Against a module with the functions that the package documents."""
+    calls = []
+
+    class Run:
+        def __init__(self, name):
+            self.name = name
+
+        def log(self, numbers, step):
+            calls.append((self.name, step, numbers))
+
+        def finish(self):
+            calls.append((self.name, "finished"))
+
+    def init(*, name, project, dir, reinit):
+        assert (project, dir, reinit) == ("mine", str(tmp_path), "create_new")
+        return Run(name)
+
+    monkeypatch.setitem(sys.modules, "wandb", SimpleNamespace(init=init))
+    with loggers.opened(["wandb:mine"], tmp_path) as (log,):
+        fit(RULE, tiny, PLAN, callback=[loggers.log(log, ["mf/seed-0"]), loggers.log(write)])
+    assert calls == [*(("mf seed-0", epoch, numbers) for _, epoch, numbers in written), ("mf seed-0", "finished")]
+
+
+def test_a_log_is_refused_within_what_energy_measures(script, tmp_path):
+    code, _, error = script("bp_mlp", *SMALL, "--energy", "--log", "tensorboard", "--output-dir", tmp_path / "r")
+    assert code == 2 and error.count("\n") == 1 and "--log writes within what --energy measures" in error

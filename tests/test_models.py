@@ -397,10 +397,19 @@ def test_bad_saves_are_one_line(trained, tmp_path):
         diverged=np.array([False, True]),
     )
     path = tmp_path / "m.safetensors"
+    no_rule = "rule is the LearningRule that was trained, or the sequence of its stages; of a function give what"
     for given, more, line in (
         ((tmp_path / "m.pt", result, rule, DIGITS), {}, f"a model is a file NAME.safetensors; got {tmp_path / 'm.pt'}"),
-        ((path, result, "mf", DIGITS), {}, "rule is the LearningRule that was trained, or the sequence of its stages"),
-        ((path, result, [], DIGITS), {}, "rule is the LearningRule that was trained, or the sequence of its stages"),
+        ((path, result, "mf", DIGITS), {}, no_rule),
+        ((path, result, [], DIGITS), {}, no_rule),
+        ((path, result, lambda learning_rate: rule, DIGITS), {}, no_rule),
+        ((path, None, rule, DIGITS), {}, "the arrays belong to another rule or network (the file has no "),
+        ((path, result, RULES["bp"], DIGITS), {}, "the arrays belong to another rule or network ("),
+        (
+            (path, dataclasses.replace(result, normalise="half"), rule, DIGITS, fwdonly.Plan()),
+            {},
+            "it was trained with normalise='half', and this plan says 'pixel'",
+        ),
         ((path, many, rule, DIGITS), {}, "this result has 2 runs; say which one: run=0"),
         ((path, many, rule, DIGITS), {"run": 2}, "run lies in 0..1; got 2"),
         ((path, many, rule, DIGITS), {"run": 1}, "this run diverged, and its state predicts nothing; save another one"),
@@ -412,8 +421,17 @@ def test_bad_saves_are_one_line(trained, tmp_path):
     ):
         with pytest.raises(UsageError) as found:
             fwdonly.save(*given, **more)
-        assert str(found.value) == line
+        assert str(found.value).startswith(line) and "\n" not in str(found.value)
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("normalise", ["pixel", "half", "none"])
+def test_a_result_knows_how_its_samples_reached_the_network(tmp_path, normalise):
+    rule = mf.rule(nets.mlp([9]), TX, num_classes=10)
+    result = fwdonly.fit(rule, DIGITS, fwdonly.Plan(epochs=1, normalise=normalise))
+    fwdonly.save(tmp_path / "m.safetensors", result, rule, DIGITS)
+    model = fwdonly.load(tmp_path / "m.safetensors")
+    assert model.evaluate(DIGITS).accuracy == pytest.approx(float(result.test_accuracy), abs=1e-6)
 
 
 TRAIN = ("--dataset", "digits", "--net", "mlp:8", "--seeds", "3", "--epochs", "2", "--batch-size", "64", "--quiet")

@@ -4,6 +4,7 @@ import dataclasses
 import functools
 import itertools
 import math
+import time
 
 import jax
 import jax.numpy as jnp
@@ -29,7 +30,7 @@ from fwdonly import (
     sweep,
     tune,
 )
-from fwdonly.training import memory
+from fwdonly.training import host, memory
 from fwdonly.training.host import Host
 
 NET = nets.mlp([16, 12])
@@ -264,6 +265,42 @@ def test_callbacks_get_the_state_on_request_and_are_called_in_their_order(tiny, 
     monkeypatch.setattr(jaxtyping.config, "jaxtyping_disable", True)
     with pytest.raises(UsageError, match="a callback is a function of the progress; got 3"):
         train(plan, callback=[first, 3], **more)
+
+
+@pytest.mark.parametrize("due", [False, True])
+def test_what_callbacks_do_after_a_validation_is_not_counted(tiny, tmp_path, monkeypatch, due):
+    monkeypatch.setattr(host, "CHECKPOINT_SECONDS", 0.0 if due else 1e9)
+    clocks = []
+
+    def slow(progress):
+        if progress.record is not None:
+            time.sleep(0.3)
+            progress.state()
+        clocks.append(progress.seconds)
+
+    result = fit(MF, tiny, Plan(epochs=2, batch_size=20), callback=slow, checkpoint=tmp_path / "c.npz")
+    assert 0 < clocks[-1] <= result.train_seconds < 0.3  # and not 0.6 or more
+    kept = []
+    fit(MF, tiny, Plan(epochs=1, batch_size=20, chunk_steps=3), callback=lambda p: kept.append(p.state))
+    with pytest.raises(UsageError, match="ask for it before the callback returns"):
+        kept[0]()
+
+
+@pytest.mark.parametrize(
+    ("rule", "more", "words"),
+    [
+        (MF, {"callback": 5}, "a callback is a function of the progress; got 5"),
+        (mf_rule, {"hyper": {"lr": 0.1}}, r"hyper \(lr\) does not fit the function: got an unexpected keyword"),
+        (lambda learning_rate: MF, {}, r"hyper \(empty\) does not fit the function: missing a required argument"),
+        (mf_rule, {"hyper": {"learning_rate": "a"}}, "learning_rate must be a number, or one for each run; got 'a'"),
+        (mf_rule, {"hyper": 5}, "hyper has numbers by name, such as .*; got 5"),
+    ],
+)
+def test_wrong_arguments_of_fit_are_one_line(tiny, monkeypatch, rule, more, words):
+    monkeypatch.setattr(jaxtyping.config, "jaxtyping_disable", True)
+    with pytest.raises(UsageError, match=words) as refused:
+        fit(rule, tiny, Plan(epochs=1, batch_size=20), **more)
+    assert "\n" not in str(refused.value)
 
 
 def test_a_loop_over_learning_rates_compiles_once_where_it_gives_the_function(tiny):

@@ -94,7 +94,12 @@ def _from_function(path: str, function: str) -> Dataset:
     if not file.is_file():
         raise UsageError(f"there is no file {shown(file)}; give FILE.py:FUNCTION with a file that exists")
     make = getattr(module_of(file.resolve()), function, None)
-    dataset = make() if callable(make) else None
+    try:
+        dataset = make() if callable(make) else None
+    except UsageError:
+        raise
+    except Exception as error:  # the user's own code may raise anything
+        raise UsageError(f"{function}() of {shown(file)} fails: {type(error).__name__}: {error}") from error
     if not isinstance(dataset, Dataset):
         raise UsageError(f"{shown(file)} has no function {function}() that returns a Dataset, as data.from_arrays does")
     return dataset

@@ -1,5 +1,6 @@
 """From a training in Python to a file: what the header can say of a rule and a network is found out by tracing."""
 
+import dataclasses
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -16,7 +17,7 @@ from ..nets import Spec, described, parse
 from ..results import write_model
 from ..study import NAMES, Rule, last_stage, saved_of
 from ..study import load as rule_named
-from ..training import Plan, Result, arrays_of
+from ..training import Plan, Result, arrays_of, state_of
 from .opening import stages_of
 
 
@@ -50,24 +51,35 @@ def save(
         result: what `fit` or `sweep` gave, or a state of the rule's ``update`` in a loop of your own.
         rule: the rule, or its stages, as for `fit`.
         data: the set it was trained on; layout, constants and class names go with the model.
-        plan: as for `fit`, for its ``normalise``; default `Plan()`.
+        plan: as for `fit`; of a state of your own for its ``normalise`` (default `Plan()`), which a result knows.
         run: which run of a sweep.
         net: FILE.py:FUNCTION, where the network comes from a file of yours.
 
     Raises:
-        UsageError: a run that diverged or is not there, or a folder that cannot be written; one line.
+        UsageError: a run that diverged or is not there, a state that is not the rule's, another plan than the result's,
+            or a folder that cannot be written; one line.
     """
     path = expanded(path, "the model")
     if path.suffix != ".safetensors":
         raise UsageError(f"a model is a file NAME.safetensors; got {path}")
-    rules = (rule,) if isinstance(rule, LearningRule) else tuple(rule)
+    rules = tuple(rule) if isinstance(rule, Sequence) and not isinstance(rule, LearningRule) else (rule,)
     if not rules or not all(isinstance(stage, LearningRule) for stage in rules):
-        raise UsageError("rule is the LearningRule that was trained, or the sequence of its stages")
+        raise UsageError(
+            "rule is the LearningRule that was trained, or the sequence of its stages; of a function give what it "
+            "makes of its hyper"
+        )
     state, metrics, at = _of_run(result, run) if isinstance(result, Result) else (result, {}, len(rules) - 1)
     first = plan if isinstance(plan, Plan) else Plan() if not plan else plan[0]
+    if isinstance(result, Result):
+        if plan and first.normalise != result.normalise:
+            raise UsageError(
+                f"it was trained with normalise={result.normalise!r}, and this plan says {first.normalise!r}"
+            )
+        first = dataclasses.replace(first, normalise=result.normalise)
     inputs = preprocessing(data, first.normalise)
     learning_rule = rules[at]
     arrays = arrays_of(learning_rule, state, inputs.shape)
+    state_of(learning_rule, arrays, inputs.shape)  # what could not be loaded is not written
     description = describe(learning_rule, data.num_classes, inputs.shape, net)
     settings = {name: getattr(first, name) for name in ("normalise", "precision", "batch_size")}
     saved = saved_of(inputs, arrays, data, **description._asdict(), seed=None, settings=settings, metrics=metrics)

@@ -15,6 +15,7 @@ import functools
 import hashlib
 from collections.abc import Mapping
 from pathlib import Path
+from types import ModuleType
 from typing import Any, NamedTuple
 
 from ..base import Net
@@ -111,7 +112,7 @@ class Spec(NamedTuple):
             UsageError: sizes that make no network, or a file that gives none.
         """
         if self.function:
-            return _from_file(self.kind, self.function, num_classes)
+            return _from_file(module_of(Path(self.kind).resolve()), self.kind, self.function, num_classes)
         if self.kind == "cwc":
             return cwc(self.sizes, num_classes)
         options = dict(self.options)
@@ -214,8 +215,8 @@ def _text(value: Any) -> str:
 
 
 @functools.cache  # blocks of one run of the file are equal, and compile once
-def _from_file(path: str, function: str, num_classes: int) -> Net:
-    build = getattr(module_of(Path(path).resolve()), function, None)
+def _from_file(module: ModuleType, path: str, function: str, num_classes: int) -> Net:
+    build = getattr(module, function, None)
     if not callable(build):
         raise UsageError(f"--net: {path} has no function {function}")
     net = build(num_classes)

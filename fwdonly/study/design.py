@@ -305,6 +305,10 @@ class Study:
     command_line: tuple[str, ...] = ()
     """The command that started it, for the record."""
 
+    def __post_init__(self) -> None:
+        if self.output.log and self.measuring.energy:
+            raise UsageError("--log writes within what --energy measures; leave out one of the two")
+
     def settings(self) -> dict[str, dict[str, Any]]:
         """All settings of every rule, with those that are common to all."""
         shared = {"dataset": self.data.dataset, "split": self.data.split, **vars(self.runs)}

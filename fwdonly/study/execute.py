@@ -94,21 +94,19 @@ def _run_in(folder: Path, study: Study, dataset: Dataset, place: tuple[int, int]
         todo = _todo(study, work)
         if todo:
             check_machine(study, max(len(numbers) for _, numbers in todo))
-        writes = [loggers.logger_of(word, folder) for word in study.output.log]
-        watching = Watching(*meter_of(study), writes)
+        meter, intensity = meter_of(study)
         ready = [prepare(arm, dataset, split) for arm in study.arms]
-        folders.make(folder)
-        work.keep_others_out()
-        if process == 0:
-            folders.describe(folder, config, dataset, shlex.join(study.command_line))
-        contents = work.open(title(ready, dataset))
-        if processes > 1:
-            folders.describe(contents.folder, config, dataset, shlex.join(study.command_line))
-            folders.agree(folder, config)
-        try:
+        with loggers.opened(study.output.log, folder) as writes:  # a refusal leaves no folder
+            folders.make(folder)
+            work.keep_others_out()
+            if process == 0:
+                folders.describe(folder, config, dataset, shlex.join(study.command_line))
+            contents = work.open(title(ready, dataset))
+            if processes > 1:
+                folders.describe(contents.folder, config, dataset, shlex.join(study.command_line))
+                folders.agree(folder, config)
+            watching = Watching(meter, intensity, writes)
             stopped = _Training(study, dataset, split, ready, work, contents, watching).train(todo, render)
-        finally:
-            loggers.close(writes)
         return work.end(contents, render, stopped=stopped)
 
 

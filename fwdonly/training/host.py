@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, NamedTuple, cast
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array
 
@@ -41,9 +42,7 @@ def callbacks_of(callback: Callback | Sequence[Callback] | None) -> tuple[Callba
     Raises:
         UsageError: one of them cannot be called.
     """
-    several = (
-        () if callback is None else (callback,) if callable(callback) else tuple(cast(Sequence[Callback], callback))
-    )
+    several = () if callback is None else tuple(callback) if isinstance(callback, Sequence) else (callback,)
     for one in several:
         if not callable(one):
             raise UsageError(f"a callback is a function of the progress; got {one!r}")
@@ -215,7 +214,9 @@ class Host:
             self.window.mark(
                 f"stage {self.stage + 1} epoch {self.epoch}" if len(self.work.plans) > 1 else f"epoch {self.epoch}"
             )
-        return self.tell(0, self.rows[-1]["train_loss"], learner, self.rows[-1])
+        stopped = self.tell(0, self.rows[-1]["train_loss"], learner, self.rows[-1])
+        self.start_clock()  # nothing trains meanwhile: what callbacks do here is not counted
+        return stopped
 
     def tell(self, step: int, loss: np.ndarray, learner: Learner, row: dict[str, np.ndarray] | None = None) -> bool:
         """Call the callbacks in their order; true if one, or a Ctrl-C, asks to stop."""
@@ -223,7 +224,7 @@ class Host:
             return self.must_stop()
         epoch, step = self.epoch + step // self.per_epoch, step % self.per_epoch
         position = (self.stage, tuple(plan.epochs for plan in self.work.plans), epoch, step, self.per_epoch)
-        state = functools.partial(self.copy_state, learner)
+        state = functools.partial(self.copy_state, learner, steps_under_way=row is None)
         progress = Progress(*position, self.seconds, loss, self.active, row, self.work.group, state)
         answers = [callback(progress) for callback in self.callbacks]
         for ending in (np.asarray(answer, bool) for answer in answers if isinstance(answer, np.ndarray)):
@@ -234,13 +235,27 @@ class Host:
             self.ending = ending if self.ending is None else self.ending | ending
         return any(bool(answer) for answer in answers if not isinstance(answer, np.ndarray)) or self.must_stop()
 
-    def copy_state(self, learner: Learner) -> State:
-        """The state in host memory; waiting for it counts as training, copying does not."""
-        wait(learner.step)
-        self.stop_clock()
-        state = jax.tree.map(lambda a: np.array(self.without_padding(a)), learner.state)  # its buffers are used again
-        self.start_clock()
+    def copy_state(self, learner: Learner, *, steps_under_way: bool) -> State:
+        """The state in host memory, keys of JAX aside; waiting for steps counts as training, copying does not.
+
+        Raises:
+            UsageError: later steps have taken its place.
+        """
+        if any(leaf.is_deleted() for leaf in jax.tree.leaves(learner.state)):
+            raise UsageError("this state has been trained on; ask for it before the callback returns")
+        if steps_under_way:
+            wait(learner.step)
+            self.stop_clock()
+        state = jax.tree.map(self.copy_leaf, learner.state)
+        if steps_under_way:
+            self.start_clock()
         return state
+
+    def copy_leaf(self, leaf: Array) -> Any:
+        """An array that no later step writes into."""
+        if jnp.issubdtype(leaf.dtype, jax.dtypes.extended):  # keys have no form in NumPy
+            return jnp.copy(leaf)[self.work.real]
+        return np.array(self.without_padding(leaf))
 
     def end_runs(self, tracker: Tracker) -> Tracker:
         """End the runs that the callback has asked to end."""

@@ -19,7 +19,8 @@ class Interrupted(KeyboardInterrupt):
     """A Ctrl-C in `fwdonly.fit` or `fwdonly.sweep`: raised after the steps under way, when the checkpoint is written.
 
     Attributes:
-        result: what the training gave until then. A notebook keeps the exception in ``sys.last_value``.
+        result: what the training gave until then, all of it where the Ctrl-C came at the very end. A notebook keeps the
+            exception in ``sys.last_value``.
     """
 
     def __init__(self, result: Result) -> None:

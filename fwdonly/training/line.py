@@ -82,7 +82,9 @@ class Line:
 def is_seen() -> bool:
     """Whether somebody looks: standard error is a terminal, or this is a notebook."""
     shell = getattr(sys.modules.get("IPython"), "get_ipython", lambda: None)()
-    return getattr(shell, "kernel", None) is not None or sys.stderr.isatty()
+    with contextlib.suppress(AttributeError, ValueError):  # no stream, one without isatty, a closed one
+        return getattr(shell, "kernel", None) is not None or sys.stderr.isatty()
+    return False
 
 
 @contextlib.contextmanager

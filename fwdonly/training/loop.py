@@ -1,13 +1,14 @@
 """The host loop: compiled chunks of steps, the end of each epoch, and one stage after another."""
 
 import contextlib
+from collections.abc import Callable, Generator
 from pathlib import Path
 from typing import Any
 
 import jax
 import numpy as np
 
-from ..measure import Reading
+from ..measure import Meter, Reading
 from .host import Hooks, Host
 from .interrupts import Interrupted, keyboard
 from .prepare import Work
@@ -29,7 +30,7 @@ def train(work: Work, hooks: Hooks) -> Result:
     tracker = host.end_runs(tracker)
     jax.block_until_ready((learner, tracker))
     host.prepare(learner, tracker)
-    with keyboard() as host.must_stop:
+    with keyboard() as host.must_stop, hurried(hooks.meter, host.must_stop):
         with contextlib.nullcontext() if hooks.meter is None else hooks.meter.window("training") as host.window:
             learner, tracker, stopped = train_stages(host, work, learner, tracker)
             if host.window is not None:
@@ -42,6 +43,20 @@ def train(work: Work, hooks: Hooks) -> Result:
         if host.must_stop():
             raise Interrupted(result)
     return result
+
+
+@contextlib.contextmanager
+def hurried(meter: Meter | None, must_stop: Callable[[], bool]) -> Generator[None, None, None]:
+    """Within it a meter's wait for idle power ends where a Ctrl-C asks to stop."""
+    if meter is None:
+        yield
+        return
+    before = meter.hurry
+    meter.hurry = lambda: before() or must_stop()
+    try:
+        yield
+    finally:
+        meter.hurry = before
 
 
 def train_stages(host: Host, work: Work, learner: Learner, tracker: Tracker) -> tuple[Learner, Tracker, bool]:
@@ -156,6 +171,7 @@ def result_of(
         run_bytes=host.run_bytes,
         streamed=work.feeder is not None,
         precision=plan.precision,
+        normalise=plan.normalise,
         predictions=predictions,
         test_balanced_accuracy=balanced,
         readouts=jax.tree.map(unless_diverged, readouts),

@@ -3,6 +3,7 @@
 import dataclasses
 import functools
 import hashlib
+import inspect
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple, cast
 
@@ -18,6 +19,9 @@ from .images import Feeder
 from .plan import PLACES, Plan, plans_of_stages, steps_per_epoch
 from .programs import Lift, Setup, shapes_of
 from .run import EXAMPLES, Arrays, Job, Run, Source, stages_of, start_scores
+
+CHECKPOINT_FORMAT = 2
+"""Version of what a checkpoint says beside its arrays."""
 
 
 class Runs(NamedTuple):
@@ -35,11 +39,16 @@ def values_of(hyper: Mapping[str, Any], count: int | None = None) -> dict[str, n
     """One value per run of every hyperparameter, or one of each for a single run.
 
     Raises:
-        UsageError: another number of values.
+        UsageError: no mapping, another number of values, or something that is no number.
     """
+    if not isinstance(hyper, Mapping):
+        raise UsageError(f"hyper has numbers by name, such as {{'learning_rate': 0.01}}; got {hyper!r}")
     values: dict[str, Any] = {}
     for name, value in hyper.items():
-        array = np.asarray(value, np.float32)
+        try:
+            array = np.asarray(value, np.float32)
+        except (TypeError, ValueError):
+            raise UsageError(f"{name} must be a number, or one for each run; got {value!r}") from None
         if array.shape not in ((), (count,)):
             more = "" if count is None else f", or one for each of the {count} runs"
             raise UsageError(f"{name} has shape {array.shape}; give one number{more}")
@@ -111,8 +120,13 @@ def count_stages(source: Source, hyper: Mapping[str, Any]) -> int:
     """How many stages a rule has, or those that a maker makes of hyperparameters.
 
     Raises:
-        UsageError: none, or a maker that needs the value of a hyperparameter.
+        UsageError: none, or a maker that takes other hyperparameters or needs the value of one.
     """
+    if callable(source):
+        try:
+            inspect.signature(source).bind(**hyper)
+        except TypeError as error:
+            raise UsageError(f"hyper ({', '.join(hyper) or 'empty'}) does not fit the function: {error}") from None
     counts: list[int] = []
     shapes = {name: jax.ShapeDtypeStruct((), jax.dtypes.canonicalize_dtype(v.dtype)) for name, v in hyper.items()}
     try:
@@ -190,6 +204,7 @@ def fingerprint_of(data: datasets.Dataset, plans: Sequence[Plan], runs: Runs, ho
     """What a checkpoint must agree with."""
     parts = b"".join(np.ascontiguousarray(part).tobytes() for part in runs.split)
     return {
+        "format": CHECKPOINT_FORMAT,
         "how": how,
         "split": hashlib.sha256(parts).hexdigest()[:16],
         "plan": [dataclasses.asdict(plan) | dict.fromkeys(PLACES) for plan in plans],

@@ -79,6 +79,7 @@ class Result:
             with its kept features; None where it gives none.
         streamed: the training images stayed in host memory (see `Plan.stream`).
         precision: of the factors in matrix products and convolutions (see `Plan.precision`).
+        normalise: how samples reached the network (see `Plan.normalise`).
         predictions: the classes that the kept state predicts for the test images, on the last axis, uint8 or, of more
             than 256 classes, uint16; without meaning for a diverged run. None where there is no test accuracy.
         test_balanced_accuracy: the mean of the classes' own test accuracies, where classes are unequal by more than
@@ -105,6 +106,7 @@ class Result:
     run_bytes: int | None = None
     streamed: bool = False
     precision: Precision = "float32"
+    normalise: str = "pixel"
     predictions: np.ndarray | None = None
     test_balanced_accuracy: np.ndarray | None = None
 
@@ -209,6 +211,7 @@ def join_groups(groups: list[Result], runs: int) -> Result:
         run_bytes=groups[-1].run_bytes,
         streamed=groups[0].streamed,
         precision=groups[0].precision,
+        normalise=groups[0].normalise,
         predictions=join_known("predictions"),
         test_balanced_accuracy=join_known("test_balanced_accuracy"),
         **joined,
