@@ -3,6 +3,7 @@
 import dataclasses
 import functools
 import itertools
+import json
 import math
 import time
 
@@ -139,6 +140,29 @@ def test_a_checkpoint_of_another_training_is_refused_and_left_alone(tiny, tmp_pa
     with pytest.raises(UsageError, match="not a readable checkpoint"):
         fit(MF, tiny, plan, checkpoint=path, resume=True)
     assert path.read_bytes() == before[: len(before) // 2]
+
+
+def test_a_forged_record_of_a_checkpoint_is_refused_in_one_line(tiny, tmp_path):
+    plan, path = Plan(epochs=2, batch_size=20), tmp_path / "c.npz"
+    fit(MF, tiny, plan, checkpoint=path, callback=StopAfter(1))
+    arrays = dict(np.load(path))
+    for name, forged in (
+        ("stage", 7),
+        ("stage", "first"),
+        ("step", [1]),
+        ("train_seconds", "long"),
+        ("features_kept", [[1, 2, 3]]),
+        ("rows", [{"val_loss": [1.0, "float12"]}]),
+        ("rows", [{"val_loss": [1.0, [[]]]}]),
+        ("rows", [{"val_loss": 1.0}]),
+    ):
+        header = json.loads(arrays["header"].tobytes())
+        header["meta"][name] = forged
+        np.savez(path, **(arrays | {"header": np.frombuffer(json.dumps(header).encode(), np.uint8)}))
+        with pytest.raises(UsageError, match=r"^[^\n]*c\.npz is not a readable checkpoint[^\n]*$"):
+            fit(MF, tiny, plan, checkpoint=path, resume=True)
+    np.savez(path, **arrays)
+    assert fit(MF, tiny, plan, checkpoint=path, resume=True).finished  # control: the record as it was is read
 
 
 # Chunks, order, preprocessing ----------------------------------------------------------------------------------------

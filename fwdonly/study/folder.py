@@ -10,7 +10,7 @@ from typing import Any, Literal, NamedTuple
 
 from .. import results
 from ..data import Dataset
-from ..errors import DAMAGE, UsageError, first_difference, words_of
+from ..errors import DAMAGE, UsageError, first_difference, short, words_of
 from ..files import PART, is_empty, make_folder, sync_folder
 from .terminal import noted
 
@@ -82,8 +82,8 @@ def look_into(folder: Path, config: dict[str, Any], *, resume: bool) -> None:
         raise UsageError(f"{path} is damaged ({words_of(error)}); give another --output-dir") from error
     if version != VERSION:
         raise UsageError(
-            f"{folder} has files of version {version}, and this fwdonly writes version {VERSION}; reports read it, but "
-            "to train more give another --output-dir"
+            f"{folder} has files of version {short(version)}, and this fwdonly writes version {VERSION}; "
+            "reports read it, but to train more give another --output-dir"
         )
     difference = first_difference(configuration, config)
     if difference:

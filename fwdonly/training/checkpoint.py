@@ -1,6 +1,8 @@
 """Save and load trees of arrays in one .npz file: no pickle, written whole or not at all."""
 
+import contextlib
 import json
+from collections.abc import Generator
 from pathlib import Path
 from typing import Any
 
@@ -96,16 +98,26 @@ def load(path: str | Path, like: Any) -> Any:
 
 
 def _read(path: Path, *, with_leaves: bool) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
+    with refusing_damage(path), open_arrays(path) as file:
+        header = json.loads(file["header"].tobytes())
+        names = header["leaves"].items() if with_leaves else ()
+        leaves = {
+            name: np.frombuffer(file[f"leaf{i}"].tobytes(), jnp.dtype(dtype)).reshape(shape)
+            for i, (name, (dtype, shape)) in enumerate(names)
+        }
+        if not isinstance(header["meta"], dict):
+            raise TypeError("its header is none")
+        return leaves, header["meta"]
+
+
+@contextlib.contextmanager
+def refusing_damage(path: str | Path) -> Generator[None, None, None]:
+    """Within it whatever fails is the checkpoint's fault, for a forged header may hold anything.
+
+    Raises:
+        UsageError: something failed.
+    """
     try:
-        with open_arrays(path) as file:
-            header = json.loads(file["header"].tobytes())
-            names = header["leaves"].items() if with_leaves else ()
-            leaves = {
-                name: np.frombuffer(file[f"leaf{i}"].tobytes(), jnp.dtype(dtype)).reshape(shape)
-                for i, (name, (dtype, shape)) in enumerate(names)
-            }
-            if not isinstance(header["meta"], dict):
-                raise TypeError("its header is none")
-            return leaves, header["meta"]
-    except Exception as error:  # a forged header may hold anything
+        yield
+    except Exception as error:
         raise UsageError(f"{path} is not a readable checkpoint ({words_of(error)}); {_MEND}") from error

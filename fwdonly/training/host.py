@@ -323,11 +323,15 @@ class Host:
         assert self.checkpoint is not None
         meta = checkpoints.read_meta(self.checkpoint)
         check_fingerprint(self.checkpoint, meta.get("fingerprint", {}), self.work.fingerprint)
-        self.stage, self.step = meta["stage"], meta["step"]
-        self.features_kept = dict(meta["features_kept"])
-        self.seconds, self.compiled_before = meta["train_seconds"], meta["compile_seconds"]
-        self.validation_seconds = meta["validation_seconds"]
-        self.rows = [{name: np.asarray(value, dtype) for name, (value, dtype) in row.items()} for row in meta["rows"]]
+        with checkpoints.refusing_damage(self.checkpoint):
+            self.stage, self.step = range(len(jobs))[meta["stage"]], int(meta["step"])
+            self.features_kept = dict(meta["features_kept"])
+            seconds = (float(meta[f"{of}_seconds"]) for of in ("train", "compile", "validation"))
+            self.seconds, self.compiled_before, self.validation_seconds = seconds
+            self.rows = [
+                {name: np.asarray(value, np.dtype(dtype)) for name, (value, dtype) in row.items()}
+                for row in meta["rows"]
+            ]
         shapes = shapes_of(start_run, jobs[0], *start)
         shapes = shapes_of(enter_stage, jobs[self.stage], *shapes, *start[1:])
         if not self.work.padding:

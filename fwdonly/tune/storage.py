@@ -14,7 +14,7 @@ from collections.abc import Generator
 from pathlib import Path
 from typing import Any
 
-from ..errors import UsageError
+from ..errors import UsageError, short
 from ..files import sync_folder
 
 CONNECT = 10
@@ -177,7 +177,7 @@ def words_of(error: BaseException, url: str = "") -> str:
     secret = re.search(PASSWORD, url)
     for part in re.split(r"[@/]", secret[2]) if secret else ():
         words = words.replace(part, "***") if part else words
-    return words
+    return short(words)
 
 
 def open_proxy(optuna: Any, text: str) -> Any:
