@@ -11,7 +11,7 @@ OUTPUT = ROOT / "docs" / "pictures" / "accuracy-against-cost.svg"
 
 
 def points(content: dict) -> list[tuple[str, list[float], list[float]]]:
-    """Of every rule its label, 10^9 operations and test accuracy in % of every run."""
+    """Label, 10^9 operations and test accuracy in % of every run, by rule."""
     rows = []
     for record in content["rules"]:
         operations = [run["arithmetic"]["value"] / 1e9 for run in record["runs"]]
