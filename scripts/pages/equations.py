@@ -24,8 +24,12 @@ _NAME = r"[A-Za-z]+~?'?"
 _INDEX = r"\{[^{}]*\}|\w+(?:~)?"
 _POWER = r"\{[^{}]*\}|-?\w+|\([^()]*\)"
 _TERM = re.compile(rf"(?P<name>{_NAME})(?:_(?P<below>{_INDEX}))?(?:\^(?P<above>{_POWER}))?")
-_TOKEN = re.compile(rf"(?P<term>{_TERM.pattern})|(?P<power>\^(?:{_POWER}))|(?P<sign><=|>=|<-|\+-|\.\.\.|\*)|(?P<rest>.)")
-_IN_PROSE = re.compile(r"(?<![\w`^{./~-])[A-Za-z]{1,4}~?(?:_(?:\{[^{}]*\}|[A-Za-z0-9]{1,2}\b))?(?:\^(?:\{[^{}]*\}|T\b|\d+\b))?(?![\w.]\w)")
+_TOKEN = re.compile(
+    rf"(?P<term>{_TERM.pattern})|(?P<power>\^(?:{_POWER}))|(?P<sign><=|>=|<-|\+-|\.\.\.|\*)|(?P<rest>.)"
+)
+_IN_PROSE = re.compile(
+    r"(?<![\w`^{./~-])[A-Za-z]{1,4}~?(?:_(?:\{[^{}]*\}|[A-Za-z0-9]{1,2}\b))?(?:\^(?:\{[^{}]*\}|T\b|\d+\b))?(?![\w.]\w)"
+)
 
 
 def line(text: str) -> str:

@@ -58,7 +58,9 @@ def pages() -> dict[str, str]:
     texts |= {f"reference/cli/{name}.md": command(name) for name in COMMANDS}
     lines = [f"| [`fwdonly {name}`]({name}.md) | {what} |" for name, what in COMMANDS.items()]
     head = "# Command line\n\nMade from the parsers. `fwdonly COMMAND --help` says the same on your machine.\n\n"
-    return texts | {"reference/cli/index.md": head + "| command | what it does |\n|---|---|\n" + "\n".join(lines) + "\n"}
+    return texts | {
+        "reference/cli/index.md": head + "| command | what it does |\n|---|---|\n" + "\n".join(lines) + "\n"
+    }
 
 
 def modules() -> dict[str, str]:
@@ -118,7 +120,12 @@ def ask(name: str) -> _Asked | str:
     """What a command gives to its parser, or what it prints where it has none."""
 
     def parse(
-        words: Sequence[str], groups: Sequence[options.Group], defaults: Mapping[str, Any], *, prog: str, description: str
+        words: Sequence[str],
+        groups: Sequence[options.Group],
+        defaults: Mapping[str, Any],
+        *,
+        prog: str,
+        description: str,
     ) -> dict[str, Any]:
         del words
         raise _Asked(groups, defaults, prog, description)

@@ -193,7 +193,9 @@ def _published(names: set[str]) -> str:
                     lines.append(f"| `{name}` | {row.name} | `{cell.rule}` | {_cell(cell)} |")
     if len(lines) == 2:
         return "No published table of this rule is here."
-    sources = [f"`{name}`: {table.source}" for name, table in published.tables().items() if f"`{name}`" in "".join(lines)]
+    sources = [
+        f"`{name}`: {table.source}" for name, table in published.tables().items() if f"`{name}`" in "".join(lines)
+    ]
     return "\n".join([*lines, "", "`fwdonly reproduce TABLE` runs a table again. Sources: " + "; ".join(sources) + "."])
 
 
