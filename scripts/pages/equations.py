@@ -1,3 +1,4 @@
+# ruff: noqa: RUF001 (signs that readers see)
 """Equations of docstrings as HTML: indices below, powers above, Greek letters; no script and no font from elsewhere."""
 
 import html
@@ -28,6 +29,9 @@ _TOKEN = re.compile(
     rf"(?P<term>{_TERM.pattern})|(?P<power>\^(?:{_POWER}))|(?P<sign><=|>=|<-|\+-|\.\.\.|\*)|(?P<rest>.)"
 )
 _IN_PROSE = re.compile(
+    r"(?<![\w`^{./~-])[A-Za-z]{1,4}~?(?:_(?:\{[^{}]*\}|[A-Za-z0-9]{1,2}\b))?"
+    r"(?:\^(?:\{[^{}]*\}|T\b|\d+\b))?(?![\w.]\w)"
+)
     r"(?<![\w`^{./~-])[A-Za-z]{1,4}~?(?:_(?:\{[^{}]*\}|[A-Za-z0-9]{1,2}\b))?(?:\^(?:\{[^{}]*\}|T\b|\d+\b))?(?![\w.]\w)"
 )
 
