@@ -22,7 +22,7 @@ def text_of(html):
 def test_an_equation_has_its_indices_below_and_its_powers_above():
     shown = equations.line("dW_i = a_{i-1}^T dZ <= sum_b")
     assert "<i>dW</i><sub><i>i</i></sub>" in shown and "<sup><i>T</i></sup>" in shown
-    assert text_of(shown) == "dWi = ai−1T dZ ≤ Σb"
+    assert text_of(shown) == "dWi = ai\u22121T dZ ≤ Σb"
 
 
 @pytest.mark.parametrize("module", rules.MODULES, ids=lambda module: module.__name__)

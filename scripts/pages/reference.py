@@ -119,15 +119,9 @@ def command(name: str) -> str:
 def ask(name: str) -> _Asked | str:
     """What a command gives to its parser, or what it prints where it has none."""
 
-    def parse(
-        words: Sequence[str],
-        groups: Sequence[options.Group],
-        defaults: Mapping[str, Any],
-        *,
-        prog: str,
-        description: str,
-    ) -> dict[str, Any]:
+    def parse(words: Sequence[str], *given: Any, prog: str, description: str) -> dict[str, Any]:
         del words
+        groups, defaults = given
         raise _Asked(groups, defaults, prog, description)
 
     module = importlib.import_module(f"fwdonly.cli.{name}")

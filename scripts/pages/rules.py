@@ -212,7 +212,7 @@ def measured(names: set[str] | None = None) -> str:
     lines = ["| result file | what | form | test accuracy | passes |", "|---|---|---|---|---|"]
     for path in sorted(RESULTS.glob("*.json")):
         content = json.loads(path.read_text(encoding="utf-8"))
-        for record in content["rules"] if "rules" in content else ():
+        for record in content.get("rules", ()):
             if names is None or record["rule"] in names:
                 runs = [run for run in record["runs"] if run.get("test_accuracy") is not None]
                 accuracy = _spread([100 * run["test_accuracy"] for run in runs], 2)
