@@ -15,7 +15,7 @@ LEGEND = {
     "second": "a second pass forward",
     "back": "error sent back through a layer",
     "direct": "error sent straight to a layer",
-    "local": "a readout with a loss of its own",
+    "local": "a class readout of the layer",
 }
 """Kinds of arrows, in the order of the legend."""
 
@@ -70,7 +70,7 @@ def _layer(
         shapes.append(f'<path class="local" d="M{x - 12:.0f} {TOP + 10} V{TOP - 26}" marker-end="url(#local)"/>')
         shapes.append(f'<path class="local" d="M{x + 12:.0f} {TOP - 34} V{TOP + 6}" marker-end="url(#local)"/>')
         shapes.append(f'<rect class="readout" x="{x - 38:.0f}" y="{TOP - 62}" width="76" height="28" rx="6"/>')
-        shapes.append(f'<text x="{x:.0f}" y="{TOP - 43}">loss {i}</text>')
+        shapes.append(f'<text x="{x:.0f}" y="{TOP - 43}">readout {i}</text>')
         kinds.add("local")
     if "direct feedback" in macs and has_output:
         x, start = left[i] + BOX / 2, left[-1] + BOX / 2

@@ -48,6 +48,17 @@ def on_page_markdown(markdown: str, page: Any, **_: Any) -> str:
     return "".join(part if part.startswith("`") else FORMULA.sub(_mathml, part) for part in parts)
 
 
+def on_post_page(output: str, page: Any, **_: Any) -> str:
+    """The theme fetches one script of its offline search from another host; the site brings it along."""
+    up = "../" * page.url.count("/")
+    return output.replace("https://unpkg.com/iframe-worker/shim", f"{up}assets/iframe-worker.js")
+
+
+def on_post_template(output_content: str, template_name: str, **_: Any) -> str:
+    """The same for the page of unknown addresses, which may be shown at any depth."""
+    return output_content.replace("https://unpkg.com/iframe-worker/shim", "/assets/iframe-worker.js")
+
+
 def _mathml(match: re.Match[str]) -> str:
     convert = importlib.import_module("latex2mathml.converter").convert
     return convert(match[1] or match[2], display="block" if match[1] else "inline")
