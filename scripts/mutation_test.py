@@ -36,6 +36,20 @@ SHARDING = "test_sharding"
 
 MUTANTS = [
     Mutant(
+        "study/inventory.py",
+        'os.environ["FWDONLY_OFFLINE"] = "1"',
+        'os.environ["FWDONLY_OFFLINE"] = "0"',
+        ("test_site",),
+        "fwdonly info downloads",
+    ),
+    Mutant(
+        "study/inventory.py",
+        "Item(extra, not missing,",
+        "Item(extra, True,",
+        ("test_site",),
+        "an extra without its packages counts as there",
+    ),
+    Mutant(
         "mf.py",
         "G = flat(a) @ weights.M.T\n    return",
         "G = -flat(a) @ weights.M.T\n    return",

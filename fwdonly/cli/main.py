@@ -25,6 +25,7 @@ COMMANDS = {
     "serve": "serve a study's database to workers on other machines",
     "submit": "hand a command to SLURM",
     "list": "list rules, networks, data sets and published settings",
+    "info": "versions, devices, sensors, extras and data of this machine",
 }
 """Commands with what each does."""
 

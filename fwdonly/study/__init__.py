@@ -4,7 +4,7 @@ A study is a record (`Study`), which `run` trains into a result folder. Nothing 
 `fwdonly.cli` hands `run` a function that does. Needs the extra ``experiments``.
 """
 
-from . import costs, design, fields, folder, optimizers, processes, published, rules, terminal
+from . import costs, design, fields, folder, inventory, optimizers, processes, published, rules, terminal
 from .design import Arm, Data, Machine, Measuring, Output, Runs, Study, make_arm
 from .execute import check_machine, keep_programs, prepare, run, split_of, turns
 from .fields import Field, declared
@@ -37,6 +37,7 @@ __all__ = [
     "design",
     "fields",
     "folder",
+    "inventory",
     "keep_programs",
     "last_stage",
     "load",
