@@ -293,8 +293,8 @@ MUTANTS = [
     ),
     Mutant(
         "training/host.py",
-        'self.stage, self.step = meta["stage"], meta["step"]',
-        'self.stage, self.step = meta["stage"], 0',
+        'self.stage, self.step = range(len(jobs))[meta["stage"]], int(meta["step"])',
+        'self.stage, self.step = range(len(jobs))[meta["stage"]], 0',
         (TRAIN,),
         "a resumed run repeats the steps of its epoch",
     ),
