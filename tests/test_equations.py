@@ -554,7 +554,7 @@ def test_losses_start_near_the_logarithm_of_the_number_of_classes(key, classes):
     x = jax.random.normal(key, (200, 784))
     batch = Batch(x, jnp.arange(200) % classes)
     options = {"net": nets.mlp([1000]), "tx": optax.sgd(1), "num_classes": classes}
-    (layer,), _ = mf.init(key, x, **options)
+    (layer,) = mf.init(key, x, **options).params
 
     twin = bp.init(key, x, **options).params
 

@@ -4,6 +4,7 @@ Blocks are value-hashable, so a freshly built equal network does not compile ane
 """
 
 from . import output
+from .adapters import from_equinox, from_nnx
 from .blocks import POOLINGS, Conv, Dense, Identity, pooled
 from .builders import cnn, cwc, init, mlp, normalised, residual, separable
 from .composed import Residual, Separable
@@ -46,6 +47,8 @@ __all__ = [
     "cnn",
     "cwc",
     "described",
+    "from_equinox",
+    "from_nnx",
     "he_normal",
     "he_uniform",
     "identity",
