@@ -32,8 +32,9 @@ if __name__ == "__main__":
     np.savez(folder / "test.npz", x=mine.x_test)
     for name, module in {"mf": fwdonly.mf, "bp": fwdonly.bp}.items():
         rule, file = module.rule(network(2), optax.adam(1e-2), num_classes=2), folder / f"{name}.safetensors"
-        result = fwdonly.fit(rule, mine, fwdonly.Plan(epochs=5, batch_size=16))
-        fwdonly.save(file, result, rule, mine, net=net)
+        fwdonly.save(
+            file, result := fwdonly.fit(rule, mine, fwdonly.Plan(epochs=5, batch_size=16)), rule, mine, net=net
+        )
         words = ["predict", file, folder / "test.npz", "--net", net, "--output", folder / f"{name}.csv"]
         subprocess.run([sys.executable, "-m", "fwdonly", *map(str, words)], check=True)
         there = [np.float32(row.split(",")[3]) for row in (folder / f"{name}.csv").read_text().splitlines()[1:]]
