@@ -32,11 +32,10 @@ if __name__ == "__main__":
     np.savez(folder / "test.npz", x=mine.x_test)
     for name, module in {"mf": fwdonly.mf, "bp": fwdonly.bp}.items():
         rule, file = module.rule(network(2), optax.adam(1e-2), num_classes=2), folder / f"{name}.safetensors"
-        fwdonly.save(
-            file, result := fwdonly.fit(rule, mine, fwdonly.Plan(epochs=5, batch_size=16)), rule, mine, net=net
-        )
-        words = ["predict", file, folder / "test.npz", "--net", net, "--output", folder / f"{name}.csv"]
+        result = fwdonly.fit(rule, mine, fwdonly.Plan(epochs=5, batch_size=16))
+        fwdonly.save(file, result, rule, mine, net=net)
+        words = ["predict", file, folder / "test.npz", "--net", net, "--output", file.with_suffix(".csv")]
         subprocess.run([sys.executable, "-m", "fwdonly", *map(str, words)], check=True)
-        there = [np.float32(row.split(",")[3]) for row in (folder / f"{name}.csv").read_text().splitlines()[1:]]
-        here = fwdonly.load(file, net=network(2)).predict(mine.x_test).scores.max(1)
-        print(f"{name}: accuracy {result.test_accuracy:.2f}; the other process agrees bit for bit: {there == [*here]}")
+        there = [np.float32(row.split(",")[3]) for row in file.with_suffix(".csv").read_text().splitlines()[1:]]
+        same = there == [*fwdonly.load(file, net=network(2)).predict(mine.x_test).scores.max(1)]
+        print(f"{name}: accuracy {result.test_accuracy:.2f}; the other process agrees bit for bit: {same}")
