@@ -2,7 +2,6 @@
 
 import subprocess
 import sys
-import tempfile
 from pathlib import Path
 
 import numpy as np
@@ -22,7 +21,7 @@ def network(num_classes):
 
 
 if __name__ == "__main__":
-    folder, random, grid = Path(tempfile.mkdtemp()), np.random.default_rng(0), np.indices((16, 16)) - 7.5
+    folder, random, grid = Path(sys.argv[1]), np.random.default_rng(0), np.indices((16, 16)) - 7.5
     for name, wave in {"stripes": grid[0], "rings": np.hypot(*grid)}.items():
         (folder / "images" / name).mkdir(parents=True)
         for number in range(100):

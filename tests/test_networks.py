@@ -588,10 +588,12 @@ def test_a_resumed_training_has_the_statistics_it_left(digits, tmp_path):
     near((resumed.state.params, resumed.state.statistics), (whole.state.params, whole.state.statistics), 0)
 
 
-def test_the_example_of_ones_own_network():
+def test_the_example_of_ones_own_network(tmp_path):
     example = Path(__file__).parents[1] / "examples" / "own_network.py"
     assert len(example.read_text().splitlines()) <= 40
-    out = subprocess.run([sys.executable, str(example)], capture_output=True, text=True, check=True).stdout
+    out = subprocess.run(
+        [sys.executable, str(example), str(tmp_path)], capture_output=True, text=True, check=True
+    ).stdout
     lines = [line for line in out.splitlines() if "bit for bit" in line]
     assert len(lines) == 2 and all(line.endswith("agrees bit for bit: True") for line in lines)
     assert all(float(line.split()[2].rstrip(";")) > 0.9 for line in lines)

@@ -1,6 +1,7 @@
 """Modules of other libraries as blocks: Flax NNX and Equinox. Both are imported where they are used."""
 
 import functools
+import importlib
 import inspect
 from collections.abc import Callable
 from typing import Any
@@ -128,11 +129,7 @@ def from_equinox(module: Any) -> Any:
         >>> block = fwdonly.nets.from_equinox(lambda key: eqx.nn.MLP(64, 16, 32, 1, key=key))
         >>> rule = fwdonly.mf.rule((block,), optax.adam(1e-3), num_classes=10)
     """
-    try:
-        import equinox as eqx
-    except ImportError as error:
-        raise UsageError("from_equinox needs Equinox: pip install equinox") from error
-
+    eqx = _equinox()
     if isinstance(module, eqx.Module):
         return _Equinox(lambda key: module)
     if isinstance(module, type) or not callable(module):
@@ -148,15 +145,13 @@ class _Equinox:
 
     def _made(self, key: Array) -> tuple[Any, Any]:
         """The module and its state."""
-        import equinox as eqx
-
+        eqx = _equinox()
         return eqx.nn.make_with_state(self.make)(key)
 
     @functools.cached_property
     def _layout(self) -> tuple[Any, Any, Any]:
         """Abstract parameters, what of the module is no parameter, and the abstract state."""
-        import equinox as eqx
-
+        eqx = _equinox()
         module, state = eqx.filter_eval_shape(self._made, jax.random.key(0))
         is_number = lambda leaf: isinstance(leaf, jax.ShapeDtypeStruct) and jnp.issubdtype(leaf.dtype, jnp.inexact)
         params, rest = eqx.partition(module, is_number)
@@ -169,8 +164,7 @@ class _Equinox:
 
     def init(self, rngs: Array, x: Float[Array, "batch *features"]) -> dict[str, Any]:
         """``params`` and, where the module has state, ``statistics``, by their places."""
-        import equinox as eqx
-
+        eqx = _equinox()
         module, state = self._made(rngs)
         params = _named(eqx.filter(module, eqx.is_inexact_array))
         leaves = jax.tree.leaves(state)
@@ -179,8 +173,7 @@ class _Equinox:
 
     def _called(self, variables: Any, x: Array, key: Array | None) -> tuple[Array, Any]:
         """The output for a batch, and the state afterwards; without a key in inference mode."""
-        import equinox as eqx
-
+        eqx = _equinox()
         params, rest, state = self._layout
         module = eqx.combine(_filled(params, variables["params"]), rest)
         module = eqx.nn.inference_mode(module, key is None)
@@ -205,6 +198,13 @@ class _Equinox:
         """The output in training mode, and the variables with the new state."""
         y, state = self._called(variables, x, key)
         return y, variables | ({} if state is None else {"statistics": state})
+
+
+def _equinox() -> Any:
+    try:
+        return importlib.import_module("equinox")
+    except ImportError as error:
+        raise UsageError("from_equinox needs Equinox: pip install equinox") from error
 
 
 def _kind(value: Any) -> str:
