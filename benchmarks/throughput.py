@@ -255,8 +255,9 @@ def torch_heads(state: Any, x: Any, y: Any, full_steps: int) -> dict[str, Callab
     images = torch.tensor(x).permute(0, 3, 1, 2)
     Y = functional.one_hot(torch.tensor(y).long(), CLASSES).float()
     blocks = []
-    for own, moments in zip(state.params.blocks, state.statistics, strict=True):
-        conv = own.block["params"]["Conv_0"]
+    for own, known in zip(state.params.blocks, state.statistics, strict=True):
+        conv = own["params"]["block"]["params"]["Conv_0"]
+        moments = known["statistics"]["mean"], known["statistics"]["var"]
         kernel, bias, mean, var = (torch.tensor(np.asarray(a)) for a in (conv["kernel"], conv["bias"], *moments))
         kernel = kernel.permute(3, 2, 0, 1).contiguous(memory_format=torch.channels_last)
         blocks.append((kernel, bias, mean, var))

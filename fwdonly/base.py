@@ -1,6 +1,8 @@
 """The contract every learning rule keeps: a batch, a record of three pure functions, and one optimizer step."""
 
-from collections.abc import Callable
+import functools
+import inspect
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal, NamedTuple, Protocol, TypeVar, get_args, get_origin, runtime_checkable
 
 import jax
@@ -10,7 +12,7 @@ import optax
 from jax.core import Tracer
 from jaxtyping import Array, Float, Int, PyTree
 
-from .errors import UsageError, check_word
+from .errors import UsageError, check_word, short
 
 State = Any
 """A NamedTuple of arrays whose first two fields are ``params`` and ``opt_state``; each rule module defines its own."""
@@ -75,6 +77,9 @@ class LearningRule(NamedTuple):
             two half-steps, a stage that learns feedback alone) say there what their direction would be. `alignment`
             takes the entries of a tuple or list for layers, and so the fields of a NamedTuple (a field that is a tuple
             has a layer per entry); an array, a dict, or a NamedTuple with a field W and no blocks is one layer.
+        training_scores: ``(state, x, key) -> scores`` as ``update`` sees them, where blocks behave otherwise in
+            training than in ``predict`` (`run_block`): with statistics of the batch, and with the noise of ``key``.
+            `alignment` differentiates these. None means ``predict``.
     """
 
     init: Callable[[Array, Array], State]
@@ -84,26 +89,126 @@ class LearningRule(NamedTuple):
     readouts: tuple[tuple[str, Callable[[State, Array], Array]], ...] = ()
     frozen: Frozen | None = None
     grads: Callable[[State, Batch, Array], tuple[PyTree, Metrics]] | None = None
+    training_scores: Callable[[State, Array, Array], Array] | None = None
 
 
 Products = list[tuple[int, str, float | int]]
 """What a rule's ``work`` counts: (layer from 1, what for, multiply-accumulates of one step); a readout: its inputs'."""
 
 
+Net = tuple[Any, ...]
+"""A tuple of `Block`, one per hidden layer, hashable by value."""
+
+
 class Block(Protocol):
-    """One hidden layer, as rules see it: any object with ``init`` and ``apply`` (a Flax Linen module is one)."""
+    """One hidden layer, as rules see it: any object with ``init`` and ``apply`` (a Flax Linen module is one).
+
+    Variables are any tree of arrays, all of them parameters. Where they are a mapping with "params" (as a Linen
+    module's are), this entry alone holds parameters, which gradients and optimizers see. The other entries are
+    *statistics*: a rule keeps them in ``state.statistics``, takes their new values from every training step and
+    predicts with them.
+
+    A block that behaves otherwise in training, by statistics or by noise, says so in one of two ways:
+
+    * a Linen module by an argument of its ``__call__``, one of `SWITCHES`; noise comes from ``make_rng``;
+    * any other object by a third method, ``apply_in_training(variables, x, key) -> (output, variables)``, which
+      returns the variables with the new statistics.
+
+    A block for rules that treat the linear part and the activation apart has two methods more: see
+    `fwdonly.nets.check_parts`.
+    """
 
     def init(self, rngs: Any, *args: Any) -> Any:
-        """Draw the block's parameters for example inputs."""
+        """Draw the block's parameters, and start its statistics, for example inputs."""
         ...
 
     def apply(self, variables: Any, *args: Any) -> Any:
-        """The block's output for inputs (batch, *features)."""
+        """The block's output for inputs (batch, *features), in prediction."""
         ...
 
 
-Net = tuple[Any, ...]
-"""A tuple of `Block`, one per hidden layer, hashable by value."""
+SWITCHES = {"train": True, "training": True, "deterministic": False, "use_running_average": False}
+"""Arguments by which Linen modules are told that they train, with what they are told then; in prediction the other."""
+
+Statistics = tuple[Any, ...]
+"""The statistics of every block: a dict of collections, empty for a block that has none; () where no block has any."""
+
+
+def draw_block(block: Any, key: Array, x: Float[Array, "batch *features"]) -> tuple[Any, dict[str, Any]]:
+    """Start values of a block for example inputs: its parameters and its statistics (see `Block`)."""
+    return _divided(block, block.init(key, x, **_switched(block, training=False)))
+
+
+def run_block(
+    block: Any, params: Any, statistics: Any, x: Float[Array, "batch *features"], key: Array | None = None
+) -> tuple[Float[Array, "batch *out"], Any]:
+    """The block's output and its statistics afterwards.
+
+    Args:
+        block: a `Block`.
+        params: its parameters, from `draw_block`.
+        statistics: its statistics, which change in training alone.
+        x: inputs.
+        key: of the noise, in training; None is prediction, with the statistics as they are and without noise.
+
+    Raises:
+        UsageError: a Linen module that lacks its statistics, or cannot take inputs of this shape.
+    """
+    variables = {**params, **statistics} if statistics else params
+    if key is not None and hasattr(block, "apply_in_training"):
+        out, variables = block.apply_in_training(variables, x, key)
+        return out, _divided(block, variables)[1]
+    try:
+        if key is None or not _is_linen(type(block)):
+            return block.apply(variables, x, **_switched(block, training=False)), statistics
+        how: dict[str, Any] = {"rngs": {"params": key, "dropout": key}, **_switched(block, training=True)}
+        if not statistics:
+            return block.apply(variables, x, **how), statistics
+        return block.apply(variables, x, mutable=list(statistics), **how)
+    except Exception as error:
+        if type(error).__module__.partition(".")[0] != "flax":
+            raise
+        mend = "" if statistics else "; if it has running statistics, pass statistics=state.statistics"
+        words = f"a {type(block).__name__} cannot run on inputs {x.shape}: {short(error)}{mend}"
+        raise UsageError(words) from error
+
+
+def kept(statistics: Sequence[Any]) -> Statistics:
+    """The statistics of all layers as a state holds them: none at all where no layer has any."""
+    return tuple(statistics) if any(statistics) else ()
+
+
+def every(statistics: Statistics, layers: tuple[Any, ...]) -> Statistics:
+    """The statistics, or those of layers without any where none are given."""
+    return statistics or ({},) * len(layers)
+
+
+def _divided(block: Any, variables: Any) -> tuple[Any, dict[str, Any]]:
+    """Parameters, in the form in which ``apply`` takes them, and all else."""
+    if not isinstance(variables, Mapping) or not ("params" in variables or _is_linen(type(block))):
+        return variables, {}
+    return (
+        {name: value for name, value in variables.items() if name == "params"},
+        {name: value for name, value in variables.items() if name != "params"},
+    )
+
+
+def _is_linen(kind: type) -> bool:
+    return hasattr(kind, "init_with_output")
+
+
+def _switched(block: Any, *, training: bool) -> dict[str, bool]:
+    """What a Linen module is told of training or prediction; a switch that its own field sets is left alone."""
+    names = (name for name in _switches(type(block)) if getattr(block, name, None) is None)
+    return {name: SWITCHES[name] == training for name in names}
+
+
+@functools.cache
+def _switches(kind: type) -> tuple[str, ...]:
+    if not _is_linen(kind):
+        return ()
+    names = inspect.signature(kind.__call__).parameters
+    return tuple(name for name in SWITCHES if name in names)
 
 
 @runtime_checkable

@@ -23,6 +23,7 @@ from .base import (
     Metrics,
     Net,
     Products,
+    Statistics,
     at_state,
     begin,
     check_classes,
@@ -30,16 +31,16 @@ from .base import (
     chosen,
     cross_entropy,
     descend,
+    every,
     flat,
+    kept,
+    run_block,
 )
 from .card import Card, Setting, Stage, Variant
 from .errors import UsageError, check_word
 
 Readouts = Literal["output", "deep", "sum"]
 Hidden = Literal["trained", "frozen"]
-
-EPS, MOMENTUM = 1e-5, 0.1
-"""Batch normalisation: what is added to the variance; weight of a new batch in the running statistics."""
 
 
 class Options(NamedTuple):
@@ -61,24 +62,17 @@ class Options(NamedTuple):
 
 
 class Form(NamedTuple):
-    """What decides which parameters there are, and which learn."""
+    """How one step goes; keywords of `init`, `grads`, `update`, `predict` and `rule`. The weight may be traced."""
 
     readouts: Readouts = "output"
+    auxiliary_weight: float | Array = 1.0
     hidden: Hidden = "trained"
     batch_norm: bool = False
 
 
-class Normalised(NamedTuple):
-    """``block`` holds W_l and b_l; ``gamma`` and ``beta`` (channels,) belong to batch normalisation after the block."""
-
-    block: Any
-    gamma: Float[Array, " channels"]
-    beta: Float[Array, " channels"]
-
-
 class Params(NamedTuple):
-    """``blocks`` holds W_l and b_l of the hidden layers, with batch normalisation a `Normalised` each; ``W``
-    (n_L, classes) and ``b`` (classes,) the output layer.
+    """``blocks`` holds W_l and b_l of the hidden layers, with ``batch_norm`` gamma_l and beta_l beside them (see
+    `fwdonly.nets.Normalised`); ``W`` (n_L, classes) and ``b`` (classes,) the output layer.
 
     ``b`` is None where the output layer has no bias, ``M`` where there are no readouts M_l (classes, n_l) beside it.
     """
@@ -90,13 +84,13 @@ class Params(NamedTuple):
 
 
 class State(NamedTuple):
-    """``params``, one optimizer state over all of them (with frozen hidden layers over the output layer's), and
-    ``statistics``: running (mean, variance) per channel and block where there is batch normalisation.
+    """``params``, one optimizer state over all of them (with frozen hidden layers over the output layer's), and the
+    ``statistics`` of the blocks that have some (`fwdonly.base.Block`).
     """
 
     params: Params
     opt_state: Any
-    statistics: tuple[tuple[Array, Array], ...] = ()
+    statistics: Statistics = ()
 
 
 def init(
@@ -112,26 +106,20 @@ def init(
 ) -> State:
     """Start values: blocks as the network draws them (equal to MF's for one key), output W ~ N(0, 0.01^2), b = 0.
 
-    The readouts M_l of "deep" and "sum" are MF's for one key, too, and change no other start value. ``form`` has
-    ``readouts`` and ``hidden`` as in `grads`, and ``batch_norm``: gamma and variance start at 1, beta and mean at 0.
+    The readouts M_l of "deep" and "sum" are MF's for one key, too, and change no other start value. ``form`` as of
+    `Form`; with ``batch_norm`` gamma and running variance start at 1, beta and running mean at 0.
 
     Raises:
-        UsageError: fewer than two classes, inputs the network cannot take, unknown words, or readouts of frozen layers.
+        UsageError: fewer than two classes, inputs the network cannot take, or a form that does not fit.
     """
-    readouts, hidden, batch_norm = chosen(Form, form, "BP")
-    _check(readouts, 1.0, hidden)
-    if batch_norm and hidden == "frozen":
-        raise UsageError("batch_norm learns with the hidden layers, and hidden='frozen' trains none; leave it out")
+    how = _formed(form)
     check_classes(num_classes)
     block_key, readout_key = jax.random.split(key)
-    blocks, activations = nets.init(block_key, x, net)
+    blocks, statistics, activations = nets.init(block_key, x, _normalised(net, how))
     W, b = nets.output.layer(readout_key, activations[-1], num_classes, readout_init, readout_bias)
-    M = None if readouts == "output" else nets.output.class_readouts(readout_key, activations, num_classes)
-    zeros = [jnp.zeros(a.shape[-1], a.dtype) for a in activations if batch_norm]
-    if batch_norm:
-        blocks = tuple(Normalised(block, zero + 1, zero) for block, zero in zip(blocks, zeros, strict=True))
+    M = None if how.readouts == "output" else nets.output.class_readouts(readout_key, activations, num_classes)
     params = Params(blocks, W, b, M)
-    return State(params, begin(tx, _trained(params, hidden)), tuple((zero, zero + 1) for zero in zeros))
+    return State(params, begin(tx, _trained(params, how.hidden)), statistics)
 
 
 def grads(
@@ -140,9 +128,8 @@ def grads(
     key: Array,
     *,
     net: Net,
-    readouts: Readouts = "output",
-    auxiliary_weight: float | Array = 1.0,
-    hidden: Hidden = "trained",
+    statistics: Statistics = (),
+    **form: Any,
 ) -> tuple[Params, Metrics]:
     r"""The gradient of one global loss with respect to every parameter.
 
@@ -161,8 +148,13 @@ def grads(
     where CE is the loss above of other scores, E_l = (softmax(G_l) - onehot(y)) / B, W_{L+1} is W, and dM_l is
     lambda E_l^T a_l or D^T a_l. "deep" predicts from s, "sum" from its sum.
 
-    With ``batch_norm`` a_l is ``gamma_l n_l + beta_l``, n_l the layer's output less its mean over standard deviation of
-    the batch, per channel; `predict` takes the running ones.
+    With ``batch_norm`` (Ioffe, Szegedy, ICML 2015, arXiv 1502.03167) a_l is ``gamma_l n_l + beta_l``, and for the
+    layer's output h_l, per channel::
+
+        n_l = (h_l - mean(h_l)) / sqrt(var(h_l) + 1e-5)     mean and biased variance over the batch and all positions
+
+    Every step moves running statistics by a tenth (``running <- 0.9 running + 0.1 batch``); `predict` takes these in
+    the place of the batch's.
 
     Held constant: nothing but the data; with ``hidden="frozen"`` also W_l and b_l of the hidden layers. Taken by
     reverse-mode automatic differentiation of the loss.
@@ -170,11 +162,12 @@ def grads(
     Args:
         params: from `init`, with the same ``readouts``.
         batch: inputs (B, *features) and labels (B,).
-        key: unused, BP is deterministic.
+        key: of the noise of blocks that have some; BP itself is deterministic.
         net: the hidden layers.
-        readouts: "output" for BP, "deep" for BP-DS, "sum" for BP with all readouts.
-        auxiliary_weight: lambda, for "deep" alone; it may be traced.
-        hidden: "trained", or "frozen" for the gradient of the output layer alone.
+        statistics: of blocks that have some, ``state.statistics``.
+        **form: see `Form`. readouts: "output" for BP, "deep" for BP-DS, "sum" for BP with all readouts.
+            auxiliary_weight: lambda, for "deep" alone; it may be traced. hidden: "trained", or "frozen" for the
+            gradient of the output layer alone. batch_norm: batch normalisation behind every block.
 
     Returns:
         Gradients shaped like ``params`` (None for every frozen block) and the metric ``loss``, and for "deep"
@@ -182,7 +175,8 @@ def grads(
 
     Raises:
         UsageError: labels that are missing or out of range (values are seen outside compiled code only),
-            unknown words, readouts that ``params`` have not or of frozen layers, or a weight for others than "deep".
+            unknown words, readouts that ``params`` have not or of frozen layers, a weight for others than "deep", or
+            batch normalisation of frozen layers.
 
     Example:
         >>> import jax, optax, fwdonly
@@ -200,45 +194,55 @@ def grads(
         * "sum" is this library's reading of "BP with all of MF's readouts": one loss of their sum, as MF predicts with
           ``prediction="sum"``, and the output layer among them. No publication has it.
         * lambda scales the step of M_l, too, which Adam undoes.
-        * ``hidden="frozen"`` is a control and no rule. Weight decay does not reach frozen layers.
+        * ``hidden="frozen"`` is a control and no rule. Weight decay does not reach frozen layers. Blocks with running
+          statistics keep those of the start there, and noise is off.
+        * ``batch_norm`` stands behind activation and pooling, where CaFo and CwC have it; in the paper it stands before
+          the activation (``norm=batch`` of a network's specification). The running variance averages the biased one;
+          the paper's inference, and PyTorch, take the unbiased one.
     """
-    _check(readouts, auxiliary_weight, hidden)
-    if hidden == "frozen":
-        return _output_grads(params, _above(params, batch, net))
-    del key
-    return _gradients(params, batch, net, readouts, auxiliary_weight)[:2]
+    how = _formed(form)
+    if how.hidden == "frozen":
+        return _output_grads(params, _above(params, statistics, batch, net))
+    return _gradients(params, statistics, batch, key, _normalised(net, how), how)[:2]
+
+
+def _normalised(net: Net, how: Form) -> Net:
+    """The blocks, each with batch normalisation where that is asked for."""
+    return nets.normalised(net) if how.batch_norm else net
 
 
 def _gradients(
-    params: Params, batch: Batch, net: Net, readouts: Readouts, auxiliary_weight: float | Array
-) -> tuple[Params, Metrics, tuple[Any, ...]]:
-    """Gradients where hidden layers are trained, and the batch's statistics of every block that is normalised."""
+    params: Params, statistics: Statistics, batch: Batch, key: Array, net: Net, how: Form
+) -> tuple[Params, Metrics, Statistics]:
+    """Gradients where hidden layers are trained, and the statistics after this batch."""
     doubt = check_labels(batch, params.W.shape[1])
 
     def objective(params: Params) -> tuple[Array, tuple[Metrics, Any]]:
-        s, G, moments = _pass(params, batch.x, net, readouts)
+        s, G, moved = _pass(params, statistics, batch.x, net, how.readouts, key)
         loss = cross_entropy(s, batch.y)
-        if readouts != "deep":
-            return loss, ({}, moments)
+        if how.readouts != "deep":
+            return loss, ({}, moved)
         local = [cross_entropy(G_l, batch.y) for G_l in G]
-        return loss + auxiliary_weight * sum(local), ({"layer_loss": jnp.stack([*local, loss])}, moments)
+        return loss + how.auxiliary_weight * sum(local), ({"layer_loss": jnp.stack([*local, loss])}, moved)
 
-    (loss, (more, moments)), gradients = jax.value_and_grad(objective, has_aux=True)(params)
-    return gradients, {"loss": loss + doubt} | more, moments
+    (loss, (more, moved)), gradients = jax.value_and_grad(objective, has_aux=True)(params)
+    return gradients, {"loss": loss + doubt} | more, moved
 
 
-def features(params: Params, x: Float[Array, "batch *features"], net: Net) -> Float[Array, "batch n"]:
-    """a_L, every sample as one vector: what the output layer reads."""
+def features(
+    params: Params, x: Float[Array, "batch *features"], net: Net, statistics: Statistics = ()
+) -> Float[Array, "batch n"]:
+    """a_L, every sample as one vector: what the output layer reads in prediction, and of frozen layers always."""
     a = x
-    for block, weights in zip(net, params.blocks, strict=True):
-        a = block.apply(weights, a)
+    for block, weights, known in zip(net, params.blocks, every(statistics, net), strict=True):
+        a, _ = run_block(block, weights, known, a)
     return flat(a)
 
 
-def _above(params: Params, batch: Batch, net: Net) -> Batch:
+def _above(params: Params, statistics: Statistics, batch: Batch, net: Net) -> Batch:
     """The batch as the output layer is given it."""
     check_labels(batch, params.W.shape[1])
-    return Batch(features(params, batch.x, net), batch.y)
+    return Batch(features(params, batch.x, net, statistics), batch.y)
 
 
 def _output_grads(params: Params, batch: Batch) -> tuple[Params, Metrics]:
@@ -258,49 +262,40 @@ def _trained(params: Params, hidden: Hidden) -> Params:
 
 
 def _pass(
-    params: Params, x: Float[Array, "batch *features"], net: Net, readouts: Readouts, statistics: Any = ()
-) -> tuple[Array, list[Array], tuple[Any, ...]]:
-    """The scores that are predicted from, G_1..G_L unless ``readouts`` are the "output" alone, and batch statistics."""
+    params: Params,
+    statistics: Statistics,
+    x: Float[Array, "batch *features"],
+    net: Net,
+    readouts: Readouts,
+    key: Array | None = None,
+) -> tuple[Array, list[Array], Statistics]:
+    """The scores that are predicted from, G_1..G_L unless ``readouts`` are the "output" alone, and new statistics."""
     M = () if readouts == "output" else params.M
     if M is None:
         raise UsageError(f"there are no readouts M_l in these parameters; give init readouts={readouts!r}, too")
-    a, G, moments = x, [], []
-    for at, (block, weights) in enumerate(zip(net, params.blocks, strict=True)):
-        if isinstance(weights, Normalised):
-            a = block.apply(weights.block, a)
-            moments.append(nets.moments(a))
-            now = statistics[at] if statistics else moments[at]
-            a = nets.batch_norm(a, *now, EPS, weights.gamma, weights.beta)
-        else:
-            a = block.apply(weights, a)
+    a, G, moved = x, [], []
+    for at, (block, weights, known) in enumerate(zip(net, params.blocks, every(statistics, net), strict=True)):
+        a, known = run_block(block, weights, known, a, None if key is None else jax.random.fold_in(key, at + 1))
+        moved.append(known)
         if M:
             G.append(flat(a) @ M[at].T)
     s = nets.output.read(params, a)
-    return (s + sum(G) if readouts == "sum" else s), G, tuple(moments)
+    return (s + sum(G) if readouts == "sum" else s), G, kept(moved)
 
 
 def update(
-    state: State,
-    batch: Batch,
-    key: Array,
-    *,
-    net: Net,
-    tx: optax.GradientTransformation,
-    readouts: Readouts = "output",
-    auxiliary_weight: float | Array = 1.0,
-    hidden: Hidden = "trained",
+    state: State, batch: Batch, key: Array, *, net: Net, tx: optax.GradientTransformation, **form: Any
 ) -> tuple[State, Metrics]:
     """One step: `grads`, then one optax step over all parameters together, or over the output layer's alone.
 
-    Running statistics of batch normalisation are moved by a tenth.
+    Blocks with running statistics move them, unless they are frozen.
     """
-    _check(readouts, auxiliary_weight, hidden)
-    if hidden == "frozen":
-        return _update_output(state, _above(state.params, batch, net), key, tx=tx)
-    gradients, metrics, moments = _gradients(state.params, batch, net, readouts, auxiliary_weight)
-    stepped = descend(tx, gradients, state.opt_state, state.params, metrics["loss"])
-    moved = jax.tree.map(lambda old, new: (1 - MOMENTUM) * old + MOMENTUM * new, state.statistics, moments)
-    return State(*stepped, moved), metrics
+    how = _formed(form)
+    if how.hidden == "frozen":
+        return _update_output(state, _above(state.params, state.statistics, batch, net), key, tx=tx)
+    net = _normalised(net, how)
+    gradients, metrics, moved = _gradients(state.params, state.statistics, batch, key, net, how)
+    return State(*descend(tx, gradients, state.opt_state, state.params, metrics["loss"]), moved), metrics
 
 
 def _update_output(
@@ -311,14 +306,24 @@ def _update_output(
     gradients, metrics = _output_grads(state.params, batch)
     old, gradients = _trained(state.params, "frozen"), _trained(gradients, "frozen")
     output, opt_state = descend(tx, gradients, state.opt_state, old, metrics["loss"])
-    return State(output._replace(blocks=state.params.blocks), opt_state), metrics
+    return State(output._replace(blocks=state.params.blocks), opt_state, state.statistics), metrics
 
 
 def predict(
-    state: State, x: Float[Array, "batch *features"], *, net: Net, readouts: Readouts = "output"
+    state: State, x: Float[Array, "batch *features"], *, net: Net, **form: Any
 ) -> Float[Array, "batch classes"]:
     """Class scores of shape (batch, classes): s = a_L W + b, for the readouts "sum" with G_1..G_L added."""
-    return _pass(state.params, x, net, "sum" if readouts == "sum" else "output", state.statistics)[0]
+    return training_scores(state, x, None, net=net, **form)
+
+
+def training_scores(
+    state: State, x: Float[Array, "batch *features"], key: Array | None, *, net: Net, **form: Any
+) -> Float[Array, "batch classes"]:
+    """The scores of `predict` as a step with ``key`` sees them: statistics of the batch, and noise."""
+    how = _formed(form)
+    readouts = "sum" if how.readouts == "sum" else "output"
+    key = None if how.hidden == "frozen" else key
+    return _pass(state.params, state.statistics, x, _normalised(net, how), readouts, key)[0]
 
 
 def rule(
@@ -326,29 +331,31 @@ def rule(
     tx: optax.GradientTransformation,
     *,
     num_classes: int,
-    readouts: Readouts = "output",
-    auxiliary_weight: float | Array = 1.0,
-    hidden: Hidden = "trained",
-    **start: Any,
+    readout_init: nets.Initializer = nets.small_normal,
+    readout_bias: bool = True,
+    **form: Any,
 ) -> LearningRule:
-    """BP with its options bound; further keywords are those of `init`.
+    """BP with its options bound; ``form`` as of `Form`, the others as of `init`.
 
     Raises:
-        UsageError: unknown words, readouts of frozen layers, or a weight for others than "deep".
+        UsageError: what is no network, unknown words, readouts of frozen layers, a weight for others than "deep", or
+            batch normalisation of frozen layers.
     """
-    _check(readouts, auxiliary_weight, hidden)
-    form: dict[str, Any] = {"readouts": readouts, "auxiliary_weight": auxiliary_weight, "hidden": hidden}
-    kept = Frozen(
-        lambda state, x: features(state.params, x, net),
+    nets.check_net(net)
+    hidden = _formed(form).hidden
+    halves = Frozen(
+        lambda state, x: features(state.params, x, net, state.statistics),
         partial(_update_output, tx=tx),
         lambda state, a: nets.output.read(state.params, a),
     )
+    start = {"num_classes": num_classes, "readout_init": readout_init, "readout_bias": readout_bias}
     return LearningRule(
-        init=partial(init, net=net, tx=tx, num_classes=num_classes, readouts=readouts, hidden=hidden, **start),
+        init=partial(init, net=net, tx=tx, **start, **form),
         update=partial(update, net=net, tx=tx, **form),
-        predict=partial(predict, net=net, readouts=readouts),
-        frozen=kept if hidden == "frozen" else None,
-        grads=at_state(grads, net=net, **form),
+        predict=partial(predict, net=net, **form),
+        frozen=halves if hidden == "frozen" else None,
+        grads=at_state(grads, "statistics", net=net, **form),
+        training_scores=partial(training_scores, net=net, **form),
     )
 
 
@@ -359,15 +366,16 @@ def work(
     *,
     readouts: str = "output",
     hidden: str = "trained",
+    batch_norm: bool = False,
     kept: bool = False,
 ) -> Products:
     """Multiply-accumulates of layer l, per sample: F_l forward, F_l for the weights, F_l for the input but in layer 1.
 
     F_l is the product of the layer, n_{l-1} n_l where it is dense. Three products of the output layer; "deep" and
     "sum": three more with every M_l. Frozen hidden layers: F_l forward (none where they were ``kept``, see
-    `fwdonly.base.Frozen`), and two products of the output layer.
+    `fwdonly.base.Frozen`), and two products of the output layer. Batch normalisation has none.
     """
-    _check(readouts, 1.0, hidden)
+    _check(readouts, 1.0, hidden, batch_norm)
     products: Products = []
     if hidden == "frozen":
         products += [(i, "forward", batch * size.macs) for i, size in enumerate(layers, start=1) if not kept]
@@ -379,11 +387,19 @@ def work(
     return [*products, (len(layers), "output layer", 3 * batch * num_classes * layers[-1].n)]
 
 
-def _check(readouts: str, auxiliary_weight: float | Array, hidden: str = "trained") -> None:
+def _formed(form: dict[str, Any]) -> Form:
+    how = chosen(Form, form, "BP")
+    _check(*how)
+    return how
+
+
+def _check(readouts: str, auxiliary_weight: float | Array, hidden: str, batch_norm: bool) -> None:
     check_word("readouts", readouts, get_args(Readouts))
     check_word("hidden", hidden, get_args(Hidden))
     if hidden == "frozen" and readouts != "output":
         raise UsageError("hidden='frozen' trains the output layer alone; leave readouts at 'output'")
+    if hidden == "frozen" and batch_norm:
+        raise UsageError("batch_norm learns with the hidden layers, and hidden='frozen' trains none; leave it out")
     if readouts != "deep" and not (isinstance(auxiliary_weight, int | float) and auxiliary_weight == 1):
         raise UsageError("auxiliary_weight needs readouts='deep'; no other loss has parts to weigh")
 

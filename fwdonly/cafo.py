@@ -20,6 +20,7 @@ from .base import (
     Metrics,
     Net,
     Products,
+    Statistics,
     at_state,
     begin,
     check_classes,
@@ -27,16 +28,15 @@ from .base import (
     chosen,
     cross_entropy,
     descend,
+    every,
     flat,
+    run_block,
 )
 from .card import Card, Range, Setting, Stage, Variant
 from .errors import UsageError, check_word
 
 ROWS = 500
 """Samples whose features are looked at together; sums over larger batches are streamed."""
-
-MOMENTUM = 0.1
-"""Weight of a new batch in the running statistics of blocks under training."""
 
 Loss = Literal["ce", "sl", "mse"]
 Aggregation = Literal["probabilities", "logits"]
@@ -76,14 +76,6 @@ class Training(NamedTuple):
     """Weight decay of the blocks (dfa)."""
 
 
-class Block(NamedTuple):
-    """``block`` holds the convolution, ``gamma`` and ``beta`` (channels,) belong to batch normalisation."""
-
-    block: Any
-    gamma: Float[Array, " channels"]
-    beta: Float[Array, " channels"]
-
-
 class Head(NamedTuple):
     """A linear map from D features: ``V`` (D, classes) and ``b`` (classes,) or None."""
 
@@ -92,7 +84,8 @@ class Head(NamedTuple):
 
 
 class Params(NamedTuple):
-    """``heads`` (`Head`) and ``blocks`` (`Block`) 1..L; ``A`` (`Head`), the auxiliary head of DFA, or None.
+    """``heads`` (`Head`) and ``blocks`` 1..L, with gamma and beta of batch normalisation (`fwdonly.nets.Normalised`);
+    ``A`` (`Head`), the auxiliary head of DFA, or None.
 
     In gradients, None in the place of all that is not trained.
     """
@@ -105,13 +98,14 @@ class Params(NamedTuple):
 class State(NamedTuple):
     """Parameters, optimizer states (one per head; one of blocks and A), and what no optimizer touches.
 
-    ``statistics`` holds (mean, variance) per channel of every block, ``R`` the feedback matrices R_i (classes, D_i) of
+    ``statistics`` holds mean and variance per channel of every block (and those of blocks that have some of their own,
+    which stay at their start unless blocks are trained), ``R`` the feedback matrices R_i (classes, D_i) of
     the blocks below the last one.
     """
 
     params: Params
     opt_state: tuple[tuple[Any, ...], Any]
-    statistics: tuple[tuple[Array, Array], ...]
+    statistics: Statistics
     R: tuple[Array, ...]
 
 
@@ -145,17 +139,13 @@ def init(
     check_classes(num_classes)
     block_key, head_key = jax.random.split(key)
     feedback_key = jax.random.fold_in(head_key, 0)
-    drawn, _ = nets.init(block_key, x, net)
-    blocks, heads, statistics, R, h = [], [], [], [], x
-    for i, (block, weights) in enumerate(zip(net, drawn, strict=True), start=1):
-        pooled = block.apply(weights, h)
-        channels = pooled.shape[-1]
-        blocks.append(Block(weights, jnp.ones(channels, x.dtype), jnp.zeros(channels, x.dtype)))
-        known = settings.statistics == "identity"
-        statistics.append(
-            (jnp.zeros(channels, x.dtype), jnp.ones(channels, x.dtype)) if known else nets.moments(pooled)
-        )
-        h = _normalise(pooled, blocks[-1], statistics[-1], settings.eps)
+    net = _normalised(net, settings.eps)
+    blocks, statistics, _ = nets.init(block_key, x, net)
+    if settings.statistics == "examples":
+        statistics = _observed(blocks, statistics, x, net)
+    heads, R, h = [], [], x
+    for i, (block, weights, known) in enumerate(zip(net, blocks, statistics, strict=True), start=1):
+        h, _ = run_block(block, weights, known, h)
         heads.append(_new_head(jax.random.fold_in(head_key, i), h[0].size, num_classes, settings, x.dtype))
         if block_tx is not None and i < len(net):
             rows = jax.random.normal(jax.random.fold_in(feedback_key, i), (num_classes, h[0].size), x.dtype)
@@ -165,20 +155,33 @@ def init(
         start = settings._replace(head_bias=True, head_start="uniform")
         A = _new_head(feedback_key, h[0].size, num_classes, start, x.dtype)
         A = A._replace(b=jnp.zeros(num_classes, x.dtype))
-    params = Params(tuple(heads), tuple(blocks), A)
+    params = Params(tuple(heads), blocks, A)
     trained: Any = params.blocks, A
     block_state = None if block_tx is None else begin(block_tx, trained)
-    return State(params, (tuple(begin(tx, head) for head in heads), block_state), tuple(statistics), tuple(R))
+    return State(params, (tuple(begin(tx, head) for head in heads), block_state), statistics, tuple(R))
+
+
+def _normalised(net: Net, eps: float) -> Net:
+    """The blocks, each with batch normalisation behind it."""
+    return nets.normalised(net, eps=eps)
+
+
+def _observed(blocks: tuple[Any, ...], statistics: Statistics, x: Array, net: Net) -> Statistics:
+    """Statistics of normalised blocks by these inputs, block after block."""
+    h, observed = x, []
+    for block, weights, known in zip(net, blocks, statistics, strict=True):
+        observed.append(block.observed(weights, known, h))
+        h, _ = run_block(block, weights, observed[-1], h)
+    return tuple(observed)
 
 
 def features(
     state: State, x: Float[Array, "batch *features"], *, net: Net, heads: tuple[int, ...], eps: float = 1e-4
 ) -> tuple[Float[Array, "batch d"], ...]:
     """F_i = flatten(h_i) of the numbered blocks (from 1), h_i = batchnorm(block_i(h_{i-1})) with fixed statistics."""
-    out, h = [], x
+    out, h, net = [], x, _normalised(net, eps)
     for i in range(1, max(heads) + 1):
-        weights, known = state.params.blocks[i - 1], state.statistics[i - 1]
-        h = _normalise(net[i - 1].apply(weights.block, h), weights, known, eps)
+        h, _ = run_block(net[i - 1], state.params.blocks[i - 1], state.statistics[i - 1], h)
         if i in heads:
             out.append(flat(h))
     return tuple(out)
@@ -236,8 +239,9 @@ def grads(
     """
     del key
     settings = _checked(options)
-    known = tuple(_batch_statistics(params.blocks, batch.x, net, settings)) if statistics is None else statistics
-    state = State(params, ((), None), known, ())
+    if statistics is None:
+        statistics = _observed(params.blocks, ({},) * len(net), batch.x, _normalised(net, settings.eps))
+    state = State(params, ((), None), statistics, ())
     numbers = _numbers(part, net)
     extract = partial(features, state, net=net, heads=numbers, eps=settings.eps)
     return _head_grads(params, batch, numbers, extract, settings)
@@ -297,8 +301,15 @@ def _closed_forms(x: Any, y: Array, num_classes: int, extract: Any, ridge: float
 
 
 def dfa(
-    params: Params, R: tuple[Array, ...], batch: Batch, *, net: Net, eps: float = 1e-4
-) -> tuple[tuple[tuple[Block, ...], Head], Metrics, list[tuple[Array, Array]]]:
+    params: Params,
+    R: tuple[Array, ...],
+    batch: Batch,
+    key: Array,
+    *,
+    net: Net,
+    statistics: Statistics = (),
+    eps: float = 1e-4,
+) -> tuple[tuple[tuple[Any, ...], Head], Metrics, Statistics]:
     r"""The update direction of blocks and auxiliary head A by direct feedback alignment.
 
     Blocks in training mode (statistics of this batch), e = softmax(h_L A) - Y of shape (B, C)::
@@ -310,7 +321,7 @@ def dfa(
     are taken by automatic differentiation. R_i is random and fixed: no weights are transported.
 
     Returns:
-        (gradients of (blocks, A), metrics ``loss``, (mean, variance) per block of this batch).
+        (gradients of (blocks, A), metrics ``loss``, ``statistics`` after this batch).
 
     Deviations:
         * As arXiv 2509.19063's public code, read from restatements, but its blocks 1 and 2 run twice per batch in
@@ -319,24 +330,20 @@ def dfa(
         * Whether arXiv 2303.09728's own DFA uses this auxiliary head and this error is not known.
     """
     doubt = check_labels(batch, _classes(params))
-    h, pulls, moments = batch.x, [], []
-    for block, weights in zip(net, params.blocks, strict=True):
-
-        def trained(weights: Block, h: Array = h, block: Any = block) -> tuple[Array, tuple[Array, Array]]:
-            pooled = block.apply(weights.block, h)
-            moments = nets.moments(pooled)
-            return _normalise(pooled, weights, moments, eps), moments
-
-        h, pull, statistics = jax.vjp(trained, weights, has_aux=True)
+    h, pulls, moved = batch.x, [], []
+    layers = zip(_normalised(net, eps), params.blocks, every(statistics, net), strict=True)
+    for i, (block, weights, known) in enumerate(layers, start=1):
+        trained = partial(run_block, block, statistics=known, x=h, key=jax.random.fold_in(key, i))
+        h, pull, known = jax.vjp(trained, weights, has_aux=True)
         pulls.append((pull, h.shape))
-        moments.append(statistics)
+        moved.append(known)
     scores = _scores(flat(h), params.A)
     e = jax.nn.softmax(scores) - jax.nn.one_hot(batch.y, scores.shape[1], dtype=scores.dtype)
     E = e / len(batch.y)
     errors = [*(e @ R_i for R_i in R), E @ params.A.V.T]
     blocks = tuple(pull(u.reshape(shape))[0] for (pull, shape), u in zip(pulls, errors, strict=True))
     A = Head(flat(h).T @ E, E.sum(0))
-    return (blocks, A), {"loss": cross_entropy(scores, batch.y) + doubt}, moments
+    return (blocks, A), {"loss": cross_entropy(scores, batch.y) + doubt}, tuple(moved)
 
 
 def update(
@@ -360,10 +367,10 @@ def update(
     if part == "blocks":
         if block_tx is None or state.params.A is None:
             raise UsageError("training the blocks needs block_tx, their optimizer, here and in init")
-        gradients, metrics, moments = dfa(state.params, state.R, batch, net=net, eps=settings.eps)
+        known = {"net": net, "statistics": state.statistics, "eps": settings.eps}
+        gradients, metrics, moved = dfa(state.params, state.R, batch, key, **known)
         old = state.params.blocks, state.params.A
         (blocks, A), opt_state = descend(block_tx, gradients, state.opt_state[1], old, metrics["loss"])
-        moved = jax.tree.map(lambda old, new: (1 - MOMENTUM) * old + MOMENTUM * new, state.statistics, tuple(moments))
         return State(Params(state.params.heads, blocks, A), (state.opt_state[0], opt_state), moved, state.R), metrics
     extract = partial(features, state, net=net, heads=_numbers(part, net), eps=settings.eps)
     return _update_heads(state, batch, key, net=net, tx=tx, part=part, extract=extract, options=settings)
@@ -444,6 +451,7 @@ def rule(
     Raises:
         UsageError: an option that does not exist or does not fit.
     """
+    nets.check_net(net)
     settings = _checked(options)
     if part == "blocks" and block_tx is None:
         raise UsageError("training the blocks needs block_tx, their optimizer")
@@ -453,10 +461,19 @@ def rule(
     if part == "blocks":
 
         def block_grads(state: State, batch: Batch, key: Array) -> tuple[Params, Metrics]:
-            (blocks, A), metrics, _ = dfa(state.params, state.R, batch, net=net, eps=settings.eps)
+            known = {"net": net, "statistics": state.statistics, "eps": settings.eps}
+            (blocks, A), metrics, _ = dfa(state.params, state.R, batch, key, **known)
             return Params((None,) * len(net), blocks, A), metrics
 
-        return LearningRule(start, step, partial(predict, **common), grads=block_grads)
+        def block_scores(state: State, x: Array, key: Array) -> Array:
+            h = x
+            layers = zip(_normalised(net, settings.eps), state.params.blocks, state.statistics, strict=True)
+            for i, (block, weights, known) in enumerate(layers, start=1):
+                h, _ = run_block(block, weights, known, h, jax.random.fold_in(key, i))
+            return _scores(flat(h), state.params.A)
+
+        read = partial(predict, **common)
+        return LearningRule(start, step, read, grads=block_grads, training_scores=block_scores)
     numbers = _numbers(part, net)
 
     def frozen_update(state: State, batch: Batch, key: Array) -> tuple[State, Metrics]:
@@ -483,6 +500,7 @@ def stages(
     **options: Any,
 ) -> tuple[LearningRule, ...]:
     """One `LearningRule` per head over one state; before them one for the blocks (DFA), where ``block_tx`` is given."""
+    nets.check_net(net)
     parts: list[Part] = list(range(1, len(net) + 1))
     if block_tx is not None:
         parts.insert(0, "blocks")
@@ -553,18 +571,6 @@ def _new_head(key: Array, size: int, num_classes: int, options: Options, dtype: 
     V = jax.random.uniform(V_key, (size, num_classes), dtype, -bound, bound)
     b = jax.random.uniform(b_key, (num_classes,), dtype, -bound, bound) if options.head_bias else None
     return Head(jnp.ones_like(V) if options.head_start == "ones" else V, b)
-
-
-def _normalise(pooled: Array, weights: Block, statistics: tuple[Array, Array], eps: float) -> Array:
-    return nets.batch_norm(pooled, *statistics, eps, weights.gamma, weights.beta)
-
-
-def _batch_statistics(blocks: Any, x: Array, net: Net, options: Options) -> Any:
-    h = x
-    for block, weights in zip(net, blocks, strict=True):
-        pooled = block.apply(weights.block, h)
-        yield nets.moments(pooled)
-        h = _normalise(pooled, weights, nets.moments(pooled), options.eps)
 
 
 def _scores(F: Array, head: Head) -> Array:

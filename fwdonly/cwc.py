@@ -20,6 +20,7 @@ from .base import (
     Metrics,
     Net,
     Products,
+    Statistics,
     after,
     at_state,
     begin,
@@ -27,15 +28,14 @@ from .base import (
     check_labels,
     cross_entropy,
     descend,
+    every,
+    run_block,
 )
 from .card import Card, Setting, Stage, Variant
 from .errors import UsageError
 
 EPS = 1e-4
 """Added to the variance in batch normalisation."""
-
-MOMENTUM = 0.1
-"""Weight of a new batch in the running statistics."""
 
 
 class Options(NamedTuple):
@@ -45,24 +45,18 @@ class Options(NamedTuple):
     """Batch normalisation with a scale and a shift per channel, which learn with the layer."""
 
 
-class Layer(NamedTuple):
-    """``block`` holds the convolution; ``gamma`` and ``beta`` (channels,) of batch normalisation, or None."""
-
-    block: Any
-    gamma: Float[Array, " channels"] | None
-    beta: Float[Array, " channels"] | None
-
-
 Params = tuple[Any, ...]
-"""One `Layer` per block, layers 1..L."""
+"""Per layer, 1..L, the block's parameters, and gamma and beta of batch normalisation (`fwdonly.nets.Normalised`)."""
 
 
 class State(NamedTuple):
-    """``params``, one optimizer state per layer, and ``statistics``: running (mean, variance) per channel and layer."""
+    """``params``, one optimizer state per layer, and ``statistics``: running mean and variance per channel and layer,
+    and those of blocks that have some of their own.
+    """
 
     params: Params
     opt_state: tuple[Any, ...]
-    statistics: tuple[tuple[Array, Array], ...]
+    statistics: Statistics
 
 
 def init(
@@ -82,22 +76,24 @@ def init(
     """
     check_classes(num_classes)
     block_key, _ = jax.random.split(key)  # as other rules do, so that one key gives equal blocks to all
-    blocks, activations = nets.init(block_key, x, net)
+    params, statistics, activations = nets.init(block_key, x, _normalised(net, affine))
     for number, a in enumerate(activations, start=1):
         if a.shape[-1] % num_classes:
             raise UsageError(
                 f"the {a.shape[-1]} channels of block {number} do not split into {num_classes} equal groups, one per "
                 f"class; use a multiple of {num_classes}"
             )
-    zeros = [jnp.zeros(a.shape[-1], a.dtype) for a in activations]
-    params = tuple(
-        Layer(block, zero + 1, zero) if affine else Layer(block, None, None)
-        for block, zero in zip(blocks, zeros, strict=True)
-    )
-    return State(params, tuple(begin(tx, layer) for layer in params), tuple((zero, zero + 1) for zero in zeros))
+    return State(params, tuple(begin(tx, layer) for layer in params), statistics)
 
 
-def grads(params: Params, batch: Batch, key: Array, *, net: Net, num_classes: int) -> tuple[Params, Metrics]:
+def _normalised(net: Net, affine: bool = True) -> Net:
+    """The layers: every block with batch normalisation behind it."""
+    return nets.normalised(net, eps=EPS, affine=affine)
+
+
+def grads(
+    params: Params, batch: Batch, key: Array, *, net: Net, num_classes: int, statistics: Statistics = ()
+) -> tuple[Params, Metrics]:
     r"""The gradient of each layer's own loss with respect to that layer's own parameters.
 
     For i = 1..L, with y_0 = x (B samples, C classes; channels split into C groups of equal size, in order)::
@@ -113,9 +109,10 @@ def grads(params: Params, batch: Batch, key: Array, *, net: Net, num_classes: in
     Args:
         params: from `init`.
         batch: inputs (B, *features) and labels (B,).
-        key: unused, CwC is deterministic.
+        key: of the noise of blocks that have some; CwC itself is deterministic.
         net: the layers; `fwdonly.nets.cwc` are the paper's.
         num_classes: C.
+        statistics: ``state.statistics``; no gradient depends on those of batch normalisation.
 
     Returns:
         Gradients shaped like ``params``, and ``layer_loss`` (layers,) and its sum ``loss``, before any update.
@@ -138,38 +135,34 @@ def grads(params: Params, batch: Batch, key: Array, *, net: Net, num_classes: in
         * All layers train in all epochs. The public code trains layer i in an epoch window of its own.
         * Prediction by the goodness of the last layer; its linear softmax readout is not here.
     """
-    del key
-    gradients, metrics, _ = _pass(params, batch, net, num_classes)
-    return gradients, metrics
+    return _pass(params, statistics, batch, key, net, num_classes)[:2]
 
 
-def _pass(params: Params, batch: Batch, net: Net, num_classes: int) -> tuple[Params, Metrics, list[Any]]:
-    """Gradients, metrics and every layer's (mean, variance)."""
+def _pass(
+    params: Params, statistics: Statistics, batch: Batch, key: Array, net: Net, num_classes: int
+) -> tuple[Params, Metrics, Statistics]:
+    """Gradients, metrics and every layer's statistics after this batch."""
     doubt = check_labels(batch, num_classes)
-    y, gradients, losses, moments = batch.x, [], [], []
-    for block, layer in zip(net, params, strict=True):
+    y, gradients, losses, moved = batch.x, [], [], []
+    layers = zip(_normalised(net), params, every(statistics, net), strict=True)
+    for i, (block, layer, known) in enumerate(layers, start=1):
         local = jax.value_and_grad(_local_loss, has_aux=True)
-        (loss, (y, statistics)), g = local(layer, block, y, batch.y, num_classes)
+        layer_key = jax.random.fold_in(key, i)
+        (loss, (y, known)), g = local(layer, known, block, y, batch.y, num_classes, layer_key)
         y = after(y, g)
         gradients.append(g)
         losses.append(loss)
-        moments.append(statistics)
+        moved.append(known)
     layer_loss = jnp.stack(losses)
-    return tuple(gradients), {"loss": layer_loss.sum() + doubt, "layer_loss": layer_loss}, moments
+    return tuple(gradients), {"loss": layer_loss.sum() + doubt, "layer_loss": layer_loss}, tuple(moved)
 
 
-def _local_loss(layer: Any, block: Any, y: Array, labels: Array, num_classes: int) -> tuple[Array, tuple[Array, Any]]:
-    """loss_i, y_i and the batch's statistics, given y_{i-1}."""
-    s = block.apply(layer.block, y)
-    moments = nets.moments(s)
-    y = _normalised(s, layer, moments)
-    return cross_entropy(goodness(y, num_classes), labels), (y, moments)
-
-
-def _normalised(s: Array, layer: Layer, moments: tuple[Array, Array]) -> Array:
-    """y from the output s of the block. Without gamma and beta it is that of gamma 1 and beta 0."""
-    trained = () if layer.gamma is None or layer.beta is None else (layer.gamma, layer.beta)
-    return nets.batch_norm(s, *moments, EPS, *trained)
+def _local_loss(
+    layer: Any, known: Any, block: Any, y: Array, labels: Array, num_classes: int, key: Array
+) -> tuple[Array, tuple[Array, Any]]:
+    """loss_i, then y_i and the layer's statistics, given y_{i-1}."""
+    y, known = run_block(block, layer, known, y, key)
+    return cross_entropy(goodness(y, num_classes), labels), (y, known)
 
 
 def goodness(y: Float[Array, "batch *positions channels"], num_classes: int) -> Float[Array, "batch classes"]:
@@ -188,12 +181,10 @@ def update(
     num_classes: int,
 ) -> tuple[State, Metrics]:
     """One step: `grads` at the old parameters, one optax step per layer, running statistics moved by a tenth."""
-    del key
-    gradients, metrics, moments = _pass(state.params, batch, net, num_classes)
+    gradients, metrics, moved = _pass(state.params, state.statistics, batch, key, net, num_classes)
     layers = zip(gradients, state.opt_state, state.params, metrics["layer_loss"], strict=True)
     stepped = [descend(tx, *layer) for layer in layers]
     params, opt_state = zip(*stepped, strict=True)
-    moved = jax.tree.map(lambda old, new: (1 - MOMENTUM) * old + MOMENTUM * new, state.statistics, tuple(moments))
     return State(params, opt_state, moved), metrics
 
 
@@ -201,19 +192,29 @@ def predict(
     state: State, x: Float[Array, "batch *features"], *, net: Net, num_classes: int
 ) -> Float[Array, "batch classes"]:
     """Class scores: the goodness G_L of the last layer's groups, with the running statistics."""
+    return training_scores(state, x, None, net=net, num_classes=num_classes)
+
+
+def training_scores(
+    state: State, x: Float[Array, "batch *features"], key: Array | None, *, net: Net, num_classes: int
+) -> Float[Array, "batch classes"]:
+    """The scores of `predict` as a step with ``key`` sees them: statistics of the batch, and noise."""
     y = x
-    for block, layer, statistics in zip(net, state.params, state.statistics, strict=True):
-        y = _normalised(block.apply(layer.block, y), layer, statistics)
+    layers = zip(_normalised(net), state.params, state.statistics, strict=True)
+    for i, (block, layer, known) in enumerate(layers, start=1):
+        y, _ = run_block(block, layer, known, y, None if key is None else jax.random.fold_in(key, i))
     return goodness(y, num_classes)
 
 
 def rule(net: Net, tx: optax.GradientTransformation, *, num_classes: int, affine: bool = True) -> LearningRule:
     """CwC with its options bound; all layers learn in every batch."""
+    nets.check_net(net)
     return LearningRule(
         init=partial(init, net=net, tx=tx, num_classes=num_classes, affine=affine),
         update=partial(update, net=net, tx=tx, num_classes=num_classes),
         predict=partial(predict, net=net, num_classes=num_classes),
-        grads=at_state(grads, net=net, num_classes=num_classes),
+        grads=at_state(grads, "statistics", net=net, num_classes=num_classes),
+        training_scores=partial(training_scores, net=net, num_classes=num_classes),
     )
 
 

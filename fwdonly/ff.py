@@ -78,11 +78,12 @@ Params = tuple[Layer, ...]
 
 
 class State(NamedTuple):
-    """``params``, one optimizer state per layer, and ``m``, the running mean activity of every unit, per layer."""
+    """``params``; per layer an optimizer state, ``m``, the running mean activity of units, and a block's statistics."""
 
     params: Params
     opt_state: tuple[Any, ...]
     m: tuple[Array, ...]
+    statistics: base.Statistics = ()
 
 
 def init(
@@ -113,17 +114,18 @@ def init(
     if num_classes < 2:
         raise UsageError(f"a wrong label needs at least 2 classes; got num_classes={num_classes}")
     block_key, _ = jax.random.split(key)  # as other rules do, so that one key gives equal blocks to all
-    blocks, activations = nets.init(block_key, _labelled(x, jnp.zeros((len(x), num_classes), x.dtype), settings), net)
+    labelled = _labelled(x, jnp.zeros((len(x), num_classes), x.dtype), settings)
+    blocks, statistics, activations = nets.init(block_key, labelled, net)
     params = [
         Layer(block, jnp.zeros((s[0].size, num_classes), s.dtype) if _is_read(at, net, settings) else None)
         for at, (block, s) in enumerate(zip(blocks, activations, strict=True))
     ]
     m = tuple(jnp.full(s.shape[1:], 0.5, s.dtype) for s in activations)
-    return State(tuple(params), tuple(begin(tx, layer) for layer in params), m)
+    return State(tuple(params), tuple(begin(tx, layer) for layer in params), m, statistics)
 
 
 def grads(
-    params: Params, batch: Batch, key: Array, *, net: Net, m: tuple[Array, ...] | None = None, **options: Any
+    params: Params, batch: Batch, key: Array, *, net: Net, m: Any = None, statistics: Any = (), **options: Any
 ) -> tuple[Params, Metrics]:
     r"""The gradient of every layer's own loss, and of the softmax head, all at the old parameters.
 
@@ -151,9 +153,10 @@ def grads(
     Args:
         params: from `init`.
         batch: inputs (B, *features), in [0, 1] in the reference, and labels (B,).
-        key: draws the false labels.
+        key: draws the false labels, and the noise of blocks that have some.
         net: the hidden layers.
-        m: running mean activities before this batch; None leaves the peer term out.
+        m: running mean activities (a tuple, one per layer) before this batch; None leaves the peer term out.
+        statistics: of blocks that have some, ``state.statistics``.
         **options: see `Options`.
 
     Returns:
@@ -183,55 +186,57 @@ def grads(
         * Overlaid label values replace the first C inputs in memory order. On colour images these are the channels of
           the first pixels, which are lost; ``label="append"`` keeps the image whole.
         * The Matlab takes its batches in a fixed order; `fwdonly.fit` shuffles.
+        * Blocks with statistics of the batch take those of positives and negatives together, and these move the running
+          ones; the neutral pass, which draws the false labels and teaches the head, runs as in `predict`.
         * In a convolution, goodness, rms and m run over all positions and channels of the pooled map.
         * The unsupervised (hybrid images), locally connected and recurrent forms are not here.
     """
-    gradients, metrics, _ = _passes(params, m, batch, key, net, _checked(options, net))
-    return gradients, metrics
+    return _passes(params, m, base.every(statistics, net), batch, key, net, _checked(options, net))[:2]
 
 
 def _passes(
-    params: Params, m: tuple[Array, ...] | None, batch: Batch, key: Array, net: Net, options: Options
-) -> tuple[Params, Metrics, tuple[Array, ...]]:
-    """The neutral pass, then the positive and the negative one side by side: gradients, metrics and the new m."""
+    params: Params, m: Any, statistics: base.Statistics, batch: Batch, key: Array, net: Net, options: Options
+) -> tuple[Params, Metrics, tuple[Array, ...], base.Statistics]:
+    """The neutral pass, then the other two side by side: gradients, metrics, and the new m and statistics."""
     num_classes = next(layer.U.shape[1] for layer in params if layer.U is not None)
-    doubt = check_labels(batch, num_classes)
-    count = len(batch.y)
-
-    q_in, neutral = _head_scores(params, batch.x, net, options)
+    doubt, count = check_labels(batch, num_classes), len(batch.y)
+    q_in, neutral = _head_scores(params, statistics, batch.x, net, options)
     error = (jax.nn.softmax(q_in) - jax.nn.one_hot(batch.y, num_classes, dtype=q_in.dtype)) / count
     y_neg = wrong_labels(key, q_in if options.negatives == "hard" else jnp.zeros_like(q_in), batch.y)
-
     both = jax.nn.one_hot(jnp.concatenate([batch.y, y_neg]), num_classes, dtype=batch.x.dtype)
     n = rms(_labelled(jnp.concatenate([batch.x, batch.x]), both, options))
-    gradients, losses, wrong_pairs, new_m = [], [], [], []
-    for block, layer, m_l, n_neutral in zip(net, params, [None] * len(net) if m is None else m, neutral, strict=True):
-        g, (loss, s, wrong, m_l) = jax.grad(_objective, has_aux=True)(layer.block, block, n, m_l, options)
+    gradients, losses, wrong_pairs, new_m, moved = [], [], [], [], []
+    layers = zip(net, params, [None] * len(net) if m is None else m, statistics, neutral, strict=True)
+    for i, (block, layer, m_l, known, n_neutral) in enumerate(layers, start=1):
+        run = partial(base.run_block, block, statistics=known, key=jax.random.fold_in(key, i))
+        g, (loss, (s, known), wrong, m_l) = jax.grad(_objective, has_aux=True)(layer.block, run, n, m_l, options)
         new_m += [] if m_l is None else [m_l]
+        moved.append(known)
         gradients.append(Layer(g, None if layer.U is None else flat(n_neutral).T @ error))
         losses.append(loss)
         wrong_pairs.append(wrong)
         n = after(rms(s), g)
     metrics = {"layer_loss": jnp.stack(losses), "pair_error": jnp.stack(wrong_pairs)}
     metrics |= {"loss": metrics["layer_loss"].sum() + doubt, "head_loss": base.cross_entropy(q_in, batch.y)}
-    return tuple(gradients), metrics, tuple(new_m)
+    return tuple(gradients), metrics, tuple(new_m), base.kept(moved)
 
 
 def _objective(
-    weights: Any, block: Any, n: Array, m: Array | None, options: Options
-) -> tuple[Array, tuple[Array, Array, Array, Array | None]]:
-    """The objective that layer l descends; then loss_l, s_l, the share of wrongly ordered pairs and the new m_l.
+    weights: Any, run: partial, n: Array, m: Array | None, options: Options
+) -> tuple[Array, tuple[Array, tuple[Array, Any], Array, Array | None]]:
+    """The objective that layer l descends; then loss_l, s_l and statistics, the share of wrong pairs and the new m_l.
 
     The first half of ``n`` is positive, the second negative. The peer term of dW_l is the gradient of
     - sum_j peer_lj mean_b z_bj over the positives, where z_l = n_{l-1} W_l + b_l and peer_l is held constant: it passes
     the activation by.
     """
     count, has_peer = len(n) // 2, m is not None and _has_peer(options)
-    if has_peer:  # one product, read behind the activation and before it
+    if has_peer:  # one product of a plain block, read behind the activation and before it
+        block, known = run.args[0], run.keywords["statistics"]
         both = lambda z: jnp.concatenate([block.activation(z), z], axis=-1)
         s, z = jnp.split(block.clone(activation=both).apply(weights, n), 2, axis=-1)
     else:
-        s = z = block.apply(weights, n)
+        s, known = z, _ = run(weights, x=n)
     g_pos, g_neg = jnp.split(_goodness(s, options), 2)
     if options.loss == "symba":
         loss = jax.nn.softplus(-options.alpha * (g_pos - g_neg)).mean()
@@ -243,16 +248,16 @@ def _objective(
         m = options.peer_momentum * m + (1 - options.peer_momentum) * jax.lax.stop_gradient(s[:count].mean(0))
         if has_peer:
             objective = loss - (cast(Any, options.peer) * (m.mean() - m) * z[:count].mean(0)).sum()
-    return objective, (loss, s, (g_neg > g_pos).mean(dtype=loss.dtype), m)
+    return objective, (loss, (s, known), (g_neg > g_pos).mean(dtype=loss.dtype), m)
 
 
-def _head_scores(params: Params, x: Array, net: Net, options: Options) -> tuple[Array, list[Array]]:
+def _head_scores(params: Params, statistics: Any, x: Array, net: Net, options: Options) -> tuple[Array, list[Array]]:
     """sum_l n_l U_l of the neutral pass, and every n_l."""
     num_classes = next(layer.U.shape[1] for layer in params if layer.U is not None)
     n = rms(_labelled(x, jnp.full((len(x), num_classes), 1 / num_classes, x.dtype), options))
     q_in, activities = jnp.zeros((len(x), num_classes), x.dtype), []
-    for block, layer in zip(net, params, strict=True):
-        n = rms(block.apply(layer.block, n))
+    for block, layer, known in zip(net, params, base.every(statistics, net), strict=True):
+        n = rms(base.run_block(block, layer.block, known, n)[0])
         activities.append(n)
         if layer.U is not None:
             q_in = q_in + flat(n) @ layer.U
@@ -275,11 +280,11 @@ def update(
     state: State, batch: Batch, key: Array, *, net: Net, tx: optax.GradientTransformation, **options: Any
 ) -> tuple[State, Metrics]:
     """One step: all passes at the old parameters, then one optax step per layer. Args and metrics as for `grads`."""
-    gradients, metrics, m = _passes(state.params, state.m, batch, key, net, _checked(options, net))
+    before = state.params, state.m, base.every(state.statistics, net)
+    gradients, metrics, m, moved = _passes(*before, batch, key, net, _checked(options, net))
     layers = zip(gradients, state.opt_state, state.params, metrics["layer_loss"], strict=True)
-    stepped = [descend(tx, *layer) for layer in layers]
-    params, opt_state = zip(*stepped, strict=True)
-    return State(params, opt_state, m), metrics
+    params, opt_state = zip(*[descend(tx, *layer) for layer in layers], strict=True)
+    return State(params, opt_state, m, moved), metrics
 
 
 def predict(
@@ -301,14 +306,15 @@ def predict(
     settings = _checked(options, net)
     check_word("prediction", prediction, get_args(Prediction))
     if prediction == "softmax":
-        return _head_scores(state.params, x, net, settings)[0]
+        return _head_scores(state.params, state.statistics, x, net, settings)[0]
     num_classes = next(layer.U.shape[1] for layer in state.params if layer.U is not None)
 
     def total_goodness(label: Array) -> Array:
         value = jnp.broadcast_to(jax.nn.one_hot(label, num_classes, dtype=x.dtype), (len(x), num_classes))
         n, total = rms(_labelled(x, value, settings)), jnp.zeros(len(x), x.dtype)
-        for at, (block, layer) in enumerate(zip(net, state.params, strict=True)):
-            s = block.apply(layer.block, n)
+        layers = zip(net, state.params, base.every(state.statistics, net), strict=True)
+        for at, (block, layer, known) in enumerate(layers):
+            s, _ = base.run_block(block, layer.block, known, n)
             total, n = total + _goodness(s, settings) * _is_read(at, net, settings), rms(s)
         return total
 
@@ -338,7 +344,7 @@ def rule(
         update=partial(update, net=net, tx=tx, **options),
         predict=read[prediction],
         readouts=((other, read[other]),),
-        grads=base.at_state(grads, "m", net=net, **options),
+        grads=base.at_state(grads, "m", "statistics", net=net, **options),
     )
 
 
@@ -408,17 +414,18 @@ def half_then_linear(rate: float | Array, steps_per_epoch: int, epochs: int) -> 
 
 def _checked(options: dict[str, Any], net: Net) -> Options:
     """The options, with the strength of peer normalisation that suits the goodness and the blocks."""
+    nets.check_net(net)
     settings = base.chosen(Options, options, "Forward-Forward")
     if settings.first < 1:
         raise UsageError(f"first is the number of a layer, from 1; got {settings.first}")
     if settings.label == "append" and isinstance(net[0], nets.Conv):
         raise UsageError('label="append" makes vectors of images, and block 1 is a convolution; use label="overlay"')
-    fits = [hasattr(block, "activation") and getattr(block, "pool", "none") != "max" for block in net]
+    fits = [nets.is_plain(block) and getattr(block, "pool", "none") != "max" for block in net]
     if settings.peer is None:
         return settings._replace(peer=0.03 if _sums(settings) and all(fits) else 0.0)
     if _has_peer(settings) and not all(fits):
         at = fits.index(False) + 1
-        raise UsageError(f"peer needs an activation and no maximum pooling, unlike block {at}; leave peer out")
+        raise UsageError(f"peer needs plain dense or average-pooled blocks, unlike block {at}; leave peer out")
     return settings
 
 

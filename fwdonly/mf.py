@@ -20,6 +20,7 @@ from .base import (
     Metrics,
     Net,
     Products,
+    Statistics,
     after,
     at_state,
     begin,
@@ -27,7 +28,10 @@ from .base import (
     check_labels,
     cross_entropy,
     descend,
+    every,
     flat,
+    kept,
+    run_block,
 )
 from .card import Card, Setting, Stage, Variant
 from .errors import UsageError, check_word
@@ -66,10 +70,13 @@ Params = tuple[Layer | None, ...]
 
 
 class State(NamedTuple):
-    """``params`` and one optimizer state per layer, so that no optimizer can couple layers."""
+    """``params``, one optimizer state per layer, so that no optimizer can couple layers, and per layer the
+    ``statistics`` of its block (`fwdonly.base.Block`).
+    """
 
     params: Params
     opt_state: tuple[Any, ...]
+    statistics: Statistics = ()
 
 
 def init(
@@ -96,12 +103,13 @@ def init(
     """
     check_classes(num_classes)
     block_key, readout_key = jax.random.split(key)
-    blocks, activations = nets.init(block_key, x, net)
+    blocks, statistics, activations = nets.init(block_key, x, net)
     if input_readout:
         blocks, activations = (nets.Identity().init(block_key, x), *blocks), (x, *activations)
+        statistics = ({}, *statistics) if statistics else ()
     readouts = nets.output.class_readouts(readout_key, activations, num_classes, first=1 - input_readout)
     params = tuple(Layer(*pair) for pair in zip(blocks, readouts, strict=True))
-    return State(params, tuple(begin(tx, layer) for layer in params))
+    return State(params, tuple(begin(tx, layer) for layer in params), statistics)
 
 
 def grads(
@@ -110,6 +118,7 @@ def grads(
     key: Array,
     *,
     net: Net,
+    statistics: Statistics = (),
     layer: int | None = None,
     gradient: Gradient = "local",
     auxiliary_weight: float | Array = 1.0,
@@ -142,8 +151,9 @@ def grads(
     Args:
         params: from `init`; one entry more than ``net`` means that M_0 is trained too.
         batch: inputs (B, *features) and labels (B,).
-        key: unused, MF is deterministic.
+        key: of the noise of blocks that have some; MF itself is deterministic.
         net: the hidden layers.
+        statistics: of blocks that have some, ``state.statistics``.
         layer: train this layer alone (1..L, or 0 for M_0); None trains all. Entries of the others are None.
         gradient: "local" for MF, "joint" for MF-Joint.
         auxiliary_weight: lambda, for "joint" alone; it may be traced.
@@ -180,42 +190,58 @@ def grads(
           a state per layer as in MF, which is the same for element-wise optimizers and not for clipping by global norm.
         * lambda scales the step of M_i (i < L), too, which Adam undoes.
     """
+    return _pass(params, every(statistics, params), batch, key, net, (layer, gradient, auxiliary_weight))[:2]
+
+
+def _pass(
+    params: Params, statistics: Statistics, batch: Batch, key: Array, net: Net, how: tuple[Any, Any, Any]
+) -> tuple[Params, Metrics, Statistics]:
+    """Gradients, metrics and the statistics after this batch; ``how``: layer, gradient and auxiliary weight."""
+    layer, gradient, auxiliary_weight = how
     _check_gradient(gradient, auxiliary_weight, layer)
-    del key
     doubt = check_labels(batch, cast(Layer, params[-1]).M.shape[0])
     if gradient == "joint":
         joint = jax.value_and_grad(_joint_loss, has_aux=True)
-        (total, layer_loss), everything = joint(params, batch, net, auxiliary_weight)
-        return everything, {"loss": total + doubt, "layer_loss": layer_loss}
-    a, gradients, losses = batch.x, [], []
-    for i, block, weights in _layers(net, params):
+        (total, (layer_loss, moved)), everything = joint(params, statistics, batch, key, net, auxiliary_weight)
+        return everything, {"loss": total + doubt, "layer_loss": layer_loss}, moved
+    a, gradients, losses, moved = batch.x, [], [], []
+    for (i, block, weights), known in zip(_layers(net, params), statistics, strict=True):
         if layer is None or i == layer:
-            (loss, a), g = jax.value_and_grad(_local_loss, has_aux=True)(weights, block, a, batch.y)
+            layer_key = jax.random.fold_in(key, i)
+            (loss, (a, known)), g = jax.value_and_grad(_local_loss, has_aux=True)(
+                weights, known, block, a, batch.y, layer_key
+            )
             losses.append(loss)
             a = after(a, g)
-        elif i < layer:
-            a, g = block.apply(weights.block, a), None
+        elif i < layer:  # as it is: layers below do not learn any more
+            a, g = run_block(block, weights.block, known, a)[0], None
         else:
             g = None
         gradients.append(g)
+        moved.append(known)
     layer_loss = jnp.stack(losses)
-    return tuple(gradients), {"loss": layer_loss.sum() + doubt, "layer_loss": layer_loss}
+    return tuple(gradients), {"loss": layer_loss.sum() + doubt, "layer_loss": layer_loss}, kept(moved)
 
 
-def _local_loss(weights: Layer, block: Any, a: Array, y: Array) -> tuple[Array, Array]:
-    """loss_i and a_i, given a_{i-1}."""
-    a = block.apply(weights.block, a)
+def _local_loss(
+    weights: Layer, known: Any, block: Any, a: Array, y: Array, key: Array
+) -> tuple[Array, tuple[Array, Any]]:
+    """loss_i, then a_i and the block's statistics, given a_{i-1}."""
+    a, known = run_block(block, weights.block, known, a, key)
     G = flat(a) @ weights.M.T
-    return cross_entropy(G, y), a
+    return cross_entropy(G, y), (a, known)
 
 
-def _joint_loss(params: Params, batch: Batch, net: Net, auxiliary_weight: float | Array) -> tuple[Array, Array]:
-    """loss_L and the weighted others, with nothing detached, and every loss_i."""
-    a, losses = batch.x, []
-    for _, block, weights in _layers(net, params):
-        loss, a = _local_loss(weights, block, a, batch.y)
+def _joint_loss(
+    params: Params, statistics: Statistics, batch: Batch, key: Array, net: Net, auxiliary_weight: float | Array
+) -> tuple[Array, tuple[Array, Statistics]]:
+    """loss_L and the weighted others, with nothing detached; then every loss_i and the statistics."""
+    a, losses, moved = batch.x, [], []
+    for (i, block, weights), known in zip(_layers(net, params), statistics, strict=True):
+        loss, (a, known) = _local_loss(weights, known, block, a, batch.y, jax.random.fold_in(key, i))
         losses.append(loss)
-    return losses[-1] + auxiliary_weight * sum(losses[:-1]), jnp.stack(losses)
+        moved.append(known)
+    return losses[-1] + auxiliary_weight * sum(losses[:-1]), (jnp.stack(losses), kept(moved))
 
 
 def update(
@@ -231,17 +257,19 @@ def update(
 ) -> tuple[State, Metrics]:
     """One step: `grads` at the old parameters, then one optax step in every trained layer.
 
-    Args and metrics as for `grads`. With ``layer`` given, every other layer keeps its parameters and optimizer state.
+    Args and metrics as for `grads`. With ``layer`` given, every other layer keeps its parameters, optimizer state and
+    statistics, and runs as in `predict`.
     """
-    how = {"layer": layer, "gradient": gradient, "auxiliary_weight": auxiliary_weight}
-    gradients, metrics = grads(state.params, batch, key, net=net, **how)
+    how = layer, gradient, auxiliary_weight
+    known = every(state.statistics, state.params)
+    gradients, metrics, moved = _pass(state.params, known, batch, key, net, how)
     losses = iter(metrics["layer_loss"])
     stepped = [
         (weights, opt) if g is None else descend(tx, g, opt, weights, next(losses))
         for g, opt, weights in zip(gradients, state.opt_state, state.params, strict=True)
     ]
     params, opt_state = zip(*stepped, strict=True)
-    return State(params, opt_state), metrics
+    return State(params, opt_state, moved), metrics
 
 
 def predict(
@@ -266,13 +294,35 @@ def predict(
     Raises:
         UsageError: an unknown prediction mode, or a sum over an input readout that is not there.
     """
+    return _scores(state, x, net, (prediction, sum_includes_input, layer))
+
+
+def training_scores(
+    state: State,
+    x: Float[Array, "batch *features"],
+    key: Array,
+    *,
+    net: Net,
+    prediction: Literal["last", "sum"] = "last",
+    sum_includes_input: bool = False,
+    layer: int | None = None,
+) -> Float[Array, "batch classes"]:
+    """The scores of `predict` as a step with ``key`` sees them: statistics of the batch and noise in trained layers."""
+    return _scores(state, x, net, (prediction, sum_includes_input, layer), key)
+
+
+def _scores(state: State, x: Array, net: Net, how: tuple[Any, Any, Any], key: Array | None = None) -> Array:
+    """As `predict`, or with a key as `training_scores`; ``how``: prediction, sum_includes_input and layer."""
+    prediction, sum_includes_input, layer = how
     _check(prediction, sum_includes_input, len(state.params) > len(net))
     a, total = x, 0.0
     last = len(net) if layer is None else layer
-    for i, block, weights in _layers(net, state.params):
+    statistics = every(state.statistics, state.params)
+    for (i, block, weights), known in zip(_layers(net, state.params), statistics, strict=True):
         if i > last:
             break
-        a = block.apply(weights.block, a)
+        is_trained = key is not None and layer in (None, i)
+        a, _ = run_block(block, weights.block, known, a, jax.random.fold_in(key, i) if is_trained else None)
         if i == last or (prediction == "sum" and (i > 0 or sum_includes_input)):
             total = total + flat(a) @ weights.M.T
     return jnp.asarray(total)
@@ -298,16 +348,20 @@ def rule(
         UsageError: an unknown prediction mode, a sum over an input readout that is not there, or options of `grads`
             that do not fit.
     """
+    nets.check_net(net)
     _check(prediction, sum_includes_input, input_readout)
     _check_gradient(gradient, auxiliary_weight, layer)
     first = 1 - input_readout
     if layer is not None and not first <= layer <= len(net):
         raise UsageError(f"layer is one of {first}..{len(net)} for this network; got {layer}")
+    read: dict[str, Any] = {"net": net, "prediction": prediction, "sum_includes_input": sum_includes_input}
+    read |= {"layer": layer}
     return LearningRule(
         init=partial(init, net=net, tx=tx, num_classes=num_classes, input_readout=input_readout),
         update=partial(update, net=net, tx=tx, layer=layer, gradient=gradient, auxiliary_weight=auxiliary_weight),
-        predict=partial(predict, net=net, prediction=prediction, sum_includes_input=sum_includes_input, layer=layer),
-        grads=at_state(grads, net=net, layer=layer, gradient=gradient, auxiliary_weight=auxiliary_weight),
+        predict=partial(predict, **read),
+        grads=at_state(grads, "statistics", net=net, layer=layer, gradient=gradient, auxiliary_weight=auxiliary_weight),
+        training_scores=partial(training_scores, **read),
     )
 
 
@@ -317,6 +371,7 @@ def stages(net: Net, tx: optax.GradientTransformation, *, input_readout: bool = 
     Stage i trains layer i alone on a_{i-1}, which is recomputed with the layers below as they are, and predicts with
     the network cut off after layer i. Options as for `rule`; with ``input_readout`` stage 0 trains M_0.
     """
+    nets.check_net(net)
     numbers = range(1 - input_readout, len(net) + 1)
     return tuple(rule(net, tx, input_readout=input_readout, layer=i, **options) for i in numbers)
 

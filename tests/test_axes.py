@@ -63,7 +63,7 @@ OWN = '''
 
 
     def init(key, x, *, net, tx, num_classes, scale):
-        blocks, shapes = fwdonly.nets.init(key, x, net)
+        blocks, _, shapes = fwdonly.nets.init(key, x, net)
         W = scale * jax.random.normal(jax.random.fold_in(key, 1), (shapes[-1][0].size, num_classes))
         return State(W, tx.init(W), blocks)
 

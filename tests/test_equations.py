@@ -384,14 +384,20 @@ def test_frozen_hidden_layers_keep_every_bit_and_the_output_layer_learns_as_bp_s
     )
 
 
+def moving(statistics):
+    """Running (mean, variance) of every block."""
+    return tuple((known["statistics"]["mean"], known["statistics"]["var"]) for known in statistics)
+
+
 def normalised_loss(params, x, y, statistics=None):
     """Batch-normalised BP in float64 NumPy: the loss, the scores and the statistics of the batch."""
     a, found = x, []
-    for at, (dense, gamma, beta) in enumerate(params.blocks):
+    for at, block in enumerate(params.blocks):
+        dense, gamma, beta = (block["params"][name] for name in ("block", "gamma", "beta"))
         own = {name: np.asarray(value) for name, value in dense["params"]["Dense_0"].items()}
         h = np.maximum(a @ own["kernel"] + own["bias"], 0)
         found.append((h.mean(0), ((h - h.mean(0)) ** 2).mean(0)))
-        mean, var = found[-1] if statistics is None else map(np.asarray, statistics[at])
+        mean, var = found[-1] if statistics is None else map(np.asarray, moving(statistics)[at])
         a = np.asarray(gamma) * (h - mean) / np.sqrt(var + 1e-5) + np.asarray(beta)
     s = a @ np.asarray(params.W) + np.asarray(params.b)
     right = s[np.arange(len(y)), y]
@@ -420,7 +426,7 @@ def test_batch_normalised_bp_equals_the_restatement_by_differences(float64, key)
         np.testing.assert_allclose((gradient * d).sum(), (up - down) / 2, rtol=1e-5, atol=1e-12)
     stepped, _ = rule.update(state, batch, key)
     want = [tuple(0.9 * (0.5 + at) + 0.1 * new for at, new in enumerate(pair)) for pair in moments]
-    jax.tree.map(partial(np.testing.assert_allclose, rtol=1e-12), list(stepped.statistics), want)
+    jax.tree.map(partial(np.testing.assert_allclose, rtol=1e-12), list(moving(stepped.statistics)), want)
     scores = normalised_loss(stepped.params, x, y, stepped.statistics)[1]
     np.testing.assert_allclose(rule.predict(stepped, batch.x), scores, rtol=1e-10, atol=1e-12)
     assert differ(rule.predict(stepped._replace(statistics=state.statistics), batch.x), scores)  # the control
@@ -548,7 +554,7 @@ def test_losses_start_near_the_logarithm_of_the_number_of_classes(key, classes):
     x = jax.random.normal(key, (200, 784))
     batch = Batch(x, jnp.arange(200) % classes)
     options = {"net": nets.mlp([1000]), "tx": optax.sgd(1), "num_classes": classes}
-    (layer,), _ = mf.init(key, x, **options)
+    (layer,) = mf.init(key, x, **options).params
 
     twin = bp.init(key, x, **options).params
 

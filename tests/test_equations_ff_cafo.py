@@ -18,6 +18,7 @@ from comparing import differ, drawn, jit, near, weights
 from fwdonly import Batch, cafo, cwc, ff, nets
 
 CLASSES, BATCH = 3, 8
+KEY = jax.random.key(0)
 SGD = optax.sgd(0.1)
 
 
@@ -471,6 +472,17 @@ CAFO_NETS = {"bias": CONV, "no bias": nets.cnn([3, 4], pool="max", bias="none"),
 EACH_NET = pytest.mark.parametrize("net", CAFO_NETS.values(), ids=CAFO_NETS)
 
 
+def normalised(block):
+    """A block with batch normalisation behind it, as the restatements take it; a gradient likewise."""
+    own = block["params"]
+    return weights(own["block"]) | {name: np.asarray(own[name]) for name in ("gamma", "beta") if name in own}
+
+
+def moving(statistics):
+    """Running (mean, variance) of every block."""
+    return tuple((known["statistics"]["mean"], known["statistics"]["var"]) for known in statistics)
+
+
 @cache
 def cafo_start(net=CONV, plain=False, **options):
     """A float64 state and its batch of ten; gamma and beta random, unless plain."""
@@ -478,15 +490,16 @@ def cafo_start(net=CONV, plain=False, **options):
     init = compiled(cafo.init, net=net, tx=SGD, num_classes=CLASSES, block_tx=SGD, **options)
     state = jax.tree.map(lambda a: a.astype(jnp.float64), init(jax.random.key(3), batch.x))
     if not plain:
-        fresh = (drawn((own.gamma, own.beta), seed=at, scale=1) for at, own in enumerate(state.params.blocks))
-        pairs = zip(state.params.blocks, fresh, strict=True)
-        blocks = tuple(own._replace(gamma=gamma, beta=beta) for own, (gamma, beta) in pairs)
+        own = [block["params"] for block in state.params.blocks]
+        fresh = [drawn((layer["gamma"], layer["beta"]), seed=at, scale=1) for at, layer in enumerate(own)]
+        pairs = zip(own, fresh, strict=True)
+        blocks = tuple({"params": layer | {"gamma": gamma, "beta": beta}} for layer, (gamma, beta) in pairs)
         state = state._replace(params=state.params._replace(blocks=blocks))
     return state, batch
 
 
 def cafo_blocks(blocks):
-    return [weights(own.block) | {"gamma": np.asarray(own.gamma), "beta": np.asarray(own.beta)} for own in blocks]
+    return [normalised(own) for own in blocks]
 
 
 def cascade(blocks, x, statistics=None, eps=1e-4):
@@ -494,7 +507,7 @@ def cascade(blocks, x, statistics=None, eps=1e-4):
     h, out, moments = np.asarray(x), [], []
     for at, block in enumerate(blocks):
         moments.append(reference.cafo.batch_statistics(reference.cafo.pooled(block, h)[0]))
-        known = moments[-1] if statistics is None else map(np.asarray, statistics[at])
+        known = moments[-1] if statistics is None else map(np.asarray, moving(statistics)[at])
         h = reference.cafo.features(block, h, *known, eps)
         out.append(h.reshape(len(h), -1))
     return out, tuple(moments)
@@ -506,7 +519,7 @@ def test_features_equal_the_restatement(float64, net):
     state, batch = cafo_start(net, plain=True, eps=0.1)
     _, moments = cascade(cafo_blocks(state.params.blocks), batch.x, eps=0.1)
     # Start values are float32, and the program that draws them may use a bias that is not rounded as the stored one is.
-    near(state.statistics, moments, 1e-7)
+    near(moving(state.statistics), moments, 1e-7)
     for F, (_, var) in zip(features(state, batch.x), moments, strict=True):  # sheet 8.3.4
         by_channel = np.asarray(F).reshape(-1, len(var))
         near(by_channel.mean(0), 0 * var, 1e-4)  # 1e-7 in all
@@ -518,7 +531,7 @@ def test_features_equal_the_restatement(float64, net):
     assert differ(Fs, cascade(cafo_blocks(state.params.blocks), x, eps=0.1)[0], by=1e-2)  # 8.4.3
     if net is CONV:
         identity, _ = cafo_start(net, statistics="identity")
-        near(identity.statistics, tuple((0 * mean, 0 * var + 1) for mean, var in own))
+        near(moving(identity.statistics), tuple((0 * mean, 0 * var + 1) for mean, var in own))
 
 
 @pytest.mark.parametrize(
@@ -653,7 +666,8 @@ def test_dfa_equals_the_restatement(float64, key, net):
     near({"W": stepped.params.A.V, "b": stepped.params.A.b}, descend(restated_A, gA))
     near(metrics["loss"], loss)
     _, moments = cascade(blocks, x, eps=0.01)
-    near(stepped.statistics, jax.tree.map(lambda old, new: 0.9 * old + 0.1 * new, state.statistics, moments))
+    moved = jax.tree.map(lambda old, new: 0.9 * old + 0.1 * new, moving(state.statistics), moments)
+    near(moving(stepped.statistics), moved)
     near((stepped.params.heads, stepped.R), (state.params.heads, state.R), 0)
     scores = cascade(blocks, x, state.statistics)[0][-1] @ restated_A["W"] + restated_A["b"]
     near(compiled(cafo.predict, net=net, part="blocks")(state, batch.x), scores)
@@ -668,10 +682,11 @@ def bp_gradient(params, batch, net):
     def loss(blocks, A):
         h = batch.x
         for block, own in zip(net, blocks, strict=True):
-            pooled = block.apply(own.block, h)
+            own = own["params"]
+            pooled = block.apply(own["block"], h)
             flat = pooled.reshape(-1, pooled.shape[-1])
             unit = (flat - flat.mean(0)[None]) / jnp.sqrt(((flat - flat.mean(0)[None]) ** 2).mean(0) + 1e-4)[None]
-            h = (unit * own.gamma[None] + own.beta[None]).reshape(pooled.shape)
+            h = (unit * own["gamma"][None] + own["beta"][None]).reshape(pooled.shape)
         scores = h.reshape(len(h), -1) @ A.V + A.b[None]
         return (jnp.log(jnp.exp(scores).sum(1)) - scores[jnp.arange(len(h)), batch.y]).mean()
 
@@ -681,7 +696,7 @@ def bp_gradient(params, batch, net):
 @pytest.mark.parametrize("depth", [1, 2])
 def test_dfa_is_back_propagation_in_its_last_block(float64, depth):
     state, batch = cafo_start(CONV[:depth])
-    found = jit(partial(cafo.dfa, net=CONV[:depth]))(state.params, state.R, batch)[0]
+    found = jit(partial(cafo.dfa, net=CONV[:depth]))(state.params, state.R, batch, jax.random.key(0))[0]
     expected = bp_gradient(state.params, batch, CONV[:depth])
     near((found[0][-1], found[1]), (expected[0][-1], expected[1]))
     assert differ(found[0][0], expected[0][0]) == (depth > 1)
@@ -690,7 +705,7 @@ def test_dfa_is_back_propagation_in_its_last_block(float64, depth):
 def test_dfa_is_linear_in_its_error_and_silent_without_feedback(float64):
     """Sheet 8.3.7 and 8.4.1. With V = 0 in A and one label, e is softmax(b) - Y for every sample."""
     state, batch = cafo_start()
-    direction = jit(lambda params, R, batch: cafo.dfa(params, R, batch, net=CONV)[0])  # one label: not seen inside
+    direction = jit(lambda params, R, batch: cafo.dfa(params, R, batch, KEY, net=CONV)[0])  # one label: not seen inside
     one_label = batch._replace(y=jnp.zeros_like(batch.y))
 
     def by_error(b):
@@ -729,7 +744,7 @@ def test_sparsemax_fixed_values(z, p, tau):
 
 def cwc_layers(params):
     """Every layer as the restatement takes it; a gradient likewise."""
-    found = [weights(own.block) | {"gamma": own.gamma, "beta": own.beta} for own in params]
+    found = [normalised(own) for own in params]
     return [{name: np.asarray(a) for name, a in layer.items() if a is not None} for layer in found]
 
 
@@ -749,9 +764,9 @@ def test_cwc_equals_the_restatement(affine, float64, key):
         near(metrics["layer_loss"][at], loss)
         near(gradients[at], want)
         near(after[at], {name: layer[name] - 0.1 * g for name, g in want.items()})
-        near(stepped.statistics[at], (0.9 * 0.5 + 0.1 * s.mean(0), 0.9 * 1.5 + 0.1 * s.var(0)))
+        near(moving(stepped.statistics)[at], (0.9 * 0.5 + 0.1 * s.mean(0), 0.9 * 1.5 + 0.1 * s.var(0)))
     a = x.reshape(BATCH, -1)
-    statistics = jax.tree.map(np.asarray, stepped.statistics)
+    statistics = jax.tree.map(np.asarray, moving(stepped.statistics))
     for layer, (mean, var) in zip(after, statistics, strict=True):
         a = (np.maximum(a @ layer["W"] + layer["b"], 0) - mean) / np.sqrt(var + 1e-4)
         a = layer.get("gamma", 1) * a + layer.get("beta", 0)
@@ -765,10 +780,11 @@ def test_batch_norm_of_cwc_starts_as_the_cited_codes_does(key):
     """nn.BatchNorm2d(channels, eps=1e-4) of a layer whose optimizer is made after it: affine, 1 and 0, and trained."""
     x = jnp.asarray(problem(PIXELS)[0], jnp.float32)
     rule = cwc.rule(nets.mlp([6]), SGD, num_classes=CLASSES)
-    ((_, gamma, beta),) = rule.init(key, x).params
+    (layer,) = rule.init(key, x).params
+    gamma, beta = layer["params"]["gamma"], layer["params"]["beta"]
     assert (gamma == 1).all() and (beta == 0).all() and gamma.shape == beta.shape == (6,)
-    ((_, gamma, beta),) = cwc.rule(nets.mlp([6]), SGD, num_classes=CLASSES, affine=False).init(key, x).params
-    assert gamma is None and beta is None
+    (layer,) = cwc.rule(nets.mlp([6]), SGD, num_classes=CLASSES, affine=False).init(key, x).params
+    assert set(layer["params"]) == {"block"}
 
 
 def test_permuted_groups_and_labels_permute_the_goodness(float64, key):

@@ -38,7 +38,8 @@ def alignment(
     Pure, to be called within a compiled step.
 
     Args:
-        predict: of the rule, ``(state, x) -> scores``, without random parts and without stopped gradients.
+        predict: of the rule, ``(state, x) -> scores``, without random parts and without stopped gradients. Where blocks
+            behave otherwise in training, scores as the step sees them (`LearningRule.training_scores`).
         state: the state at which ``gradients`` were taken.
         gradients: of the rule, shaped like ``state.params``; what is None there is not compared.
         batch: the same batch.
@@ -67,8 +68,9 @@ def alignment(
 def with_alignment(rule: LearningRule, **options: Any) -> LearningRule:
     """The rule with the metrics ``cosine`` and ``norm_ratio`` (layers,) of every step, before it is taken.
 
-    What is compared is ``rule.grads``; ``options`` are those of `alignment`. Features of frozen layers are not kept:
-    backpropagation's side needs the inputs.
+    What is compared is ``rule.grads``, with backpropagation through ``rule.training_scores`` where the rule has them:
+    statistics of the same batch, noise of the same key. ``options`` are those of `alignment`. Features of frozen layers
+    are not kept: backpropagation's side needs the inputs.
 
     The compiler computes once what it sees to be the same in ``update``, ``grads`` and backpropagation. In a scan, by
     XLA's count of operations on CPU (784-256-256-10, batch 256), a step then costs 0.56 of one of backpropagation more
@@ -84,7 +86,9 @@ def with_alignment(rule: LearningRule, **options: Any) -> LearningRule:
 
     def update_and_measure(state: State, batch: Batch, key: Array) -> tuple[State, Metrics]:
         gradients, _ = grads(state, batch, key)
-        angles = alignment(rule.predict, state, gradients, batch, **options)
+        scores = rule.training_scores
+        read = rule.predict if scores is None else lambda state, x: scores(state, x, key)
+        angles = alignment(read, state, gradients, batch, **options)
         state, metrics = rule.update(state, batch, key)
         return state, metrics | angles._asdict()
 
@@ -100,7 +104,13 @@ def _layers(params: Any) -> list[Array]:
     elif hasattr(params, "_fields"):  # several kinds of layers, such as heads and blocks
         parts = [part for field in params for part in (field if type(field) is tuple else (field,))]
     elif isinstance(params, tuple | list):
-        parts = [getattr(layer, "block", layer) for layer in params]
+        parts = [_without_readout(layer) for layer in params]
     else:
         parts = [params]
     return [jnp.concatenate([jnp.zeros(0), *(leaf.ravel() for leaf in jax.tree.leaves(part))]) for part in parts]
+
+
+def _without_readout(layer: Any) -> Any:
+    """A layer's parameters without M or U, the readouts of its own by which local rules learn."""
+    names = [name for name in getattr(layer, "_fields", ()) if name not in ("M", "U")]
+    return [getattr(layer, name) for name in names] if names else layer

@@ -4,9 +4,12 @@ Blocks are value-hashable, so a freshly built equal network does not compile ane
 """
 
 from . import output
+from .adapters import from_equinox, from_nnx
 from .blocks import POOLINGS, Conv, Dense, Identity, pooled
-from .builders import cnn, cwc, init, mlp
-from .parts import batch_norm, check_parts, linear, moments, send_back, unpooled, weight_gradient
+from .builders import cnn, cwc, init, mlp, normalised, residual, separable
+from .composed import Residual, Separable
+from .norms import BatchNorm, Normalised, batch_norm, moments
+from .parts import Affine, check_net, check_parts, is_plain, linear, send_back, unpooled, weight_gradient
 from .sizes import LayerSize, layer_sizes
 from .spec import Spec, described, parse
 from .starts import (
@@ -27,21 +30,30 @@ from .starts import (
 __all__ = [
     "ACTIVATIONS",
     "POOLINGS",
+    "Affine",
+    "BatchNorm",
     "Conv",
     "Dense",
     "Identity",
     "Initializer",
     "LayerSize",
+    "Normalised",
+    "Residual",
+    "Separable",
     "Spec",
     "batch_norm",
+    "check_net",
     "check_parts",
     "cnn",
     "cwc",
     "described",
+    "from_equinox",
+    "from_nnx",
     "he_normal",
     "he_uniform",
     "identity",
     "init",
+    "is_plain",
     "layer_sizes",
     "linear",
     "mlp",
@@ -49,11 +61,14 @@ __all__ = [
     "normal",
     "normal_fan_avg",
     "normal_fan_out",
+    "normalised",
     "orthogonal",
     "output",
     "parse",
     "pooled",
+    "residual",
     "send_back",
+    "separable",
     "small_normal",
     "torch_uniform",
     "unpooled",

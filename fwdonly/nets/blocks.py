@@ -1,9 +1,13 @@
-"""Blocks, one per hidden layer: Flax Linen modules that are hashable by value."""
+"""Blocks, one per hidden layer: Flax Linen modules that are hashable by value.
+
+All normalise behind the linear part (``norm``) and drop a share of their outputs in training (``dropout``: these are 0,
+the others divided by the share that is kept).
+"""
 
 import importlib
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, get_args
 
 import flax.linen as nn
 import jax
@@ -11,8 +15,9 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from ..base import DOT, setting
-from ..errors import check_word
+from ..errors import UsageError, check_word
 from . import starts
+from .norms import BatchNorm
 from .starts import Initializer, he_uniform, uniform_within
 
 
@@ -35,8 +40,38 @@ POOLINGS = {
 }
 """Poolings by name."""
 
+Norm = Literal["none", "batch", "layer", "group"]
+"""Normalisation before the activation: over the batch (`BatchNorm`), over a sample's channels at every position, or
+over groups of channels and all positions of a sample (as few groups as leave at least 16 channels each, but one)."""
 
-class _Picklable(nn.Module):
+
+def normed(norm: Norm, z: Array, train: bool) -> Array:
+    """Within a compact module: its linear part's output, normalised as told."""
+    check_word("norm", norm, get_args(Norm))
+    if norm == "batch":
+        return BatchNorm()(z, train)
+    if norm == "layer":
+        return nn.LayerNorm()(z)
+    return nn.GroupNorm(num_groups=groups_of(z.shape[-1]))(z) if norm == "group" else z
+
+
+def groups_of(channels: int) -> int:
+    """The number of groups of `Norm` "group": the largest one that leaves at least 16 channels in each, or 1."""
+    return max((count for count in range(1, channels // 16 + 1) if channels % count == 0), default=1)
+
+
+def dropped(share: float, h: Array, train: bool) -> Array:
+    """Within a compact module: its output with dropout.
+
+    Raises:
+        UsageError: no share in [0, 1).
+    """
+    if not 0 <= share < 1:
+        raise UsageError(f"dropout is the share of activities to drop, at least 0 and below 1; got {share}")
+    return nn.Dropout(share, deterministic=not train)(h) if share else h
+
+
+class Picklable(nn.Module):
     """Pickles by its fields: activations and start values by their names, since such functions do not pickle."""
 
     def __reduce__(self) -> tuple[Any, ...]:
@@ -68,7 +103,7 @@ def _rebuilt(kind: Any, fields: dict[str, Any]) -> Any:
     return kind(**values)
 
 
-class Dense(_Picklable):
+class Dense(Picklable):
     """``activation(flatten(x) W + b)``: inputs (batch, *features) to (batch, width).
 
     ``bias`` starts at 0, or is drawn as PyTorch does, uniform on +-1/sqrt(fan_in); "none" has none.
@@ -78,9 +113,11 @@ class Dense(_Picklable):
     activation: Callable[[Array], Array] = jax.nn.relu
     kernel_init: Initializer = he_uniform
     bias: Literal["zero", "uniform", "none"] = "zero"
+    norm: Norm = "none"
+    dropout: float = 0.0
 
     @nn.compact
-    def __call__(self, x: Float[Array, "batch *features"]) -> Float[Array, "batch width"]:
+    def __call__(self, x: Float[Array, "batch *features"], train: bool = False) -> Float[Array, "batch width"]:
         check_word("bias", self.bias, ("zero", "uniform", "none"))
         x = x.reshape(x.shape[0], -1)
         bound = max(1, x.shape[1]) ** -0.5
@@ -90,10 +127,10 @@ class Dense(_Picklable):
             bias_init=uniform_within(bound) if self.bias == "uniform" else nn.initializers.zeros,
             use_bias=self.bias != "none",
         )
-        return self.activation(linear(x))
+        return dropped(self.dropout, self.activation(normed(self.norm, linear(x), train)), train)
 
 
-class Conv(_Picklable):
+class Conv(Picklable):
     """Convolution, activation, 2x2 pooling; by default 3x3 windows, stride 1, same size.
 
     Inputs (batch, height, width, channels) to (batch, height // 2, width // 2, channels), or of the same height and
@@ -112,26 +149,41 @@ class Conv(_Picklable):
     kernel: int = 3
     stride: int = 1
     padding: Literal["same", "valid"] = "same"
+    norm: Norm = "none"
+    dropout: float = 0.0
 
     @nn.compact
-    def __call__(self, x: Float[Array, "batch height width in"]) -> Float[Array, "batch out_h out_w out"]:
+    def __call__(
+        self, x: Float[Array, "batch height width in"], train: bool = False
+    ) -> Float[Array, "batch out_h out_w out"]:
         check_word("pool", self.pool, tuple(POOLINGS))
-        check_word("bias", self.bias, ("zero", "uniform", "none"))
-        check_word("padding", self.padding, ("same", "valid"))
-        bound = (self.kernel**2 * x.shape[-1] / self.groups) ** -0.5
-        edge = ((self.kernel - 1) // 2, self.kernel // 2) if self.padding == "same" else (0, 0)
-        x = nn.Conv(
-            self.channels,
-            (self.kernel, self.kernel),
-            strides=self.stride,
+        z = convolution(self, self.channels, self.kernel, self.stride, self.groups, self.padding)(x)
+        return dropped(self.dropout, pooled(self, self.activation(normed(self.norm, z, train))), train)
+
+
+def convolution(
+    block: Any, channels: int, kernel: int, stride: int = 1, groups: int = 1, padding: str = "same"
+) -> Callable[[Array], Array]:
+    """Within a compact module: a convolution whose kernel and bias start as ``block`` says."""
+    check_word("bias", block.bias, ("zero", "uniform", "none"))
+    check_word("padding", padding, ("same", "valid"))
+    edge = ((kernel - 1) // 2, kernel // 2) if padding == "same" else (0, 0)
+
+    def applied(x: Array) -> Array:
+        bound = (kernel**2 * x.shape[-1] / groups) ** -0.5
+        return nn.Conv(
+            channels,
+            (kernel, kernel),
+            strides=stride,
             padding=[edge, edge],
-            kernel_init=self.kernel_init,
-            bias_init=uniform_within(bound) if self.bias == "uniform" else nn.initializers.zeros,
-            use_bias=self.bias != "none",
-            conv_general_dilated=partial(_as_product, self.groups) if jax.default_backend() == "cpu" else _rounded,
-            feature_group_count=self.groups,
+            kernel_init=block.kernel_init,
+            bias_init=uniform_within(bound) if block.bias == "uniform" else nn.initializers.zeros,
+            use_bias=block.bias != "none",
+            conv_general_dilated=partial(_as_product, groups) if jax.default_backend() == "cpu" else _rounded,
+            feature_group_count=groups,
         )(x)
-        return pooled(self, self.activation(x))
+
+    return applied
 
 
 def _as_product(

@@ -6,9 +6,11 @@ from typing import Any
 import jax
 from jaxtyping import Array, Float
 
-from ..base import Net
-from ..errors import UsageError
+from ..base import Net, Statistics, draw_block, kept, run_block
+from ..errors import UsageError, short
 from .blocks import Conv, Dense, side_after
+from .composed import Residual, Separable
+from .norms import Normalised
 from .parts import check_net
 from .starts import torch_uniform
 
@@ -29,6 +31,30 @@ def cnn(channels: Sequence[int], **options: Any) -> Net:
         UsageError: no channel count, or one below 1.
     """
     return tuple(Conv(count, **options) for count in _positive(channels, "channel count"))
+
+
+def residual(channels: Sequence[int], **options: Any) -> Net:
+    """Residual blocks, one per entry of ``channels``; options as of `Residual`.
+
+    Raises:
+        UsageError: no channel count, or one below 1.
+    """
+    return tuple(Residual(count, **options) for count in _positive(channels, "channel count"))
+
+
+def separable(channels: Sequence[int], **options: Any) -> Net:
+    """Depthwise separable convolutions, one per entry of ``channels``; options as of `Separable`.
+
+    Raises:
+        UsageError: no channel count, or one below 1.
+    """
+    return tuple(Separable(count, **options) for count in _positive(channels, "channel count"))
+
+
+def normalised(net: Net, **options: Any) -> Net:
+    """The same network with batch normalisation behind every block; options as of `Normalised`."""
+    check_net(net)
+    return tuple(Normalised(block, **options) for block in net)
 
 
 def cwc(channels: Sequence[int], num_classes: int) -> Net:
@@ -54,8 +80,10 @@ def _positive(sizes: Sequence[int], what: str) -> Sequence[int]:
     return sizes
 
 
-def init(key: Array, x: Float[Array, "batch *features"], net: Net) -> tuple[tuple[Any, ...], tuple[Array, ...]]:
-    """Parameters of every block and the activation after it, for example inputs ``x``.
+def init(
+    key: Array, x: Float[Array, "batch *features"], net: Net
+) -> tuple[tuple[Any, ...], Statistics, tuple[Array, ...]]:
+    """Parameters and statistics of every block, and the activation after it, for example inputs ``x``.
 
     Block i (from 1) draws from ``fold_in(key, i)`` alone, so two rules with one key start from equal blocks.
 
@@ -63,15 +91,35 @@ def init(key: Array, x: Float[Array, "batch *features"], net: Net) -> tuple[tupl
         UsageError: no block, or one that cannot take the shape it is given or leaves nothing of it.
     """
     check_net(net)
-    params, activations = [], []
+    params, statistics, activations = [], [], []
     for i, block in enumerate(net, start=1):
-        if isinstance(block, Conv) and (x.ndim != 4 or side_after(block, min(x.shape[1:3])) < 1):
-            raise UsageError(
-                f"block {i} is a convolution and needs images (batch, height, width, channels) that leave something "
-                f"after {block.kernel}x{block.kernel} windows and pooling; it is given {x.shape}: "
-                + ("use fewer blocks or larger images" if x.ndim == 4 else "use an mlp, or inputs with these four axes")
-            )
-        params.append(block.init(jax.random.fold_in(key, i), x))
-        x = block.apply(params[-1], x)
+        _check_images(i, block, x)
+        try:
+            weights, known = draw_block(block, jax.random.fold_in(key, i), x)
+            x, _ = run_block(block, weights, known, x)
+        except UsageError:
+            raise
+        except Exception as error:
+            words = f"block {i}, a {type(block).__name__}, cannot start on inputs {x.shape}: {short(error)}"
+            raise UsageError(f"{words}; docs/networks.md says what a block is") from error
+        if not (hasattr(x, "shape") and x.ndim > 1):
+            raise UsageError(f"block {i}, a {type(block).__name__}, returns no array (batch, *features)")
+        params.append(weights)
+        statistics.append(known)
         activations.append(x)
-    return tuple(params), tuple(activations)
+    return tuple(params), kept(statistics), tuple(activations)
+
+
+def _check_images(i: int, block: Any, x: Array) -> None:
+    block = block.block if isinstance(block, Normalised) else block
+    if isinstance(block, Residual | Separable) and x.ndim != 4:
+        raise UsageError(
+            f"block {i} is a convolution and needs images (batch, height, width, channels); it is given {x.shape}: "
+            "use an mlp, or inputs with these four axes"
+        )
+    if isinstance(block, Conv) and (x.ndim != 4 or side_after(block, min(x.shape[1:3])) < 1):
+        raise UsageError(
+            f"block {i} is a convolution and needs images (batch, height, width, channels) that leave something "
+            f"after {block.kernel}x{block.kernel} windows and pooling; it is given {x.shape}: "
+            + ("use fewer blocks or larger images" if x.ndim == 4 else "use an mlp, or inputs with these four axes")
+        )

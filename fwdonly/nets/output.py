@@ -7,6 +7,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from ..base import Net, check_classes, flat
+from ..errors import UsageError
 from .builders import init
 from .starts import Initializer
 
@@ -23,10 +24,20 @@ class Params(NamedTuple):
 
 
 def draw(key: Array, x: Array, net: Net, num_classes: int, readout_init: Initializer, readout_bias: bool) -> Params:
-    """Parameters of the blocks and of an output layer, for the rules that send its error to the layers below."""
+    """Parameters of the blocks and of an output layer, for the rules that send its error to the layers below.
+
+    Raises:
+        UsageError: fewer than two classes, inputs the network cannot take, or blocks with statistics.
+    """
     check_classes(num_classes)
     block_key, readout_key = jax.random.split(key)
-    blocks, activations = init(block_key, x, net)
+    blocks, statistics, activations = init(block_key, x, net)
+    for number, known in enumerate(statistics, start=1):
+        if known:
+            raise UsageError(
+                f"block {number} has {', '.join(known)} beside its parameters, and this rule's linear parts have none; "
+                "leave running statistics out, or use bp, mf, ff, cwc or cafo"
+            )
     return Params(blocks, *layer(readout_key, activations[-1], num_classes, readout_init, readout_bias))
 
 

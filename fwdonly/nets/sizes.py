@@ -7,7 +7,9 @@ import jax
 import jax.numpy as jnp
 
 from ..base import Net
-from .parts import check_parts, linear
+from ..errors import UsageError
+from .blocks import Conv, Dense
+from .parts import check_net, linear
 
 
 class LayerSize(NamedTuple):
@@ -30,8 +32,12 @@ def layer_sizes(net: Net, shape: tuple[int, ...]) -> tuple[LayerSize, ...]:
         UsageError: no block, or one that is neither `Dense` nor `Conv`.
     """
     sizes, a = [], jax.ShapeDtypeStruct((1, *shape), jnp.float32)
-    check_parts(net)
-    for block in net:
+    check_net(net)
+    for number, block in enumerate(net, start=1):
+        if not isinstance(block, Dense | Conv):
+            raise UsageError(
+                f"block {number} is a {type(block).__name__}; products are counted of fwdonly.nets.Dense and Conv"
+            )
         weights = jax.eval_shape(block.init, jax.random.key(0), a)
         kernel = _kernel(weights)
         h = jax.eval_shape(linear(block).apply, weights, a)
@@ -44,4 +50,4 @@ def layer_sizes(net: Net, shape: tuple[int, ...]) -> tuple[LayerSize, ...]:
 
 
 def _kernel(weights: Any) -> Any:
-    return next(leaf for leaf in jax.tree.leaves(weights) if leaf.ndim > 1)
+    return next(leaf for leaf in jax.tree.leaves(weights["params"]) if leaf.ndim > 1)

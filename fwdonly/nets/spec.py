@@ -4,11 +4,14 @@
 
 * ``mlp:W,W,...``: fully connected layers of these widths. ``mlp:WxN`` is N layers of width W.
 * ``cnn:C,C,...``: convolutions with these channels (3x3, 2x2 average pooling), ``dense=W,W`` after them.
+* ``residual:C,C,...`` and ``separable:C,C,...``: residual blocks, and depthwise separable convolutions, with
+  these channels, ``dense=W,W`` after them.
 * ``cwc:C,C,...``: the layers of `fwdonly.cwc`, every second one grouped by class and pooled.
 * ``FILE.py:FUNCTION``: ``FUNCTION(num_classes)`` of your file returns the tuple of blocks.
 
-Options of all layers: ``activation``, ``start`` (law of the start weights) and ``bias``; of convolutions ``pool``,
-``kernel``, ``stride`` and ``padding``.
+Options of all layers: ``activation``, ``start`` (law of the start weights), ``bias``, ``norm`` (none, batch, layer or
+group, between the linear part and the activation) and ``dropout`` (a share); of convolutions ``pool``, ``kernel``,
+``stride`` and ``padding`` (not of residual ones).
 """
 
 import functools
@@ -16,14 +19,16 @@ import hashlib
 from collections.abc import Mapping
 from pathlib import Path
 from types import ModuleType
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, get_args
 
 from ..base import Net
 from ..errors import UsageError
 from ..files import module_of
 from . import starts
-from .blocks import POOLINGS, Conv, Dense
-from .builders import cnn, cwc, mlp
+from .blocks import POOLINGS, Conv, Dense, Norm
+from .builders import cnn, cwc, mlp, residual, separable
+from .composed import Residual, Separable
+from .parts import check_net
 
 STARTS: dict[str, starts.Initializer] = {
     name: getattr(starts, name)
@@ -47,15 +52,34 @@ WORDS: dict[str, tuple[str, ...]] = {
     "bias": ("zero", "uniform", "none"),
     "pool": tuple(POOLINGS),
     "padding": ("same", "valid"),
+    "norm": get_args(Norm),
 }
 NUMBERS = ("kernel", "stride")
+OF_LAYERS = ("activation", "start", "bias", "norm", "dropout")
 OF_CONVOLUTIONS = ("pool", "kernel", "stride", "padding")
 KINDS = {
-    "mlp": ("activation", "start", "bias"),
-    "cnn": ("activation", "start", "bias", *OF_CONVOLUTIONS, "dense"),
+    "mlp": OF_LAYERS,
+    "cnn": (*OF_LAYERS, *OF_CONVOLUTIONS, "dense"),
+    "residual": (*OF_LAYERS, "pool", "kernel", "stride", "dense"),
+    "separable": (*OF_LAYERS, *OF_CONVOLUTIONS, "dense"),
     "cwc": (),
 }
 """Kinds of networks and the options that each takes."""
+
+
+class Convolutions(NamedTuple):
+    """A kind of convolutional network."""
+
+    block: Any
+    build: Any
+    label: str
+
+
+CONVOLUTIONAL = {
+    "cnn": Convolutions(Conv, cnn, "CNN"),
+    "residual": Convolutions(Residual, residual, "ResNet"),
+    "separable": Convolutions(Separable, separable, "separable CNN"),
+}
 
 
 class Spec(NamedTuple):
@@ -95,10 +119,12 @@ class Spec(NamedTuple):
         sizes = (*self.sizes, *options.get("dense", ()))
         alike = len(sizes) > 4 and len(set(sizes)) == 1
         words = [
-            "MLP" if self.kind == "mlp" else "CNN",
+            CONVOLUTIONAL[self.kind].label if self.kind in CONVOLUTIONAL else "CNN" if self.kind == "cwc" else "MLP",
             f"{len(sizes)} x {sizes[0]}" if alike else "-".join(map(str, sizes)),
         ]
-        return " ".join([*words, *([options["activation"]] if options.get("activation", "relu") != "relu" else [])])
+        words += [options["activation"]] if options.get("activation", "relu") != "relu" else []
+        words += [f"{options['norm']} norm"] if options.get("norm", "none") != "none" else []
+        return " ".join([*words, *([f"dropout {options['dropout']:g}"] if options.get("dropout") else [])])
 
     @property
     def has_biases(self) -> bool:
@@ -117,12 +143,13 @@ class Spec(NamedTuple):
             return cwc(self.sizes, num_classes)
         options = dict(self.options)
         layers: dict[str, Any] = {"activation": starts.ACTIVATIONS[options.get("activation", "relu")]}
-        layers |= {"kernel_init": self.start} | ({"bias": options["bias"]} if "bias" in options else {})
+        layers |= {"kernel_init": self.start}
+        layers |= {name: options[name] for name in ("bias", "norm", "dropout") if name in options}
         if self.kind == "mlp":
             return mlp(self.sizes, **layers)
         dense = mlp(options["dense"], **layers) if options.get("dense") else ()
         convolutions = {name: options[name] for name in OF_CONVOLUTIONS if name in options}
-        return (*cnn(self.sizes, **layers, **convolutions), *dense)
+        return (*CONVOLUTIONAL[self.kind].build(self.sizes, **layers, **convolutions), *dense)
 
     def digest(self) -> str | None:
         """SHA-256 of the user's file; None where the specification says all."""
@@ -158,13 +185,28 @@ def parse(text: str) -> Spec:
 
 def described(net: Net) -> str | None:
     """The specification of these blocks, perhaps with other start values. None if no specification gives them."""
-    convolutions = [block for block in net if isinstance(block, Conv)]
-    dense = net[len(convolutions) :]
-    ordered = all(isinstance(block, Conv) for block in net[: len(convolutions)])
-    if not (net and ordered and all(isinstance(block, Dense) for block in dense)):
+    if not net:
         return None
-    if any(block.groups != 1 for block in convolutions):
-        return f"cwc:{_text(tuple(block.channels for block in convolutions))}"
+    kind = next((name for name, known in CONVOLUTIONAL.items() if type(net[0]) is known.block), "mlp")
+    block_type = CONVOLUTIONAL[kind].block if kind != "mlp" else Dense
+    first = [block for block in net if type(block) is block_type]
+    dense = [] if kind == "mlp" else list(net[len(first) :])
+    ordered = all(type(block) is block_type for block in net[: len(first)])
+    if not ordered or not all(type(block) is Dense for block in dense) or len(first) + len(dense) != len(net):
+        return None
+    if kind == "cnn" and any(block.groups != 1 for block in first):
+        return f"cwc:{_text(tuple(block.channels for block in first))}"
+    options = _options_of([*first, *dense], first, kind)
+    if options is None:
+        return None
+    if dense:
+        options["dense"] = tuple(block.width for block in dense)
+    sizes = tuple(block.width if kind == "mlp" else block.channels for block in first)
+    return str(Spec(kind, sizes, tuple(sorted(options.items()))))
+
+
+def _options_of(net: list[Any], first: list[Any], kind: str) -> dict[str, Any] | None:
+    """What differs from the defaults; None where the blocks do not share it, or it has no name."""
     options = {}
     for name, usual, known in (("activation", "relu", starts.ACTIVATIONS), ("kernel_init", "he_uniform", STARTS)):
         names = {next((n for n, f in known.items() if f is getattr(block, name)), None) for block in net}
@@ -172,24 +214,27 @@ def described(net: Net) -> str | None:
             return None
         if len(names) == 1 and names != {usual} and None not in names:
             options["activation" if name == "activation" else "start"] = names.pop()
-    for name in ("bias", *(OF_CONVOLUTIONS if convolutions else ())):
-        values = {getattr(block, name) for block in (net if name == "bias" else convolutions)}
+    for name in ("bias", "norm", "dropout", *(word for word in OF_CONVOLUTIONS if word in KINDS[kind])):
+        values = {getattr(block, name) for block in (first if name in OF_CONVOLUTIONS else net)}
         if len(values) > 1:
             return None
         value = values.pop()
-        kind = Conv if convolutions else Dense
-        if value != kind.__dataclass_fields__[name].default:
+        if value != type(first[0]).__dataclass_fields__[name].default:
             options[name] = value
-    if not convolutions:
-        return str(Spec("mlp", tuple(block.width for block in dense), tuple(sorted(options.items()))))
-    if dense:
-        options["dense"] = tuple(block.width for block in dense)
-    return str(Spec("cnn", tuple(block.channels for block in convolutions), tuple(sorted(options.items()))))
+    return options
 
 
 def _value(text: str, name: str, value: str) -> Any:
     if name == "dense":
         return _sizes(text, value)
+    if name == "dropout":
+        try:
+            share = float(value)
+        except ValueError:
+            share = -1.0
+        if not 0 <= share < 1:
+            raise UsageError(f"--net {text!r}: dropout is a share, at least 0 and below 1; got {value!r}")
+        return share
     if name in NUMBERS:
         if not value.isdigit() or int(value) < 1:
             raise UsageError(f"--net {text!r}: {name} is a whole number from 1; got {value!r}")
@@ -220,8 +265,14 @@ def _from_file(module: ModuleType, path: str, function: str, num_classes: int) -
     if not callable(build):
         raise UsageError(f"--net: {path} has no function {function}")
     net = build(num_classes)
-    if not isinstance(net, tuple) or not net or not all(hasattr(b, "init") and hasattr(b, "apply") for b in net):
-        raise UsageError(
-            f"--net: {function}({num_classes}) of {path} must return a tuple of blocks with init and apply"
-        )
-    return net
+    if isinstance(net, tuple) and net and all(hasattr(b, "init") and hasattr(b, "apply") for b in net):
+        return net
+    try:
+        check_net(net)
+    except UsageError as error:
+        why = str(error)
+    else:
+        why = "one of them has no init or no apply"
+    raise UsageError(
+        f"--net: {function}({num_classes}) of {path} must return a tuple of blocks with init and apply: {why}"
+    )
