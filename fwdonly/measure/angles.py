@@ -10,6 +10,9 @@ from jaxtyping import Array, Float
 from ..base import Batch, LearningRule, Metrics, State, cross_entropy
 from ..errors import UsageError
 
+READOUTS = ("M", "U")
+"""Fields of a layer beside its ``block`` that read classes off it; no layer below learns through them."""
+
 
 class Alignment(NamedTuple):
     """Per layer that learns, the output layer last where the rule has one of its own.
@@ -33,7 +36,8 @@ def alignment(
 
     Backpropagation's side is the gradient of ``loss(predict(state, x), y)`` with respect to ``state.params``: for
     BP, PEPITA, FOTON and the feedback-alignment family that of the network's output, for Mono-Forward that of the
-    goodness it predicts from, with all layers differentiated through. Weights and biases of a layer are one vector.
+    goodness it predicts from, with all layers differentiated through. All that a layer trains is one vector (weights,
+    biases, scale and shift), less its readout, M of Mono-Forward and U of Forward-Forward.
 
     Pure, to be called within a compiled step.
 
@@ -100,7 +104,13 @@ def _layers(params: Any) -> list[Array]:
     elif hasattr(params, "_fields"):  # several kinds of layers, such as heads and blocks
         parts = [part for field in params for part in (field if type(field) is tuple else (field,))]
     elif isinstance(params, tuple | list):
-        parts = [getattr(layer, "block", layer) for layer in params]
+        parts = [_without_readout(layer) for layer in params]
     else:
         parts = [params]
     return [jnp.concatenate([jnp.zeros(0), *(leaf.ravel() for leaf in jax.tree.leaves(part))]) for part in parts]
+
+
+def _without_readout(layer: Any) -> Any:
+    """A layer of a rule with a block per layer, less what reads the classes off the block."""
+    readouts = [name for name in READOUTS if hasattr(layer, "block") and name in getattr(layer, "_fields", ())]
+    return layer._replace(**dict.fromkeys(readouts)) if readouts else layer
