@@ -570,7 +570,7 @@ def test_a_mirror_that_takes_more_than_twice_of_b_in_a_step_is_refused(share, fl
 
 @pytest.mark.parametrize(("decay", "steps"), [(0.0, 5), (0.0, 40), (1.2, 2), (1.2, 5), (1.2, 60)])
 def test_the_noise_of_sampling_leaves_the_cosine_of_the_closed_form(decay, steps, float64):
-    """B_k = sum_j (1 - r)^j (signal + noise_j), of which the noise's share follows; r is 0.1 in the cases with decay."""
+    """B_k = sum_j (1 - r)^j (signal + noise_j), of which the cosine follows; r is 0.1 in the cases with decay."""
     inputs, count, rate = 400, 50, 1 / 50
     net = nets.mlp([200], bias="none")
     state = start("wm", net, (inputs,))

@@ -156,15 +156,19 @@ def parse(text: str) -> Spec:
     return Spec(kind, _sizes(text, sizes), tuple(sorted(options.items())))
 
 
-def described(net: Net) -> str | None:
-    """The specification of these blocks, perhaps with other start values. None if no specification gives them."""
+def described(net: Net, num_classes: int) -> str | None:
+    """The specification that builds these blocks for so many classes, perhaps with other start values of weights.
+
+    None if none does.
+    """
     convolutions = [block for block in net if isinstance(block, Conv)]
     dense = net[len(convolutions) :]
     ordered = all(isinstance(block, Conv) for block in net[: len(convolutions)])
     if not (net and ordered and all(isinstance(block, Dense) for block in dense)):
         return None
     if any(block.groups != 1 for block in convolutions):
-        return f"cwc:{_text(tuple(block.channels for block in convolutions))}"
+        channels = tuple(block.channels for block in convolutions)
+        return None if dense or not _is_cwc(net, channels, num_classes) else f"cwc:{_text(channels)}"
     options = {}
     for name, usual, known in (("activation", "relu", starts.ACTIVATIONS), ("kernel_init", "he_uniform", STARTS)):
         names = {next((n for n, f in known.items() if f is getattr(block, name)), None) for block in net}
@@ -185,6 +189,14 @@ def described(net: Net) -> str | None:
     if dense:
         options["dense"] = tuple(block.width for block in dense)
     return str(Spec("cnn", tuple(block.channels for block in convolutions), tuple(sorted(options.items()))))
+
+
+def _is_cwc(net: Net, channels: tuple[int, ...], num_classes: int) -> bool:
+    """Whether ``cwc`` with these channels gives these blocks, start values aside."""
+    if any(count % num_classes for count in channels):
+        return False
+    alike = [block.clone(kernel_init=starts.torch_uniform, parent=None) for block in net]
+    return tuple(alike) == cwc(channels, num_classes)
 
 
 def _value(text: str, name: str, value: str) -> Any:
