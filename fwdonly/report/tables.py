@@ -144,7 +144,7 @@ def _validation(summaries: Sequence[Summary]) -> str | None:
             )
         if of and spent:
             shares.append(f"{label(summary)}: {100 * spent / of:.0f} %")
-    return f"Part of validation in train s, all readouts: {', '.join(shares)}." if shares else None
+    return f"Part of validation in train s: {', '.join(shares)}." if shares else None
 
 
 def _energy_words(readings: Sequence[dict[str, Any]]) -> str:
