@@ -42,6 +42,7 @@ from .integrals import (
 from .notes import on_other_processes
 from .quantity import Quantity, total, unavailable
 from .reading import Opinion, Part, Reading, Sample
+from .spans import Stretch, energy_of_spans, spans_of
 
 HANGS = 5.0
 """Seconds after which a driver that does not answer is given up."""
@@ -263,6 +264,8 @@ class Window:
         """False saves the wait for idle power at the end, such as where somebody wants to stop."""
         self.notes: list[str] = []
         self._marks: list[tuple[float, str]] = []
+        self._stretches: list[Stretch] = []
+        self._energies: list[dict[str, Quantity]] = []  # of the stretches, by part that counts
         self._outermost, self._stop = False, lambda: None
         self._began: float | None = None
         self._before: dict[str, tuple[float, float]] = {}
@@ -273,6 +276,20 @@ class Window:
     def mark(self, name: str) -> None:
         """Note the time, such as the end of an epoch. It does not wait: call it where the host has waited anyway."""
         self._marks.append((self.meter.clock.now(), name))
+
+    @contextlib.contextmanager
+    def span(self, name: str) -> Generator[None]:
+        """Tell apart what happens in the body of a ``with``, such as one validation; `Reading.spans` adds it up.
+
+        It waits for nothing: begin and end where the host has waited for the device anyway.
+        """
+        began = self.meter.clock.now()
+        self.meter.sample()
+        try:
+            yield
+        finally:
+            self._stretches.append(Stretch(name, began, self.meter.clock.now()))
+            self.meter.sample()
 
     def _begin(self) -> None:
         meter = self.meter
@@ -379,6 +396,7 @@ class Window:
             marks=tuple((at - began, name) for at, name in self._marks),
             repeats=max(1, self.repeats),
             notes=(*self.notes, *on_other_processes(parts)),
+            spans=spans_of(self._stretches, self._energies),
         )
 
     def _part(
@@ -413,6 +431,8 @@ class Window:
                 f"disagree by {100 * abs(disagreement):.1f} %"
             )
         powers = [idle[name] for idle in (meter._idle_before, idle_after) if name in idle]
+        if sensor.kind == meter.kind:
+            self._energies.append(energy_of_spans(sensor, samples, period, energy, seconds, self._stretches))
         idle, net = idle_and_net(energy, seconds, powers, notes)
         if idle.value is not None and energy.value is not None and energy.value < 1.2 * idle.value * seconds:
             notes.append("host-bound: the mean power is within a fifth of idle power")

@@ -1,5 +1,6 @@
 """Where a training stands, as the host knows it: position, history, clock, callback and checkpoint."""
 
+import contextlib
 import functools
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -201,7 +202,8 @@ class Host:
             wait(self.pending[1])
         self.stop_clock()
         steps_done = self.seconds
-        wait(tracker.active)
+        with contextlib.nullcontext() if self.window is None else self.window.span("validation"):
+            wait(tracker.active)
         self.epoch += self.job.plan.validate_every
         self.stop_clock()
         self.validation_seconds += self.seconds - steps_done

@@ -52,8 +52,8 @@ class Result:
         state: the kept state (see `Plan.keep`).
         history: per validated epoch (first axis): ``stage``, ``epoch`` (within the stage, from 1), ``train_loss``,
             ``layer_loss`` (a list of arrays, one per epoch, where the rule has local losses), ``val_loss``,
-            ``val_accuracy`` and ``trained``; False and NaN in the rows of a run that has already stopped. ``seconds`` is the clock of ``train_seconds`` at that
-            validation, of all runs together.
+            ``val_accuracy`` and ``trained``; False and NaN in the rows of a run that has already stopped.
+            ``seconds`` is the clock of ``train_seconds`` at that validation, of all runs together.
         epochs: epochs trained, all stages together.
         kept_epoch: the epoch whose state was kept, from 1, of the last stage that the run trained; 0 is the start
             state.
@@ -74,7 +74,8 @@ class Result:
         features_kept: for every stage, whether features of frozen layers were kept for it (see `Plan.cache_gb`).
         energy: what the meter read, of all runs together, where there was one: training, validation, the callback, the
             writing of checkpoints and the first execution of each program, but no compilation and no test. Of a
-            resumed training the total is unavailable, since a part was not in this window.
+            resumed training the total is unavailable, since a part was not in this window. Its ``spans`` have the part
+            of validation, measured where the counter can tell, and otherwise estimated and called so.
         run_bytes: device memory that a run takes, of the largest program of the training, by the compiler's account,
             with its kept features; None where it gives none.
         streamed: the training images stayed in host memory (see `Plan.stream`).
@@ -127,7 +128,13 @@ class Result:
         if self.energy is not None:
             energy = self.energy.energy
             text = f"{energy.value:.4g} J" if energy.value is not None else f"unavailable, {energy.reason}"
-            lines.append(f"  energy     {text}")
+            span = self.energy.spans.get("validation")
+            part = (
+                f" ({span.energy.value:.3g} J of it validation, {span.energy.status})"
+                if span and span.energy.value
+                else ""
+            )
+            lines.append(f"  energy     {text}{part}")
         return "\n".join([*lines, "  more: state, history, to_dataframe()"])
 
     def to_dataframe(self) -> Any:
