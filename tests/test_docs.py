@@ -13,7 +13,7 @@ from fwdonly.cli import compare, train
 
 ROOT = Path(__file__).parents[1]
 DOCUMENTS = ["README.md", "CONTRIBUTING.md", "experiments/README.md", "benchmarks/README.md", "docs/result-folder.md"]
-DOCUMENTS += ["docs/several-devices.md", "docs/saved-models.md"]
+DOCUMENTS += ["docs/several-devices.md", "docs/saved-models.md", "docs/hostile-reader.md"]
 PYPROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
 
 
