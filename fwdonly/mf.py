@@ -292,8 +292,8 @@ def rule(
 ) -> LearningRule:
     """MF with the simultaneous schedule: every batch updates all layers (or ``layer`` alone, one greedy stage).
 
-    ``gradient="joint"`` is MF-Joint, which back-propagates (see `grads`). The other prediction, without M_0, is reported
-    beside this one.
+    ``gradient="joint"`` is MF-Joint, which back-propagates (see `grads`). The other prediction, without M_0, is
+    reported beside this one.
 
     Raises:
         UsageError: an unknown prediction mode, a sum over an input readout that is not there, or options of `grads`

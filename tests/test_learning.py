@@ -110,6 +110,8 @@ def test_the_two_predictions_come_from_one_training_and_disagree_on_some_images(
     last, total = trained("mf", digits), trained("mf_sum", digits)
     np.testing.assert_array_equal(last.history["train_loss"], total.history["train_loss"])
     assert last.test_loss != total.test_loss
+    for result, name, other in ((last, "sum", total), (total, "last", last)):
+        assert result.readouts[name]["test_accuracy"] == other.test_accuracy != result.test_accuracy
 
 
 @pytest.mark.parametrize("loss", ["logistic", "symba"])
