@@ -7,6 +7,7 @@ beside the product of resting weights, 784-1024-10, 64 samples a step. seconds: 
 """
 
 import argparse
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -57,7 +58,7 @@ def mirror() -> None:
     x = jax.random.uniform(jax.random.key(9), (64, 784))
     batch = Batch(x, jnp.arange(64) % 10)
     for noise, marks in ((1.0, (117, 468)), (0.1, (468, 4000, 8000))):
-        options = {"feedback": "mirrored", "part": "mirror", "mirror_noise": noise}
+        options: dict[str, Any] = {"feedback": "mirrored", "part": "mirror", "mirror_noise": noise}
         rule = pepita.rule(net, optax.sgd(0.1), num_classes=10, **options)
         run = jax.jit(
             lambda state, keys, rule=rule: jax.lax.scan(

@@ -675,11 +675,11 @@ def test_readouts_that_steer_nothing_are_evaluated_once_and_after_the_meters_win
 
         return read
 
-    rule = MF._replace(validate=counting("steering"), readouts=(("other", counting("further")),))
+    rule = MF._replace(predict=counting("steering"), readouts=(("other", counting("further")),))
     result = fit(rule, tiny, Plan(epochs=3, batch_size=20), meter=meter, test=test)
     jax.effects_barrier()
-    assert calls["steering"] == [1, 1, 1]  # the control: once an epoch, within the window
-    assert calls["further"] == [0] * (2 if test else 1)  # of the kept state, on either part of the data
+    once = [0] * (2 if test else 1)  # of the kept state, on either part of the data
+    assert calls == {"steering": [1, 1, 1, *once], "further": once}  # the control: once an epoch, within the window
     assert result.readouts["other"]["val_accuracy"] == result.val_accuracy
     assert np.isfinite(result.readouts["other"]["test_accuracy"]) == test
 
