@@ -773,6 +773,20 @@ def test_foton_refuses_every_pooling_that_is_not_linear(monkeypatch):
                 foton.rule(net, optax.sgd(0.1), num_classes=2)
 
 
+@pytest.mark.parametrize("statistics", ["examples", "identity"])
+def test_cascaded_forward_with_every_option_named_is_compared_with_backpropagation(statistics, batch, key):
+    """As commands make it: the option names what `init` computes, and the state has it then."""
+    options = cafo.Options(statistics=statistics)._asdict()
+    rule = cafo.rule(nets.mlp([6, 9]), optax.sgd(0.1), num_classes=CLASSES, **options)
+    state = rule.init(key, batch.x)
+    metrics = jax.jit(fwdonly.measure.with_alignment(rule).update)(state, batch, key)[1]
+    assert metrics["cosine"].shape == (2,) and np.isfinite(metrics["cosine"]).all()
+    got = rule.grads(state, batch, key)[0].heads
+    want = cafo.grads(state.params, batch, key, net=nets.mlp([6, 9]), statistics=state.statistics)[0].heads
+    for one, other in zip(got, want, strict=True):
+        np.testing.assert_allclose(one.V, other.V, rtol=1e-5, atol=1e-7)
+
+
 def test_alignment_takes_all_of_a_layer_but_its_readout():
     """Scale and shift of CwC count, M of Mono-Forward and U of Forward-Forward do not; the vector is written out."""
     x = jnp.array([[1.0, 0.5], [-1.0, 2.0], [0.3, 0.1]])
