@@ -70,7 +70,8 @@ class LearningRule(NamedTuple):
         predict: ``(state, x) -> scores`` of shape (batch, classes); the argmax is the label.
         validate: the scores that steer the training, where they are not the prediction (a stage that trains one of
             several readouts looks at its own); None means ``predict``.
-        readouts: further ways to read classes off the same state, ``(name, predict)``, reported beside the prediction.
+        readouts: further ways to read classes off the same state, ``(name, predict)``, evaluated once
+            on the state that is kept, and reported beside the prediction.
         frozen: the same rule in two halves, where a part of its work does not depend on what it trains.
         grads: ``(state, batch, key) -> (gradients, metrics)``, the direction that ``update`` descends at this state,
             shaped like ``state.params``, with None for what is not trained. Forms that step otherwise (a closed form,

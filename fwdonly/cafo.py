@@ -488,7 +488,7 @@ def rule(
         predict=partial(predict, net=net, **options),
         validate=partial(predict, **common),
         frozen=Frozen(partial(features, net=net, heads=numbers, eps=settings.eps), frozen_update, frozen_validate),
-        grads=at_state(grads, "statistics", **common),
+        grads=at_state(grads, "statistics", **{k: v for k, v in common.items() if k != "statistics"}),  # the state's
     )
 
 

@@ -48,7 +48,7 @@ class Options(NamedTuple):
     input_readout: bool = False
     """Also train M_0, a readout of the raw input."""
     prediction: Prediction = "last"
-    """Predict from the last layer's goodness, or from the sum of all layers'."""
+    """Predict from the last layer's goodness, or from the sum of all layers'; the other one is reported beside it."""
     sum_includes_input: bool = False
     """Let M_0's scores enter the sum."""
     gradient: Gradient = "local"
@@ -342,7 +342,8 @@ def rule(
 ) -> LearningRule:
     """MF with the simultaneous schedule: every batch updates all layers (or ``layer`` alone, one greedy stage).
 
-    ``gradient="joint"`` is MF-Joint, which back-propagates (see `grads`).
+    ``gradient="joint"`` is MF-Joint, which back-propagates (see `grads`). The other prediction, without M_0, is
+    reported beside this one.
 
     Raises:
         UsageError: an unknown prediction mode, a sum over an input readout that is not there, or options of `grads`
@@ -356,10 +357,12 @@ def rule(
         raise UsageError(f"layer is one of {first}..{len(net)} for this network; got {layer}")
     read: dict[str, Any] = {"net": net, "prediction": prediction, "sum_includes_input": sum_includes_input}
     read |= {"layer": layer}
+    other = "sum" if prediction == "last" else "last"
     return LearningRule(
         init=partial(init, net=net, tx=tx, num_classes=num_classes, input_readout=input_readout),
         update=partial(update, net=net, tx=tx, layer=layer, gradient=gradient, auxiliary_weight=auxiliary_weight),
         predict=partial(predict, **read),
+        readouts=((other, partial(predict, net=net, prediction=other, layer=layer)),),
         grads=at_state(grads, "statistics", net=net, layer=layer, gradient=gradient, auxiliary_weight=auxiliary_weight),
         training_scores=partial(training_scores, **read),
     )

@@ -50,8 +50,9 @@ class Options(NamedTuple):
     """Their weight decay."""
     mirror_noise: float | Array = 0.1
     """Standard deviation of the noise that the layers are shown. It decides how fast F turns: of 784-1024-10, with 64
-    samples a step, its cosine with the product of resting weights is 0.02 after 468 mirrorings, 0.17 after 4,000 and
-    0.41 after 8,000. With 1.0 it is 0.50 after 117 and 0.81 after 468, and stays there."""
+    samples a step, its cosine with the product of resting weights is 0.02 after 468 mirrorings, 0.16 after 4,000 and
+    0.41 after 8,000. With 1.0 it is 0.50 after 117 and 0.81 after 468; ``benchmarks/hostile_reader.py mirror`` prints
+    these numbers."""
     mirror_every: int = 1
     """Mirror after every so many training steps; 0: only in a stage of its own, ``rule(part="mirror")``. Under `vmap`
     the other steps cost as much, for a condition over several runs computes both sides."""

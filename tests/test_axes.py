@@ -37,6 +37,17 @@ def test_every_rule_trains_on_one_network_in_one_comparison(command, tmp_path, n
     assert all(rule["label"] in page for rule in found["rules"])
 
 
+@pytest.mark.parametrize(("loss", "has_share"), [("ce", True), ("mse", False)])
+def test_arithmetic_per_step_is_of_rules_that_train_in_batches(command, tmp_path, loss, has_share):
+    """The closed form takes all images at once, in its stages' plans: no larger batch shares anything."""
+    words = [*SMALL, *STEERED, "--net", "mlp:12,12", "--cafo.loss", loss, "--output-dir", tmp_path / "o"]
+    code, _, err = command("compare", "cafo", "bp", *words)
+    assert code == 0, err
+    cafo, bp = read(tmp_path / "o")["rules"]
+    assert ("arithmetic_per_step" in cafo) == has_share and "arithmetic_per_step" in bp
+    assert cafo["runs"][0]["arithmetic"]["value"] > 0
+
+
 OWN = '''
     """Delta rule on random features: 40 lines of a user's own, outside the package."""
     from functools import partial
@@ -179,6 +190,35 @@ def test_a_specification_gives_equal_networks_again(text):
     assert hash(spec.build(10)) == hash(spec.build(10))
     other = nets.parse(text.replace("1000", "500").replace("64", "32").replace("20,40", "20,60"))
     assert other.build(10) != spec.build(10)  # the control
+
+
+def without_starts(net):
+    return tuple(block.clone(kernel_init=nets.zeros, parent=None) for block in net)
+
+
+CWC = nets.cwc([20, 40], 10)
+
+
+@pytest.mark.parametrize(
+    ("net", "text"),
+    [
+        (CWC, "cwc:20,40"),
+        (nets.cwc([20, 40], 2), None),  # for ten classes cwc builds other groups
+        ((*CWC, *nets.mlp([5])), None),
+        ((nets.Conv(20, groups=2), nets.Conv(40)), None),
+        ((CWC[0], CWC[1].clone(pool="average")), None),
+        ((CWC[0], CWC[1].clone(kernel=5)), None),
+        ((CWC[0], CWC[1].clone(activation=nets.ACTIVATIONS["tanh"])), None),
+        ((nets.Conv(25), nets.Conv(45, groups=5)), None),
+        (nets.cnn([4, 8], pool="max") + nets.mlp([5]), "cnn:4,8;dense=5;pool=max"),
+        (nets.mlp([5, 4], bias="none", activation=nets.ACTIVATIONS["tanh"]), "mlp:5,4;activation=tanh;bias=none"),
+    ],
+)
+def test_blocks_are_described_by_what_builds_them_again_or_not_at_all(net, text):
+    """The second half is what matters: a description that builds another network would be a lie in a saved model."""
+    assert nets.described(net, 10) == text
+    if text is not None:
+        assert without_starts(nets.parse(text).build(10)) == without_starts(net)
 
 
 def test_what_a_specification_says_goes_before_the_rules_own_start_values():

@@ -772,3 +772,49 @@ def test_foton_refuses_every_pooling_that_is_not_linear(monkeypatch):
         else:
             with pytest.raises(UsageError, match=f"block 1 pools by {name}, which is not linear"):
                 foton.rule(net, optax.sgd(0.1), num_classes=2)
+
+
+@pytest.mark.parametrize("statistics", ["examples", "identity"])
+def test_cascaded_forward_with_every_option_named_is_compared_with_backpropagation(statistics, batch, key):
+    """As commands make it: the option names what `init` computes, and the state has it then."""
+    options = cafo.Options(statistics=statistics)._asdict()
+    rule = cafo.rule(nets.mlp([6, 9]), optax.sgd(0.1), num_classes=CLASSES, **options)
+    state = rule.init(key, batch.x)
+    metrics = jax.jit(fwdonly.measure.with_alignment(rule).update)(state, batch, key)[1]
+    assert metrics["cosine"].shape == (2,) and np.isfinite(metrics["cosine"]).all()
+    got = rule.grads(state, batch, key)[0].heads
+    want = cafo.grads(state.params, batch, key, net=nets.mlp([6, 9]), statistics=state.statistics)[0].heads
+    for one, other in zip(got, want, strict=True):
+        np.testing.assert_allclose(one.V, other.V, rtol=1e-5, atol=1e-7)
+
+
+def test_alignment_takes_all_of_a_layer_but_its_readout():
+    """Scale and shift of CwC count, M of Mono-Forward and U of Forward-Forward do not; the vector is written out."""
+    x = jnp.array([[1.0, 0.5], [-1.0, 2.0], [0.3, 0.1]])
+    batch = Batch(x, jnp.array([0, 1, 0]))
+
+    class State(NamedTuple):
+        params: object
+        opt_state: object = None
+
+    def angles_where_one_part_is_turned(layer, predict, name):
+        exact = jax.grad(lambda p: base.cross_entropy(predict(State(p), x), batch.y))((layer,))
+        turned = (exact[0]._replace(**{name: -getattr(exact[0], name)}),)
+        parts = {n: np.asarray(v, np.float64) for n, v in exact[0]._asdict().items()}
+        return fwdonly.alignment(predict, State((layer,)), turned, batch).cosine, parts
+
+    def scaled(state, x):
+        (layer,) = state.params
+        return x @ layer.block * layer.gamma[None] + layer.beta[None]
+
+    def read(state, x):
+        (layer,) = state.params
+        return jnp.tanh(x @ layer.block) @ next(m for m in layer if m is not layer.block)
+
+    cosine, parts = angles_where_one_part_is_turned(cwc.Layer(W, B, B - 1), scaled, "gamma")
+    square = {name: (value**2).sum() for name, value in parts.items()}
+    want = (square["block"] + square["beta"] - square["gamma"]) / sum(square.values())
+    assert abs(want) < 0.999  # the control: gamma is seen
+    np.testing.assert_allclose(cosine, [want], rtol=1e-5)
+    for layer, name in ((mf.Layer(W, W), "M"), (ff.Layer(W, W), "U")):
+        np.testing.assert_allclose(angles_where_one_part_is_turned(layer, read, name)[0], [1.0], rtol=1e-6)

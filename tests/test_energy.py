@@ -800,7 +800,7 @@ def test_other_processes_on_the_processors_are_told_of(others, told, rapl, world
 
     Here all processors are busy for 8 s with this process and for ``others`` seconds with the rest.
     """
-    ticks, hz = iter([(0.0, 0.0), (8.0, others)]), os.sysconf("SC_CLK_TCK")
+    ticks, hz = iter([(0.0, 0.0), (0.0, 0.0), (8.0, others), (8.0, others)]), os.sysconf("SC_CLK_TCK")
     times = os.times()
 
     def now():
@@ -811,18 +811,17 @@ def test_other_processes_on_the_processors_are_told_of(others, told, rapl, world
         fields = {"user": own / 2, "system": own / 4, "children_user": own / 8, "children_system": own / 8}
         return types.SimpleNamespace(**fields, elapsed=times.elapsed)
 
-    Rapl(world, tmp_path / "intel-rapl:0", "package-0", Steps((0.0, 50.0)))
+    for at in (0, 1):
+        Rapl(world, tmp_path / f"intel-rapl:{at}", f"package-{at}", Steps((0.0, 50.0)))
     meter = rapl(world)
     monkeypatch.setattr(os, "times", now)
     reading, _ = run(meter, 10)
-    notes = [note for note in reading.parts[0].notes if "other processes" in note]
-    assert notes == (
-        []
-        if told is None
-        else [
-            f"other processes had {told} that processors were busy; the energy of the package is not this one's alone"
-        ]
+    notes = [*reading.notes, *(note for part in reading.parts for note in part.notes)]
+    line = (
+        f"processes beside this one and its finished children had {told} that processors were busy; the energy of the "
+        "packages is not this one's alone"
     )
+    assert [note for note in notes if "processes" in note] == ([] if told is None else [line])  # once for both sockets
 
 
 @pytest.mark.parametrize("wraps", [0, 1, 4])
@@ -1729,3 +1728,70 @@ def test_zeus_without_a_gpu_has_no_opinion(scripted, world, monkeypatch):
     reading, _ = run(scripted(world, Gpu("GPU-a", Steps((0.0, 250.0))), opinions=[measure.Zeus()]), 10)
     assert all(quantity.value is None for quantity in reading.opinions.values())
     assert reading.opinions
+
+
+# Spans within a window
+
+
+TRAINING, VALIDATION = 300.0, 120.0
+
+
+def epochs(meter, load, count, train, validate):
+    """A training whose validations draw other power than its steps; the reading and the validations' true joules."""
+    world, joules = meter.clock, 0.0
+    with meter.window() as window:
+        for _ in range(count):
+            load.set(world.time, TRAINING)
+            world.work(train)
+            load.set(world.time, VALIDATION)
+            with window.span("validation"):
+                world.work(validate)
+            joules += VALIDATION * validate
+        load.set(world.time, IDLE)
+    return window.reading, joules
+
+
+def test_spans_long_enough_for_the_counter_are_measured_by_it(scripted, world):
+    load = Steps((0.0, IDLE))
+    reading, truth = epochs(scripted(world, Gpu("GPU-a", load, period=0.1)), load, 4, 12.03, 8.07)
+    span = reading.spans["validation"]
+    assert (span.count, span.energy.status, span.energy.source) == (4, "measured", "nvml_counter")
+    close(span.seconds, 4 * 8.07, 1e-6)
+    close(span.energy, truth, 0.03)
+    by_time = reading.energy.value * span.seconds.value / reading.seconds.value
+    assert by_time > 1.5 * truth  # the control: a share of the seconds takes them for steps
+    assert reading.without("in groups").spans["validation"].energy.value is None
+
+
+def test_shorter_spans_are_estimated_from_the_power_samples_in_them_and_called_so(scripted, world):
+    load = Steps((0.0, IDLE))
+    reading, truth = epochs(scripted(world, Gpu("GPU-a", load, period=0.1)), load, 40, 0.61, 0.37)
+    span = reading.spans["validation"]
+    assert span.energy.status == "estimated" and "power samples x seconds" in span.energy.source
+    assert "too short for a counter" in span.energy.reason
+    close(span.energy, truth, 0.03)
+    assert reading.energy.status == "measured"
+
+
+def test_spans_that_nothing_can_tell_apart_have_the_windows_mean_power_and_say_so(rapl, world, tmp_path):
+    """RAPL has no power samples, and a counter that ticks once a second knows nothing of 0.1 s."""
+    load = Steps((0.0, IDLE))
+    Rapl(world, tmp_path / "intel-rapl:0", "package-0", load, period=1.0)
+    reading, truth = epochs(rapl(world), load, 40, 1.0, 0.1)
+    span = reading.spans["validation"]
+    assert (span.energy.status, span.energy.source) == ("estimated", "mean power of the whole window x seconds")
+    close(span.energy, reading.energy.value * span.seconds.value / reading.seconds.value, 1e-9)
+    assert span.energy.value > 2 * truth  # what it cannot know
+
+
+def test_packages_add_up_and_a_window_that_could_not_be_read_has_spans_without_energy(rapl, world, tmp_path):
+    load = Steps((0.0, IDLE))
+    for at in (0, 1):
+        Rapl(world, tmp_path / f"intel-rapl:{at}", f"package-{at}", load)
+    reading, truth = epochs(rapl(world), load, 3, 6.0, 6.0)
+    assert reading.spans["validation"].energy.status == "measured"
+    close(reading.spans["validation"].energy, 2 * truth, 0.03)
+    (tmp_path / "none").mkdir()
+    reading, _ = epochs(Meter(idle_seconds=0, powercap=tmp_path / "none", clock=world), load, 2, 1.0, 1.0)
+    unmeasured(reading.spans["validation"].energy)
+    close(reading.spans["validation"].seconds, 2.0)

@@ -512,7 +512,7 @@ def angle_and_size(found, want):
 @pytest.mark.parametrize("output", ["softmax", "sigmoid"])
 def test_the_mirror_learns_the_weights_on_average(activation, factor, noise, output, float64):
     """The constants: A^2 / 12 is the noise's variance, the factor the mean slope (for relu exact by symmetry)."""
-    *hidden, (B, W) = seen_in_mirror(activation, 200_000, noise, 0.03, output, 0.3)
+    *hidden, (B, W) = seen_in_mirror(activation, 200_000, noise, 1e-4, output, 0.3)
     for found, want in hidden:
         cosine, size = angle_and_size(found, want)
         assert cosine > 0.99 and size == pytest.approx(factor, rel=0.05)
@@ -550,6 +550,69 @@ def test_the_decay_bounds_the_mirrored_feedback_at_the_weights_over_it(float64):
     unit = 200 * 0.003 * 500 / 12  # the control: without it B grows as the steps do
     for cosine, size in mirrored_for_long(200, mirror_rate=0.003, mirror_decay=0.0):
         assert cosine > 0.99 and size == pytest.approx(unit, rel=0.05)
+
+
+@pytest.mark.parametrize("share", [1.9, 2.1])
+def test_a_mirror_that_takes_more_than_twice_of_b_in_a_step_is_refused(share, float64, monkeypatch):
+    """Closed form: what is left of the start after k steps has the size |1 - r|^k. 2.1 diverges, 1.9 does not."""
+    rate = share / (500 / 12 * 0.5)
+    if share < 2:
+        for _, size in mirrored_for_long(300, mirror_rate=rate, mirror_decay=0.5):
+            assert abs(size) < 10
+        return
+    with pytest.raises(UsageError, match=r"mirror_rate below 0\.096") as caught:
+        mirrored_for_long(1, mirror_rate=rate, mirror_decay=0.5)
+    assert "\n" not in str(caught.value)
+    monkeypatch.setattr(feedback, "_check_bounded", lambda *_: None)  # the control: what would have come
+    for _, size in mirrored_for_long(300, mirror_rate=rate, mirror_decay=0.5):
+        assert abs(size) > 1e6
+
+
+@pytest.mark.parametrize(("decay", "steps"), [(0.0, 5), (0.0, 40), (1.2, 2), (1.2, 5), (1.2, 60)])
+def test_the_noise_of_sampling_leaves_the_cosine_of_the_closed_form(decay, steps, float64):
+    """B_k = sum_j (1 - r)^j (signal + noise_j), of which the cosine follows; r is 0.1 in the cases with decay."""
+    inputs, count, rate = 400, 50, 1 / 50
+    net = nets.mlp([200], bias="none")
+    state = start("wm", net, (inputs,))
+    state = state._replace(params=drawn(state.params), B=jax.tree.map(jnp.zeros_like, state.B))
+    options = {"mode": "wm", "mirror_noise": 1.0, "mirror_rate": rate, "mirror_decay": decay}
+
+    def step(B, key):
+        return feedback.mirrored(state._replace(B=B), key, count, net=net, **options), None
+
+    keys = jax.random.split(jax.random.key(4), steps)
+    B = jit(lambda B: jax.lax.scan(step, B, keys)[0])(state.B)
+    cosine, _ = angle_and_size(layers_of(B)[0]["W"], layers_of(state.params)[0]["W"])
+
+    def closed_form(r):
+        q = 1 - r
+        total, square = (sum(q ** (n * j) for j in range(steps)) for n in (1, 2))
+        return (1 + 2 * inputs / (count * total**2 / square)) ** -0.5
+
+    r = rate * count / 12 * decay
+    assert cosine == pytest.approx(closed_form(r), abs=0.03)
+    as_documented = steps if r == 0 else (2 - r) / r * (1 - (1 - r) ** steps) / (1 + (1 - r) ** steps)
+    assert (1 + 2 * inputs / (count * as_documented)) ** -0.5 == pytest.approx(closed_form(r), abs=1e-12)
+    if steps == 60:
+        assert cosine < closed_form(0.0) - 0.1  # the control: without decay 60 steps would align further
+
+
+def test_the_bound_that_the_weight_mirrors_docstring_names():
+    r = 0.01 * 128 / 12 * feedback.Options().mirror_decay
+    assert math.ceil((2 - r) / r) == 37
+    assert (1 + 2 * 784 / (128 * (2 - r) / r)) ** -0.5 == pytest.approx(0.865, abs=5e-4)
+    assert feedback.Options().mirror_rate == 0.01
+
+
+def test_a_mirrors_bound_is_that_of_the_batches_that_train_and_not_of_the_images_that_show_shapes(tiny):
+    def trained(rate):
+        rule = feedback.rule(nets.mlp([6]), SGD, num_classes=4, mode="wm", mirror_noise=1.0, mirror_rate=rate)
+        return fwdonly.fit(rule, tiny, fwdonly.Plan(epochs=1, batch_size=10))
+
+    limit = 2 / (10 / 12 * 0.5)  # 160 images train and show shapes
+    assert np.isfinite(trained(0.5 * limit).history["train_loss"]).all()
+    with pytest.raises(UsageError, match="batches of 10"):  # the control
+        trained(1.01 * limit)
 
 
 def test_a_spread_scales_every_feedback_and_turns_none(float64):
@@ -811,6 +874,7 @@ def updated(mode, part):
         (lambda: feedback.rule(NET, SGD, num_classes=3, output="linear"), "'linear'"),
         (lambda: feedback.rule((), SGD, num_classes=3), "no hidden layer"),
         (lambda: feedback.rule(NET, SGD, num_classes=3, mode="wm", mirror_spread=0), "above 0"),
+        (lambda: feedback.rule(NET, SGD, num_classes=3, mode="wm", mirror_decay=-0.1), "mirror_decay"),
         (lambda: feedback.rule((nets.Identity(),), SGD, num_classes=3), "Identity"),
         (lambda: feedback.rule(nets.cnn([3]), SGD, num_classes=3, mode="wm"), "wm"),
         (lambda: feedback.rule(NET, SGD, num_classes=3, part="mirror"), "mirror"),

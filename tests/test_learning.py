@@ -110,6 +110,8 @@ def test_the_two_predictions_come_from_one_training_and_disagree_on_some_images(
     last, total = trained("mf", digits), trained("mf_sum", digits)
     np.testing.assert_array_equal(last.history["train_loss"], total.history["train_loss"])
     assert last.test_loss != total.test_loss
+    for result, name, other in ((last, "sum", total), (total, "last", last)):
+        assert result.readouts[name]["test_accuracy"] == other.test_accuracy != result.test_accuracy
 
 
 @pytest.mark.parametrize("loss", ["logistic", "symba"])
@@ -144,6 +146,54 @@ def above_frozen(mode, activation):
 @pytest.mark.parametrize("mode", get_args(feedback.Mode))
 def test_every_feedback_rule_beats_frozen_hidden_layers(mode):
     assert above_frozen(mode, jnp.tanh) > 0.03
+
+
+HUNDRED, WITHOUT_BIASES = nets.mlp([100, 100]), nets.mlp([100, 100], bias="none")
+ROUND = nets.mlp([100, 100], kernel_init=nets.orthogonal, bias="none")
+ADAM = optax.adam(1e-3)
+MARGINS = {
+    "bp": (bp.rule(HUNDRED, ADAM, num_classes=10), 0.15),
+    "mf": (mf.rule(HUNDRED, ADAM, num_classes=10), 0.15),
+    "ff": (ff.rule(HUNDRED, ADAM, num_classes=10), 0.02),
+    "ff_symba": (ff.rule(HUNDRED, ADAM, num_classes=10, loss="symba"), 0.15),
+    "cafo_dfa": (cafo.stages(HUNDRED, ADAM, num_classes=10, block_tx=ADAM), 0.15),
+    "cwc": (cwc.rule(HUNDRED, ADAM, num_classes=10), 0.15),
+    "pepita": (pepita.rule(WITHOUT_BIASES, ADAM, num_classes=10), 0.10),
+    "foton": (foton.rule(ROUND, ADAM, num_classes=10), 0.15),
+}
+"""Rules whose hidden layers learn, and by how much they must beat frozen ones of 100-100 units at least.
+
+Width 100 and seed 0 alone: the control reaches 67 % there, and 91 % at width 1000, where sDFA with tanh and PEPITA with
+Adam stay below it (docs/hostile-reader.md). The rules of `feedback` are below.
+"""
+
+
+@cache
+def frozen_accuracy(net, tx, plan):
+    rule = bp.rule(net, tx, num_classes=10, hidden="frozen", readout_init=nets.he_uniform)
+    return fit(rule, data.load("mnist5k"), plan).test_accuracy
+
+
+@pytest.mark.parametrize("name", MARGINS)
+def test_rules_that_train_hidden_layers_beat_frozen_ones_by_a_margin(name):
+    rule, margin = MARGINS[name]
+    assert fit(rule, data.load("mnist5k"), Plan(10)).test_accuracy > frozen_accuracy(HUNDRED, ADAM, Plan(10)) + margin
+
+
+def test_trained_blocks_of_cascaded_forward_beat_random_ones():
+    """Its blocks are frozen already where they are random: that is its control."""
+    dfa, random = (
+        fit(cafo.stages(HUNDRED, ADAM, num_classes=10, **options), data.load("mnist5k"), Plan(10)).test_accuracy
+        for options in ({"block_tx": ADAM}, {})
+    )
+    assert dfa > random + 0.05
+
+
+def test_pepita_beats_frozen_layers_at_its_own_settings_by_little():
+    """784-100-10, momentum SGD, pixels in [0, 1]: 86.4 against 83.0 %."""
+    net, tx, plan = nets.mlp([100], bias="none"), optax.sgd(0.1, momentum=0.9), Plan(10, normalise="none")
+    accuracy = fit(pepita.rule(net, tx, num_classes=10), data.load("mnist5k"), plan).test_accuracy
+    assert accuracy > frozen_accuracy(net, tx, plan) + 0.01
 
 
 @pytest.mark.filterwarnings("ignore::fwdonly.feedback.UnboundedWarning")

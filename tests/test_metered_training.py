@@ -44,6 +44,11 @@ def test_the_energy_is_that_of_the_training_alone_and_epochs_are_marked(meter, t
     assert abs(reading.net.value) < 0.02 * reading.energy.value  # a board that draws as much when idle
     assert reading.seconds.value < result.train_seconds + 0.1 < result.train_seconds + result.compile_seconds
     assert [name for _, name in reading.marks] == [f"epoch {n}" for n in range(1, 61)]
+    span = reading.spans["validation"]
+    assert span.count == 60 and 0 < span.seconds.value <= result.validation_seconds + 0.1
+    assert span.energy.status == "estimated"  # spans of milliseconds
+    np.testing.assert_allclose(span.energy.value, WATTS * span.seconds.value, rtol=0.02)
+    assert f"{span.energy.value:.3g} J of it validation, estimated" in repr(result)
     at = [second for second, _ in reading.marks]
     assert at == sorted(at) and at[0] > 0 and at[-1] <= reading.seconds.value
 

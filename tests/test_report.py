@@ -121,8 +121,12 @@ def test_the_part_of_validation_in_the_seconds_is_said(result):
     apart = study.summarise("ff", [4, 5, 6], result)
     for run, spent in zip(apart["runs"], (4.0, 5.0, 6.0), strict=True):
         run |= {"train_seconds": 10.0, "validation_seconds": spent}
-    line = "Part of validation in train s, all readouts: MF: 15 %, FF: 50 %."
+    line = "Part of validation in train s: MF: 15 %, FF: 50 %."
     assert line in report.footnotes([together, apart])
+    for run, part in zip(apart["runs"], (500.0, 1000.0, 1500.0), strict=True):
+        energy = alone(part, 40.0, status="estimated")["energy"]
+        run["energy"] = alone(4000.0, 40.0) | {"spans": {"validation": {"seconds": energy, "energy": energy}}}
+    assert f"{line} Part of validation in energy J: FF: 25 % (estimated)." in report.footnotes([together, apart])
     old = study.summarise("mf", [4, 5, 6], result)  # the control: a folder of before has no such number
     assert not any("validation in train s" in note for note in report.footnotes([{**old, "validation_seconds": None}]))
 

@@ -31,6 +31,7 @@ from fwdonly import (
     sweep,
     tune,
 )
+from fwdonly.measure import Meter
 from fwdonly.training import host, memory
 from fwdonly.training.host import Host
 
@@ -681,9 +682,30 @@ def test_further_readouts_are_followed_and_tested(tiny):
     for mode, found in (("goodness", result.test_accuracy), ("softmax", result.readouts["softmax"]["test_accuracy"])):
         scores = ff.predict(result.state, x, net=net, prediction=mode)
         np.testing.assert_allclose(found, (scores.argmax(1) == y).mean(), atol=1e-6)
-    assert result.history["val_accuracy_softmax"].shape == (4,)
-    kept = result.history["val_accuracy_softmax"][int(result.kept_epoch) - 1]
-    np.testing.assert_allclose(result.readouts["softmax"]["val_accuracy"], kept, atol=1e-6)
+    val = data.split(tiny)[1]
+    right = ff.predict(result.state, jnp.asarray(tiny.x_train[val], jnp.float32) / 255, net=net, prediction="softmax")
+    accuracy = (right.argmax(1) == tiny.y_train[val]).mean()
+    np.testing.assert_allclose(result.readouts["softmax"]["val_accuracy"], accuracy, atol=1e-6)
+
+
+@pytest.mark.parametrize("test", [True, False])
+def test_readouts_that_steer_nothing_are_evaluated_once_and_after_the_meters_window(tiny, tmp_path, test):
+    meter, calls = Meter(idle_seconds=0, powercap=tmp_path), {"steering": [], "further": []}
+
+    def counting(name):
+        def read(state, x):
+            jax.debug.callback(lambda: calls[name].append(meter._open))
+            return MF.predict(state, x)
+
+        return read
+
+    rule = MF._replace(predict=counting("steering"), readouts=(("other", counting("further")),))
+    result = fit(rule, tiny, Plan(epochs=3, batch_size=20), meter=meter, test=test)
+    jax.effects_barrier()
+    once = [0] * (2 if test else 1)  # of the kept state, on either part of the data
+    assert calls == {"steering": [1, 1, 1, *once], "further": once}  # the control: once an epoch, within the window
+    assert result.readouts["other"]["val_accuracy"] == result.val_accuracy
+    assert np.isfinite(result.readouts["other"]["test_accuracy"]) == test
 
 
 def test_every_stage_follows_its_own_plan(tiny, tmp_path):

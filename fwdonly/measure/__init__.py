@@ -12,7 +12,7 @@ from .meter import Meter, Window, wait_for_devices
 from .opinions import CodeCarbon, Zeus
 from .programs import Step, compile_step, device_peak, flops, memory
 from .quantity import Quantity, total, unavailable
-from .reading import Intensity, Opinion, Part, Reading, Sample, carbon
+from .reading import Intensity, Opinion, Part, Reading, Sample, Span, carbon
 
 __all__ = [
     "Alignment",
@@ -25,6 +25,7 @@ __all__ = [
     "Quantity",
     "Reading",
     "Sample",
+    "Span",
     "Step",
     "Window",
     "Work",

@@ -10,6 +10,9 @@ from jaxtyping import Array, Float
 from ..base import Batch, LearningRule, Metrics, State, cross_entropy
 from ..errors import UsageError
 
+READOUTS = ("M", "U")
+"""Fields of a layer beside its ``block`` that read classes off it; no layer below learns through them."""
+
 
 class Alignment(NamedTuple):
     """Per layer that learns, the output layer last where the rule has one of its own.
@@ -33,7 +36,8 @@ def alignment(
 
     Backpropagation's side is the gradient of ``loss(predict(state, x), y)`` with respect to ``state.params``: for
     BP, PEPITA, FOTON and the feedback-alignment family that of the network's output, for Mono-Forward that of the
-    goodness it predicts from, with all layers differentiated through. Weights and biases of a layer are one vector.
+    goodness it predicts from, with all layers differentiated through. All that a layer trains is one vector (weights,
+    biases, scale and shift), less its readout, M of Mono-Forward and U of Forward-Forward.
 
     Pure, to be called within a compiled step.
 
@@ -111,6 +115,6 @@ def _layers(params: Any) -> list[Array]:
 
 
 def _without_readout(layer: Any) -> Any:
-    """A layer's parameters without M or U, the readouts of its own by which local rules learn."""
-    names = [name for name in getattr(layer, "_fields", ()) if name not in ("M", "U")]
-    return [getattr(layer, name) for name in names] if names else layer
+    """A layer of a rule with a block per layer, less what reads the classes off the block."""
+    readouts = [name for name in READOUTS if hasattr(layer, "block") and name in getattr(layer, "_fields", ())]
+    return layer._replace(**dict.fromkeys(readouts)) if readouts else layer

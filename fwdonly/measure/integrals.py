@@ -1,12 +1,15 @@
 """Energy out of samples: differences of a counter, and integrals of power."""
 
+import dataclasses
 import itertools
 import math
+import statistics
 from collections.abc import Sequence
 
 import numpy as np
 
 from . import sensors
+from .quantity import Quantity, total, unavailable
 from .reading import Sample
 
 PERIODS = 20
@@ -94,6 +97,23 @@ def energy_by_power(samples: Sequence[Sample], t0: float, t1: float, gap: float)
     if inside.any():
         at, watts = at[inside], watts[inside]
     return float(np.trapezoid(np.interp(times, at, watts), times)), None
+
+
+def idle_and_net(
+    energy: Quantity, seconds: float, powers: Sequence[Quantity], notes: list[str]
+) -> tuple[Quantity, Quantity]:
+    """Idle power in W, the mean of ``powers``, and the energy less idle power times seconds in J."""
+    if not powers:
+        reason = "idle power was not measured"
+        return unavailable("W", reason), unavailable("J", reason)
+    watts = [power.value for power in powers if power.value is not None]
+    if max(watts) > 1.1 * min(watts):
+        notes.append(f"idle power was {watts[0]:.1f} W before the window and {watts[1]:.1f} W after it")
+    idle = dataclasses.replace(total(powers, "W"), value=statistics.fmean(watts))
+    if energy.value is None:
+        return idle, energy
+    value = energy.value - statistics.fmean(watts) * seconds
+    return idle, dataclasses.replace(energy, value=value, derived=True)
 
 
 def power_trace(samples: Sequence[Sample], t0: float, t1: float) -> tuple[tuple[float, float], ...]:

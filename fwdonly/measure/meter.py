@@ -34,15 +34,15 @@ from .integrals import (
     SPACING,
     energy_by_counter,
     energy_by_power,
+    idle_and_net,
     power_trace,
     reason_of,
     shortest_trace,
 )
+from .notes import on_other_processes
 from .quantity import Quantity, total, unavailable
 from .reading import Opinion, Part, Reading, Sample
-
-OTHERS = 0.05
-"""Share of the processors' busy seconds from which other processes are told of."""
+from .spans import Stretch, energy_of_spans, spans_of
 
 HANGS = 5.0
 """Seconds after which a driver that does not answer is given up."""
@@ -264,6 +264,8 @@ class Window:
         """False saves the wait for idle power at the end, such as where somebody wants to stop."""
         self.notes: list[str] = []
         self._marks: list[tuple[float, str]] = []
+        self._stretches: list[Stretch] = []
+        self._energies: list[dict[str, Quantity]] = []  # of the stretches, by part that counts
         self._outermost, self._stop = False, lambda: None
         self._began: float | None = None
         self._before: dict[str, tuple[float, float]] = {}
@@ -274,6 +276,20 @@ class Window:
     def mark(self, name: str) -> None:
         """Note the time, such as the end of an epoch. It does not wait: call it where the host has waited anyway."""
         self._marks.append((self.meter.clock.now(), name))
+
+    @contextlib.contextmanager
+    def span(self, name: str) -> Generator[None]:
+        """Tell apart what happens in the body of a ``with``, such as one validation; `Reading.spans` adds it up.
+
+        It waits for nothing: begin and end where the host has waited for the device anyway.
+        """
+        began = self.meter.clock.now()
+        self.meter.sample()
+        try:
+            yield
+        finally:
+            self._stretches.append(Stretch(name, began, self.meter.clock.now()))
+            self.meter.sample()
 
     def _begin(self) -> None:
         meter = self.meter
@@ -379,7 +395,8 @@ class Window:
             opinions=self._opinions,
             marks=tuple((at - began, name) for at, name in self._marks),
             repeats=max(1, self.repeats),
-            notes=tuple(self.notes),
+            notes=(*self.notes, *on_other_processes(parts)),
+            spans=spans_of(self._stretches, self._energies),
         )
 
     def _part(
@@ -413,7 +430,10 @@ class Window:
                 f"the counter's {counted:.4g} J and the integral of the power samples, {drawn:.4g} J, "
                 f"disagree by {100 * abs(disagreement):.1f} %"
             )
-        idle, net = _idle_and_net(energy, seconds, sensor, meter, idle_after, notes)
+        powers = [idle[name] for idle in (meter._idle_before, idle_after) if name in idle]
+        if sensor.kind == meter.kind:
+            self._energies.append(energy_of_spans(sensor, samples, period, energy, seconds, self._stretches))
+        idle, net = idle_and_net(energy, seconds, powers, notes)
         if idle.value is not None and energy.value is not None and energy.value < 1.2 * idle.value * seconds:
             notes.append("host-bound: the mean power is within a fifth of idle power")
         edges = {"begin": self._state.get(name, {}), "end": state}
@@ -424,7 +444,8 @@ class Window:
         if any(condition.get("other_processes") for condition in edges.values()):
             notes.append("other processes compute on this GPU; the energy of the board is not this one's alone")
         about = self._ask(name, sensor.about) or {}
-        notes += _notes_on_package(edges["begin"], state, about)
+        if about.get("memory_apart"):
+            notes.append("RAPL counts the memory of this package apart (dram), and it is not in the sum")
         busy = [s.utilisation for s in samples if s.utilisation is not None and t0 <= s.time <= t1]
         return Part(
             name=name,
@@ -444,21 +465,6 @@ class Window:
         )
 
 
-def _notes_on_package(begin: dict[str, Any], end: dict[str, Any], about: dict[str, Any]) -> list[str]:
-    """Notes on what the package's energy holds: the share of other processes, and memory that is not counted."""
-    notes = []
-    if {"busy_s", "own_s"} <= begin.keys() & end.keys():
-        busy, ours = (end[name] - begin[name] for name in ("busy_s", "own_s"))
-        if busy - ours > max(OTHERS * busy, 0.1):
-            notes.append(
-                f"other processes had {busy - ours:.1f} of the {busy:.1f} s that processors were busy; the energy of "
-                "the package is not this one's alone"
-            )
-    if about.get("memory_apart"):
-        notes.append("RAPL counts the memory of this package apart (dram), and it is not in the sum")
-    return notes
-
-
 def wait_for_devices() -> None:
     """Wait until every array of this process has been computed and every side effect has happened.
 
@@ -473,26 +479,3 @@ def wait_for_devices() -> None:
 
 
 _last_in_line = jax.jit(lambda x: x + 1)
-
-
-def _idle_and_net(
-    energy: Quantity,
-    seconds: float,
-    sensor: sensors.Sensor,
-    meter: Meter,
-    idle_after: dict[str, Quantity],
-    notes: list[str],
-) -> tuple[Quantity, Quantity]:
-    """Idle power in W, and the energy less idle power times seconds in J."""
-    powers = [idle[sensor.name] for idle in (meter._idle_before, idle_after) if sensor.name in idle]
-    if not powers:
-        reason = "idle power was not measured"
-        return unavailable("W", reason), unavailable("J", reason)
-    watts = [power.value for power in powers if power.value is not None]
-    if max(watts) > 1.1 * min(watts):
-        notes.append(f"idle power was {watts[0]:.1f} W before the window and {watts[1]:.1f} W after it")
-    idle = dataclasses.replace(total(powers, "W"), value=statistics.fmean(watts))
-    if energy.value is None:
-        return idle, energy
-    value = energy.value - statistics.fmean(watts) * seconds
-    return idle, dataclasses.replace(energy, value=value, derived=True)

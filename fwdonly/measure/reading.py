@@ -44,6 +44,18 @@ class Intensity(NamedTuple):
 
 
 @dataclasses.dataclass(frozen=True)
+class Span:
+    """What came again and again within a window, such as validation: how often, its seconds and its gross energy.
+
+    Its energy says how it is known: "measured" by the counter where it lasted long enough, otherwise "estimated".
+    """
+
+    count: int
+    seconds: Quantity
+    energy: Quantity
+
+
+@dataclasses.dataclass(frozen=True)
 class Part:
     """One board or package during a window; powers in W, energies in J.
 
@@ -93,6 +105,7 @@ class Reading:
         opinions: what other tools say of about the same window, such as CodeCarbon's estimates; of a window within
             another one, nothing.
         marks: (seconds since the window began, name).
+        spans: what was told apart within the window, by name: "validation" of a training.
         repeats: how often the work was done in the window.
         notes: of the window as a whole.
     """
@@ -107,6 +120,7 @@ class Reading:
     marks: tuple[tuple[float, str], ...]
     repeats: int
     notes: tuple[str, ...]
+    spans: dict[str, Span] = dataclasses.field(default_factory=dict)
 
     def carbon(self, intensity: Intensity) -> Quantity:
         """CO2 equivalents of the energy, in g; see `carbon`."""
@@ -116,7 +130,8 @@ class Reading:
         """The reading of a window that does not hold all of the work; its totals are unavailable."""
         lost = unavailable("J", why)
         power = dataclasses.replace(lost, unit="W")
-        return dataclasses.replace(self, energy=lost, net=lost, mean_power=power, opinions={})
+        spans = {name: dataclasses.replace(span, energy=lost) for name, span in self.spans.items()}
+        return dataclasses.replace(self, energy=lost, net=lost, mean_power=power, opinions={}, spans=spans)
 
     def as_json(self) -> dict[str, Any]:
         """Plain JSON types, without the traces."""

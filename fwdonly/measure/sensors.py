@@ -187,7 +187,7 @@ class Package:
         return None
 
     def state(self) -> dict[str, Any]:
-        """Seconds that the processors of the machine were busy, in all and with this process."""
+        """Seconds that the processors were busy, in all, and with this process and those children that have ended."""
         times = os.times()
         seconds = {
             "busy_s": _busy_seconds(),

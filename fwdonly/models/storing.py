@@ -111,7 +111,7 @@ def describe(rule: LearningRule, num_classes: int, shape: tuple[int, ...], net: 
     """
     keywords, module = _bound(rule)
     blocks = keywords.get("net")
-    text = net if net is not None else described(blocks) if isinstance(blocks, tuple) else None
+    text = net if net is not None else described(blocks, num_classes) if isinstance(blocks, tuple) else None
     if text is None:
         return Description(None, {}, None, {}, 0)
     spec = parse(text)

@@ -183,8 +183,11 @@ def parse(text: str) -> Spec:
     return Spec(kind, _sizes(text, sizes), tuple(sorted(options.items())))
 
 
-def described(net: Net) -> str | None:
-    """The specification of these blocks, perhaps with other start values. None if no specification gives them."""
+def described(net: Net, num_classes: int) -> str | None:
+    """The specification that builds these blocks for so many classes, perhaps with other start values of weights.
+
+    None if none does.
+    """
     if not net:
         return None
     kind = next((name for name, known in CONVOLUTIONAL.items() if type(net[0]) is known.block), "mlp")
@@ -195,7 +198,8 @@ def described(net: Net) -> str | None:
     if not ordered or not all(type(block) is Dense for block in dense) or len(first) + len(dense) != len(net):
         return None
     if kind == "cnn" and any(block.groups != 1 for block in first):
-        return f"cwc:{_text(tuple(block.channels for block in first))}"
+        channels = tuple(block.channels for block in first)
+        return None if dense or not _is_cwc(net, channels, num_classes) else f"cwc:{_text(channels)}"
     options = _options_of([*first, *dense], first, kind)
     if options is None:
         return None
@@ -222,6 +226,14 @@ def _options_of(net: list[Any], first: list[Any], kind: str) -> dict[str, Any] |
         if value != type(first[0]).__dataclass_fields__[name].default:
             options[name] = value
     return options
+
+
+def _is_cwc(net: Net, channels: tuple[int, ...], num_classes: int) -> bool:
+    """Whether ``cwc`` with these channels gives these blocks, start values aside."""
+    if any(count % num_classes for count in channels):
+        return False
+    alike = [block.clone(kernel_init=starts.torch_uniform, parent=None) for block in net]
+    return tuple(alike) == cwc(channels, num_classes)
 
 
 def _value(text: str, name: str, value: str) -> Any:

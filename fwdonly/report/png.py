@@ -56,8 +56,6 @@ def learning_curves(
 ) -> None:
     """Draw validation accuracy and training loss over epochs, every seed thin and the mean of each rule thick.
 
-    The mean of a further readout is dashed.
-
     Stages follow one another on the epoch axis, their borders dotted. The losses are each rule's own objective and
     not comparable between rules. The mean covers the seeds still training at that epoch.
 
@@ -99,16 +97,6 @@ def learning_curves(
                 marker="o" if len(epochs) < 10 else None,
                 label=f"{_shown(rule, labels)}, {f'mean of {seeds} seeds' if seeds > 1 else '1 seed'}",
             )
-        for name in sorted(
-            {name for row in rule_rows for name in row if name.startswith("val_accuracy_") and row[name]}
-        ):
-            of_epoch: dict[int, list[float]] = {}
-            for row in rule_rows:
-                of_epoch.setdefault(offsets[row["stage"]] + row["epoch"], []).append(100 * float(row[name] or "nan"))
-            epochs = sorted(of_epoch)
-            other = f"{_shown(rule, labels)}, {name.removeprefix('val_accuracy_')} readout"
-            means = [np.nanmean(of_epoch[e]) for e in epochs]
-            left.plot(epochs, means, color=f"C{colour}", linestyle="--", linewidth=1.5, label=other)
     figure.suptitle(textwrap.fill(title, 110))
     left.set(ylabel="validation accuracy, %")
     figure.supxlabel("epoch; the means cover the seeds still training", fontsize="small")

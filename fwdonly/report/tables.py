@@ -135,7 +135,7 @@ def footnotes(summaries: Sequence[Summary]) -> list[str]:
 
 def _validation(summaries: Sequence[Summary]) -> str | None:
     """What validation took of every rule's training seconds, in one line; None where nobody has noted it."""
-    shares = []
+    shares, joules = [], []
     for summary in summaries:
         of, spent = summary.get("train_seconds"), summary.get("validation_seconds")
         if alone(summary):
@@ -144,7 +144,27 @@ def _validation(summaries: Sequence[Summary]) -> str | None:
             )
         if of and spent:
             shares.append(f"{label(summary)}: {100 * spent / of:.0f} %")
-    return f"Part of validation in train s, all readouts: {', '.join(shares)}." if shares else None
+        joules += [words] if (words := _validation_energy(summary)) else []
+    lines = [f"Part of validation in train s: {', '.join(shares)}."] if shares else []
+    lines += [f"Part of validation in energy J: {', '.join(joules)}."] if joules else []
+    return " ".join(lines) or None
+
+
+def _validation_energy(summary: Summary) -> str | None:
+    """What validation took of a rule's energy, and how that is known; None where a run has no such number."""
+    all_joules = joules = 0.0
+    kinds = set()
+    for reading in readings_of(summary):
+        span = (reading.get("spans") or {}).get("validation")
+        of, spent = value_of(reading["energy"]), None if span is None else value_of(span["energy"])
+        if span is None or not of or spent is None:
+            return None
+        all_joules, joules = all_joules + of, joules + spent
+        kinds.add(span["energy"]["status"])
+    if not kinds:
+        return None
+    share = joules / all_joules
+    return f"{label(summary)}: {100 * share:.0f} % ({' and '.join(sorted(kinds))})"
 
 
 def _energy_words(readings: Sequence[dict[str, Any]]) -> str:

@@ -118,6 +118,10 @@ def _check_costs(of: Mapping[str, Any], where: str) -> None:
     _are(reading, where, _OBJECT, "opinions")
     _are(reading["opinions"], where, _QUANTITY, *reading["opinions"])
     _are(reading, where, _TEXTS, "notes")
+    _are(reading, where, _OBJECT, "spans", needed=False)
+    for name, span in (reading.get("spans") or {}).items():
+        _is(span, f"span {name} of {where}", _OBJECT)
+        _are(span, f"span {name} of {where}", _QUANTITY, "seconds", "energy")
     _are(reading, where, _LIST, "parts")
     for part in reading["parts"]:
         _is(part, f"a part of {where}", _OBJECT)

@@ -46,13 +46,13 @@ def stage_costs(stages: Sequence[LearningRule], plans: Sequence[Plan], dataset: 
     return StageCosts(missing or max(memories, key=lambda memory: memory.value or 0), steps, features)
 
 
-def share_per_step(arm: Arm, dataset: Dataset) -> float | None:
+def share_per_step(arm: Arm, plans: Sequence[Plan], dataset: Dataset) -> float | None:
     """Share of a step's multiply-accumulates that is the same for every batch size, by the formulas of the rule's file.
 
-    None where it has none, or all images are one batch.
+    None where it has none, or all images are one batch in one of the stages, whose ``plans`` these are.
     """
     batch, module = arm.plan.batch_size, arm.rule.module
-    if batch is None or not hasattr(module, "work"):
+    if any(plan.batch_size is None for plan in plans) or batch is None or not hasattr(module, "work"):
         return None
     net, classes, shape = arm.net.build(dataset.num_classes), dataset.num_classes, dataset.x_train.shape[1:]
     try:

@@ -206,7 +206,7 @@ class _Training:
         summary["compile_seconds"] += first_compile_seconds
         if at in self.costs:
             add_costs(summary, self.costs[at], self.ready[at].images, sum(part.shape[-1] for part in self.split))
-            share = share_per_step(arm, self.dataset)
+            share = share_per_step(arm, self.ready[at].plans, self.dataset)
             summary |= {} if share is None else {"arithmetic_per_step": share}
         rows, powers = metric_rows(arm.name, seeds, result), power_rows(arm.name, seeds, result)
         predictions = predictions_of(arm.name, seeds, result, self.dataset.y_test)

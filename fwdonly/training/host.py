@@ -1,5 +1,6 @@
 """Where a training stands, as the host knows it: position, history, clock, callback and checkpoint."""
 
+import contextlib
 import functools
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -201,7 +202,8 @@ class Host:
             wait(self.pending[1])
         self.stop_clock()
         steps_done = self.seconds
-        wait(tracker.active)
+        with contextlib.nullcontext() if self.window is None else self.window.span("validation"):
+            wait(tracker.active)
         self.epoch += self.job.plan.validate_every
         self.stop_clock()
         self.validation_seconds += self.seconds - steps_done
@@ -270,15 +272,12 @@ class Host:
     def kept_rows(self, stage: int, kept_epoch: np.ndarray) -> dict[str, dict[str, np.ndarray]]:
         """What the history says of the kept state's validation, in the form of `final`; NaN before the first one."""
         of_stage = {int(row["epoch"]): row for row in self.rows if row["stage"] == stage}
-        names = dict.fromkeys(n for row in of_stage.values() for n in row if n.startswith("val_"))
-        metrics_of: dict[str, dict[str, np.ndarray]] = {"": {}}
-        for name in names or ("val_loss", "val_accuracy"):
-            value = np.full(kept_epoch.shape, np.nan)
+        metrics: dict[str, np.ndarray] = {}
+        for name in ("val_loss", "val_accuracy"):
+            metrics[name] = np.full(kept_epoch.shape, np.nan)
             for epoch, row in of_stage.items():
-                value = np.where(kept_epoch == epoch, row[name], value)
-            metric = name if name in ("val_loss", "val_accuracy") else "val_accuracy"
-            metrics_of.setdefault(name.removeprefix("val_accuracy_") if metric != name else "", {})[metric] = value
-        return metrics_of
+                metrics[name] = np.where(kept_epoch == epoch, row[name], metrics[name])
+        return {"": metrics}
 
     def start_clock(self) -> None:
         self.clock = time.perf_counter(), self.run.compile_seconds

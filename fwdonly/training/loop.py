@@ -114,7 +114,8 @@ def final_metrics(
     kept_epoch, stage_of = host.without_padding(tracker.kept_epoch), host.without_padding(tracker.stage)
     rules, found_of, classes = work.rules, {}, None
     for stage in np.unique(stage_of).tolist():  # more than one where runs reached the target in different stages
-        if tested or rules[stage].validate is not None or rules[stage].frozen is not None:
+        rule = rules[stage]
+        if tested or rule.validate is not None or rule.frozen is not None or rule.readouts:
             args = tracker.kept, work.run, work.arrays
             metrics_of_stage, predicted = host.run(final, work.jobs[stage], *args, static=(tested,))
             if predicted is not None:

@@ -52,9 +52,8 @@ class Result:
         state: the kept state (see `Plan.keep`).
         history: per validated epoch (first axis): ``stage``, ``epoch`` (within the stage, from 1), ``train_loss``,
             ``layer_loss`` (a list of arrays, one per epoch, where the rule has local losses), ``val_loss``,
-            ``val_accuracy`` and ``trained``; False and NaN in the rows of a run that has already stopped. A rule with
-            further readouts adds ``val_accuracy_<name>``. ``seconds`` is the clock of ``train_seconds`` at that
-            validation, of all runs together.
+            ``val_accuracy`` and ``trained``; False and NaN in the rows of a run that has already stopped.
+            ``seconds`` is the clock of ``train_seconds`` at that validation, of all runs together.
         epochs: epochs trained, all stages together.
         kept_epoch: the epoch whose state was kept, from 1, of the last stage that the run trained; 0 is the start
             state.
@@ -64,17 +63,19 @@ class Result:
             stopped); NaN for a diverged run. Equal to its row of the history unless the rule steers by other scores.
         test_loss, test_accuracy: of the kept state; NaN for a diverged run, and where the training was stopped or the
             test was not asked for.
-        readouts: ``val_accuracy`` and ``test_accuracy`` by name of further readouts, where the rule has any.
+        readouts: ``val_accuracy`` and ``test_accuracy`` by name of further readouts, where the rule has any; they are
+            evaluated once, on the kept state, after the training and outside of its clock and meter.
         diverged: the loss became NaN or infinite; the run was frozen, the others went on.
         finished: False where the callback stopped the training.
         compile_seconds, train_seconds: wall clock, apart; of all runs together. ``train_seconds`` includes the
             validation after each epoch and excludes the test and the writing of checkpoints.
         validation_seconds: the part of ``train_seconds`` from the last step of an epoch to the end of its validation,
-            of the prediction and of all further readouts.
+            of the scores that steer the training alone.
         features_kept: for every stage, whether features of frozen layers were kept for it (see `Plan.cache_gb`).
         energy: what the meter read, of all runs together, where there was one: training, validation, the callback, the
             writing of checkpoints and the first execution of each program, but no compilation and no test. Of a
-            resumed training the total is unavailable, since a part was not in this window.
+            resumed training the total is unavailable, since a part was not in this window. Its ``spans`` have the part
+            of validation, measured where the counter can tell, and otherwise estimated and called so.
         run_bytes: device memory that a run takes, of the largest program of the training, by the compiler's account,
             with its kept features; None where it gives none.
         streamed: the training images stayed in host memory (see `Plan.stream`).
@@ -127,7 +128,13 @@ class Result:
         if self.energy is not None:
             energy = self.energy.energy
             text = f"{energy.value:.4g} J" if energy.value is not None else f"unavailable, {energy.reason}"
-            lines.append(f"  energy     {text}")
+            span = self.energy.spans.get("validation")
+            part = (
+                f" ({span.energy.value:.3g} J of it validation, {span.energy.status})"
+                if span and span.energy.value
+                else ""
+            )
+            lines.append(f"  energy     {text}{part}")
         return "\n".join([*lines, "  more: state, history, to_dataframe()"])
 
     def to_dataframe(self) -> Any:

@@ -126,7 +126,8 @@ def enter_stage(job: Job, learner: Learner, tracker: Tracker, run: Run, arrays: 
     """Begin a stage from the state that was kept."""
     rule = stages_of(job.source, run.hyper)[job.stage]
     state = jax.tree.map(jnp.copy, tracker.kept)  # a copy, since the learner's buffers are donated and the kept are not
-    shapes = jax.eval_shape(rule.update, state, example_batch(job, run, arrays), jax.random.key(0))[1]
+    batch = jax.tree.map(lambda a: a[: job.plan.batch_size], example_batch(job, run, arrays))
+    shapes = jax.eval_shape(rule.update, state, batch, jax.random.key(0))[1]
     learner = learner._replace(state=state, metrics=jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype), shapes))
     zero, inf = jnp.int32(0), jnp.float32(jnp.inf)
     return learner, tracker._replace(

@@ -78,11 +78,8 @@ def end_epoch(
         row = {f"train_{k}" if k == "loss" else k: v / job.steps for k, v in learner.metrics.items()}
         row["trained"] = jnp.bool_(True)
         row["val_loss"], row["val_accuracy"] = evaluate(functools.partial(steering, learner.state), y)
-        for name, read in rule.readouts:
-            scores = functools.partial(read_scores, job, read, learner.state, arrays.x, run.val)
-            row[f"val_accuracy_{name}"] = evaluate(scores, y)[1]
         finite = jnp.isfinite(row["train_loss"]) & jnp.isfinite(row["val_loss"])
-        row |= {k: jnp.where(finite, v, jnp.nan) for k, v in row.items() if k.startswith("val_accuracy")}
+        row["val_accuracy"] = jnp.where(finite, row["val_accuracy"], jnp.nan)
         score = row["val_loss"] if plan.monitor == "loss" else -row["val_accuracy"]
         improved = score < tracker.best_score - plan.min_delta
         waited = jnp.where(improved, 0, tracker.waited + plan.validate_every)
