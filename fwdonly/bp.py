@@ -31,6 +31,8 @@ from .base import (
     cross_entropy,
     descend,
     flat,
+    for_prediction,
+    predicting,
 )
 from .card import Card, Setting, Stage, Variant
 from .errors import UsageError, check_word
@@ -264,7 +266,17 @@ def _pass(
     M = () if readouts == "output" else params.M
     if M is None:
         raise UsageError(f"there are no readouts M_l in these parameters; give init readouts={readouts!r}, too")
-    a, G, moments = x, [], []
+    a, moments = _outputs(params, x, net, statistics)
+    G = [flat(a_l) @ M_l.T for a_l, M_l in zip(a, M, strict=True)] if M else []
+    s = nets.output.read(params, a[-1])
+    return (s + sum(G) if readouts == "sum" else s), G, moments
+
+
+def _outputs(
+    params: Params, x: Float[Array, "batch *features"], net: Net, statistics: Any = ()
+) -> tuple[tuple[Array, ...], tuple[Any, ...]]:
+    """a_1..a_L, and the batch's statistics of every block that is normalised."""
+    a, out, moments = x, [], []
     for at, (block, weights) in enumerate(zip(net, params.blocks, strict=True)):
         if isinstance(weights, Normalised):
             a = block.apply(weights.block, a)
@@ -273,10 +285,8 @@ def _pass(
             a = nets.batch_norm(a, *now, EPS, weights.gamma, weights.beta)
         else:
             a = block.apply(weights, a)
-        if M:
-            G.append(flat(a) @ M[at].T)
-    s = nets.output.read(params, a)
-    return (s + sum(G) if readouts == "sum" else s), G, tuple(moments)
+        out.append(a)
+    return tuple(out), tuple(moments)
 
 
 def update(
@@ -314,11 +324,27 @@ def _update_output(
     return State(output._replace(blocks=state.params.blocks), opt_state), metrics
 
 
+@predicting
 def predict(
     state: State, x: Float[Array, "batch *features"], *, net: Net, readouts: Readouts = "output"
 ) -> Float[Array, "batch classes"]:
     """Class scores of shape (batch, classes): s = a_L W + b, for the readouts "sum" with G_1..G_L added."""
     return _pass(state.params, x, net, "sum" if readouts == "sum" else "output", state.statistics)[0]
+
+
+@predicting
+def layer_scores(
+    state: State, x: Float[Array, "batch *features"], *, net: Net
+) -> Float[Array, "layers batch classes"]:
+    """G_1..G_L of deep supervision, and the output layer's scores."""
+    s, G, _ = _pass(state.params, x, net, "deep", state.statistics)
+    return jnp.stack([*G, s])
+
+
+@predicting
+def activations(state: State, x: Float[Array, "batch *features"], *, net: Net) -> tuple[Float[Array, "batch *_"], ...]:
+    """a_1..a_L."""
+    return _outputs(state.params, x, net, state.statistics)[0]
 
 
 def rule(
@@ -341,7 +367,7 @@ def rule(
     kept = Frozen(
         lambda state, x: features(state.params, x, net),
         partial(_update_output, tx=tx),
-        lambda state, a: nets.output.read(state.params, a),
+        lambda state, a: nets.output.read(for_prediction(state).params, a),
     )
     return LearningRule(
         init=partial(init, net=net, tx=tx, num_classes=num_classes, readouts=readouts, hidden=hidden, **start),
@@ -349,6 +375,8 @@ def rule(
         predict=partial(predict, net=net, readouts=readouts),
         frozen=kept if hidden == "frozen" else None,
         grads=at_state(grads, net=net, **form),
+        layer_scores=partial(layer_scores, net=net) if readouts == "deep" else None,
+        activations=partial(activations, net=net),
     )
 
 

@@ -27,6 +27,7 @@ from .base import (
     check_labels,
     cross_entropy,
     descend,
+    predicting,
 )
 from .card import Card, Setting, Stage, Variant
 from .errors import UsageError
@@ -197,14 +198,30 @@ def update(
     return State(params, opt_state, moved), metrics
 
 
+@predicting
 def predict(
     state: State, x: Float[Array, "batch *features"], *, net: Net, num_classes: int
 ) -> Float[Array, "batch classes"]:
     """Class scores: the goodness G_L of the last layer's groups, with the running statistics."""
-    y = x
+    return goodness(activations(state, x, net=net)[-1], num_classes)
+
+
+@predicting
+def layer_scores(
+    state: State, x: Float[Array, "batch *features"], *, net: Net, num_classes: int
+) -> Float[Array, "layers batch classes"]:
+    """G_1..G_L, with the running statistics."""
+    return jnp.stack([goodness(y, num_classes) for y in activations(state, x, net=net)])
+
+
+@predicting
+def activations(state: State, x: Float[Array, "batch *features"], *, net: Net) -> tuple[Float[Array, "batch *_"], ...]:
+    """y_1..y_L, with the running statistics."""
+    y, out = x, []
     for block, layer, statistics in zip(net, state.params, state.statistics, strict=True):
         y = _normalised(block.apply(layer.block, y), layer, statistics)
-    return goodness(y, num_classes)
+        out.append(y)
+    return tuple(out)
 
 
 def rule(net: Net, tx: optax.GradientTransformation, *, num_classes: int, affine: bool = True) -> LearningRule:
@@ -214,6 +231,8 @@ def rule(net: Net, tx: optax.GradientTransformation, *, num_classes: int, affine
         update=partial(update, net=net, tx=tx, num_classes=num_classes),
         predict=partial(predict, net=net, num_classes=num_classes),
         grads=at_state(grads, net=net, num_classes=num_classes),
+        layer_scores=partial(layer_scores, net=net, num_classes=num_classes),
+        activations=partial(activations, net=net),
     )
 
 

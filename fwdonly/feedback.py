@@ -29,6 +29,7 @@ from .base import (
     chosen,
     cross_entropy,
     descend,
+    predicting,
     updates,
 )
 from .card import Card, Setting, Stage, Variant
@@ -338,9 +339,16 @@ def mirrored(state: State, key: Array, count: int, *, net: Net, **options: Any) 
     return state.B._replace(blocks=tuple(blocks), W=turned(len(net), state.params.W, state.B.W, output))
 
 
+@predicting
 def predict(state: State, x: Float[Array, "batch *features"], *, net: Net) -> Float[Array, "batch classes"]:
     """Class scores s of shape (batch, classes)."""
     return nets.output.scores(state.params, x, net)
+
+
+@predicting
+def activations(state: State, x: Float[Array, "batch *features"], *, net: Net) -> tuple[Float[Array, "batch *_"], ...]:
+    """The outputs of the hidden layers."""
+    return nets.output.activations(state.params, x, net)
 
 
 def rule(
@@ -364,6 +372,7 @@ def rule(
         init=partial(init, net=net, tx=tx, **start, **options),
         update=partial(update, net=net, tx=tx, part=part, readout_init=readout_init, **options),
         predict=partial(predict, net=net),
+        activations=partial(activations, net=net),
         grads=at_state(grads, "B", net=net, readout_init=readout_init, **options),
     )
 

@@ -262,7 +262,7 @@ def _head_scores(params: Params, x: Array, net: Net, options: Options) -> tuple[
 def wrong_labels(key: Array, scores: Float[Array, "batch classes"], y: Int[Array, " batch"]) -> Int[Array, " batch"]:
     """One wrong label per sample, drawn from softmax(scores) with the true label ``y`` excluded."""
     is_true = jax.nn.one_hot(y, scores.shape[1], dtype=bool)
-    return jax.random.categorical(key, jnp.where(is_true, -jnp.inf, scores)).astype(y.dtype)
+    return jax.random.categorical(key, jnp.where(is_true, -jnp.inf, scores)).astype(jax.dtypes.canonicalize_dtype(y.dtype))
 
 
 def rms(a: Float[Array, "batch *features"]) -> Float[Array, "batch *features"]:
@@ -282,6 +282,7 @@ def update(
     return State(params, opt_state, m), metrics
 
 
+@base.predicting
 def predict(
     state: State,
     x: Float[Array, "batch *features"],
@@ -302,18 +303,37 @@ def predict(
     check_word("prediction", prediction, get_args(Prediction))
     if prediction == "softmax":
         return _head_scores(state.params, x, net, settings)[0]
+    by_layer = layer_scores(state, x, net=net, **options)
+    return sum(by_layer[at] for at in range(len(net)) if _is_read(at, net, settings))
+
+
+@base.predicting
+def layer_scores(
+    state: State, x: Float[Array, "batch *features"], *, net: Net, **options: Any
+) -> Float[Array, "layers batch classes"]:
+    """g_l of every layer for every label, those before ``first`` among them. C passes, as in `predict`."""
+    settings = _checked(options, net)
     num_classes = next(layer.U.shape[1] for layer in state.params if layer.U is not None)
 
-    def total_goodness(label: Array) -> Array:
+    def goodness_of(label: Array) -> Array:
         value = jnp.broadcast_to(jax.nn.one_hot(label, num_classes, dtype=x.dtype), (len(x), num_classes))
-        n, total = rms(_labelled(x, value, settings)), jnp.zeros(len(x), x.dtype)
-        for at, (block, layer) in enumerate(zip(net, state.params, strict=True)):
+        n, by_layer = rms(_labelled(x, value, settings)), []
+        for block, layer in zip(net, state.params, strict=True):
             s = block.apply(layer.block, n)
-            total, n = total + _goodness(s, settings) * _is_read(at, net, settings), rms(s)
-        return total
+            by_layer.append(_goodness(s, settings))
+            n = rms(s)
+        return jnp.stack(by_layer)
 
     at_once = max(1, min(num_classes, LABELLED_ROWS // max(1, len(x))))
-    return jax.lax.map(total_goodness, jnp.arange(num_classes), batch_size=at_once).T
+    return jax.lax.map(goodness_of, jnp.arange(num_classes), batch_size=at_once).transpose(1, 2, 0)
+
+
+@base.predicting
+def activations(
+    state: State, x: Float[Array, "batch *features"], *, net: Net, **options: Any
+) -> tuple[Float[Array, "batch *_"], ...]:
+    """n_1..n_L of the neutral pass."""
+    return tuple(_head_scores(state.params, x, net, _checked(options, net))[1])
 
 
 def rule(
@@ -339,6 +359,8 @@ def rule(
         predict=read[prediction],
         readouts=((other, read[other]),),
         grads=base.at_state(grads, "m", net=net, **options),
+        layer_scores=partial(layer_scores, net=net, **options),
+        activations=partial(activations, net=net, **options),
     )
 
 

@@ -5,6 +5,7 @@ equations 2.7-2.11, and arXiv 2511.01061 (greedy layer-by-layer schedule). `rule
 `stages` the greedy one. ``gradient="joint"`` is the control MF-Joint, which detaches nothing and is not local.
 """
 
+from collections.abc import Iterator
 from functools import partial
 from typing import Any, Literal, NamedTuple, cast, get_args
 
@@ -28,6 +29,7 @@ from .base import (
     cross_entropy,
     descend,
     flat,
+    predicting,
 )
 from .card import Card, Setting, Stage, Variant
 from .errors import UsageError, check_word
@@ -244,6 +246,7 @@ def update(
     return State(params, opt_state), metrics
 
 
+@predicting
 def predict(
     state: State,
     x: Float[Array, "batch *features"],
@@ -267,15 +270,27 @@ def predict(
         UsageError: an unknown prediction mode, or a sum over an input readout that is not there.
     """
     _check(prediction, sum_includes_input, len(state.params) > len(net))
-    a, total = x, 0.0
-    last = len(net) if layer is None else layer
-    for i, block, weights in _layers(net, state.params):
-        if i > last:
-            break
-        a = block.apply(weights.block, a)
+    last, total = len(net) if layer is None else layer, jnp.zeros(())
+    for i, a, weights in _outputs(state.params, x, net, layer):
         if i == last or (prediction == "sum" and (i > 0 or sum_includes_input)):
             total = total + flat(a) @ weights.M.T
-    return jnp.asarray(total)
+    return total
+
+
+@predicting
+def layer_scores(
+    state: State, x: Float[Array, "batch *features"], *, net: Net, layer: int | None = None
+) -> Float[Array, "layers batch classes"]:
+    """G_1..G_L, with G_0 in front where M_0 is trained; no layer after ``layer``, where one is given."""
+    return jnp.stack([flat(a) @ weights.M.T for _, a, weights in _outputs(state.params, x, net, layer)])
+
+
+@predicting
+def activations(
+    state: State, x: Float[Array, "batch *features"], *, net: Net, layer: int | None = None
+) -> tuple[Float[Array, "batch *_"], ...]:
+    """a_1..a_L; no layer after ``layer``, where one is given."""
+    return tuple(a for i, a, _ in _outputs(state.params, x, net, layer) if i > 0)
 
 
 def rule(
@@ -308,6 +323,8 @@ def rule(
         update=partial(update, net=net, tx=tx, layer=layer, gradient=gradient, auxiliary_weight=auxiliary_weight),
         predict=partial(predict, net=net, prediction=prediction, sum_includes_input=sum_includes_input, layer=layer),
         grads=at_state(grads, net=net, layer=layer, gradient=gradient, auxiliary_weight=auxiliary_weight),
+        layer_scores=partial(layer_scores, net=net, layer=layer),
+        activations=partial(activations, net=net, layer=layer),
     )
 
 
@@ -368,6 +385,15 @@ def _layers(net: Net, params: Params) -> list[tuple[int, Any, Any]]:
     has_input = len(params) - len(net)
     blocks = (nets.Identity(),) * has_input + net
     return list(zip(range(1 - has_input, len(net) + 1), blocks, params, strict=True))
+
+
+def _outputs(params: Params, x: Array, net: Net, layer: int | None) -> Iterator[tuple[int, Array, Layer]]:
+    """(i, a_i, parameters) up to ``layer``, with i = 0 in front where M_0 is trained."""
+    a = x
+    for i, block, weights in _layers(net, params):
+        if i <= (len(net) if layer is None else layer):
+            a = block.apply(weights.block, a)
+            yield i, a, weights
 
 
 def training(setting: Setting) -> tuple[Stage, ...]:

@@ -63,7 +63,15 @@ def read(params: Any, a: Float[Array, "batch *features"]) -> Float[Array, "batch
 
 def scores(params: Any, x: Float[Array, "batch *features"], net: Net) -> Float[Array, "batch classes"]:
     """The output s of the whole network."""
-    a = x
+    return read(params, activations(params, x, net)[-1])
+
+
+def activations(
+    params: Any, x: Float[Array, "batch *features"], net: Net
+) -> tuple[Float[Array, "batch *_"], ...]:
+    """The outputs a_1..a_L of the hidden layers."""
+    a, out = x, []
     for block, weights in zip(net, params.blocks, strict=True):
         a = block.apply(weights, a)
-    return read(params, a)
+        out.append(a)
+    return tuple(out)

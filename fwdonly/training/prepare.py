@@ -12,6 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from .. import data as datasets
+from ..base import TRACED
 from ..errors import UsageError, one_line
 from ..surroundings import numerics
 from . import memory, programs
@@ -106,14 +107,6 @@ class Work(NamedTuple):
         """The stages' rules, built with the hyperparameters of the first run."""
         with jax.transfer_guard("allow"):  # a few numbers, also where the user forbids unseen transfers
             return stages_of(self.jobs[0].source, jax.tree.map(lambda a: jnp.asarray(a).ravel()[0], self.run.hyper))
-
-
-TRACED = (
-    jax.errors.ConcretizationTypeError,
-    jax.errors.TracerArrayConversionError,
-    jax.errors.TracerIntegerConversionError,
-)
-"""What JAX raises where Python code asks for the value of a traced number."""
 
 
 def count_stages(source: Source, hyper: Mapping[str, Any]) -> int:

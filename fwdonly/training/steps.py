@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from jaxtyping import Array
 
 from .. import data as datasets
-from ..base import Batch, State
+from ..base import Batch, State, for_prediction
 from .run import (
     EVALUATION_BATCH,
     STEP,
@@ -75,11 +75,12 @@ def end_epoch(
         return (rule.validate or rule.predict)(state, normalised(job, arrays.x[run.val[at]]))
 
     def close(learner: Learner, tracker: Tracker) -> tuple[Learner, Tracker, dict[str, Any]]:
+        predicting = for_prediction(learner.state)
         row = {f"train_{k}" if k == "loss" else k: v / job.steps for k, v in learner.metrics.items()}
         row["trained"] = jnp.bool_(True)
-        row["val_loss"], row["val_accuracy"] = evaluate(functools.partial(steering, learner.state), y)
+        row["val_loss"], row["val_accuracy"] = evaluate(functools.partial(steering, predicting), y)
         for name, read in rule.readouts:
-            scores = functools.partial(read_scores, job, read, learner.state, arrays.x, run.val)
+            scores = functools.partial(read_scores, job, read, predicting, arrays.x, run.val)
             row[f"val_accuracy_{name}"] = evaluate(scores, y)[1]
         finite = jnp.isfinite(row["train_loss"]) & jnp.isfinite(row["val_loss"])
         row |= {k: jnp.where(finite, v, jnp.nan) for k, v in row.items() if k.startswith("val_accuracy")}
@@ -122,7 +123,7 @@ def final(job: Job, tests: bool, kept: State, run: Run, arrays: Arrays) -> tuple
     The second value: the predicted classes of the test images, uint8 or, of more than 256 classes, uint16.
     """
     rule, out = stages_of(job.source, run.hyper)[job.stage], {}
-    predicted = None
+    predicted, kept = None, for_prediction(kept)
     everything = jnp.arange(len(arrays.y_test), dtype=jnp.int32)
     parts = [("val", arrays.x, arrays.y[run.val], run.val), ("test", arrays.x_test, arrays.y_test, everything)]
     for part, x, y, indices in parts if tests else parts[:1]:
