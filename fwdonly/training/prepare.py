@@ -178,6 +178,11 @@ def prepare(
         jobs, setup.place(pad(runs.seeds)), run, arrays, setup, feeder, padding, runs.group, fingerprint,
         placement.must_fit, test, data.y_test if test and data.unequal else None,
     )  # fmt: skip
+    if any(plan.layer_accuracy for plan in plans) and not any(rule.layer_scores for rule in work.rules):
+        raise UsageError(
+            "layer_accuracy needs a rule whose layers have scores of their own, such as mf; leave it out, or train "
+            "probes on the layers (fwdonly.measure.probe)"
+        )
     with one_line():
         classes = shapes_of(start_scores, jobs[-1], *work.start).shape[-1]
     if classes != data.num_classes:
