@@ -14,8 +14,8 @@ SPARE = ("compile s", "CO2e g", "mean W", "val %", "net J", "train s")
 """Columns that a narrow terminal does without, the first one first."""
 
 FILES = (
-    "config.json", "summary.json", "metrics.csv", "table.md", "learning_curves.png", "alignment.png", "power.csv",
-    "power.png", "report.html", "report.md",
+    "config.json", "summary.json", "metrics.csv", "table.md", "learning_curves.png", "alignment.png",
+    "layer_accuracy.png", "power.csv", "power.png", "report.html", "report.md",
 )  # fmt: skip
 """Files of a result folder, in the order in which they are named."""
 
@@ -29,12 +29,16 @@ def render(contents: Contents) -> None:
     folder, heading = contents.folder, contents.heading
     partial = "" if contents.finished else "\nPartial: runs are missing.\n"
     table = report.markdown_table(*report.table_rows(contents.summaries))
-    lines = [heading, "", table, *report.footnotes(contents.summaries), partial]
+    header, layers = report.layer_rows(contents.summaries)
+    by_layer = ["", report.markdown_table(header, layers), ""] if layers else []
+    lines = [heading, "", table, *report.footnotes(contents.summaries), *by_layer, partial]
     results.write_text(folder / "table.md", "\n".join(lines))
     if contents.rows:
         report.learning_curves(folder / "learning_curves.png", contents.rows, heading)
         if any(row.get("cosine") for row in contents.rows):
             report.alignment_curves(folder / "alignment.png", contents.rows, heading)
+    if layers:
+        report.layer_curves(folder / "layer_accuracy.png", contents.summaries, heading)
     if contents.powers:
         report.power_figure(folder / "power.png", contents.powers, heading)
 
@@ -48,6 +52,12 @@ def conclude(outcome: Outcome, command: Sequence[str], finish: Callable[[Path], 
     report.print_table(contents.heading, *report.table_rows(contents.summaries), spare=SPARE)
     width = max(60, shutil.get_terminal_size().columns)
     print("\n".join(textwrap.fill(line, width) for line in report.footnotes(contents.summaries)))
+    header, layers = report.layer_rows(contents.summaries)
+    if layers:
+        report.print_table("Every layer's own scores in the kept state, on the validation images", header, layers)
+        silent = [report.label(s) for s in contents.summaries if not any(r.get("layer_accuracy") for r in s["runs"])]
+        if silent:
+            print(f"Layers of {', '.join(silent)} have no scores of their own; fwdonly.measure.probe reads them.")
     for rule, seeds in outcome.diverged:
         which = f"{rule.upper()} with seed {', '.join(map(str, seeds))}"
         mend = "try a lower learning rate (in a closed form, a larger ridge)"

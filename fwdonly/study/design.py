@@ -255,8 +255,11 @@ class Arm:
     def plans(self, stages: Sequence[Stage]) -> list[Plan]:
         """One plan per stage. It is the plan of the arm; the rule changes it first, the protocol second."""
         of_protocol = self.stages or ({},) * len(stages)
-        pairs = zip(stages, of_protocol, strict=True)
-        return [dataclasses.replace(self.plan, **{**stage.plan, **changes}) for stage, changes in pairs]
+        plans = []
+        for stage, changes in zip(stages, of_protocol, strict=True):
+            asked = self.plan.layer_accuracy and stage.rule.layer_scores is not None
+            plans.append(dataclasses.replace(self.plan, **{**stage.plan, **changes}, layer_accuracy=asked))
+        return plans
 
     def maker(self, dataset: Dataset, steps: int) -> Callable[..., Any]:
         """The rule as a function of its numeric settings, which are traced: a new value compiles nothing anew.
