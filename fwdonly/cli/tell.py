@@ -55,9 +55,10 @@ def conclude(outcome: Outcome, command: Sequence[str], finish: Callable[[Path], 
     header, layers = report.layer_rows(contents.summaries)
     if layers:
         report.print_table("Every layer's own scores in the kept state, on the validation images", header, layers)
-        silent = [report.label(s) for s in contents.summaries if not any(r.get("layer_accuracy") for r in s["runs"])]
-        if silent:
-            print(f"Layers of {', '.join(silent)} have no scores of their own; fwdonly.measure.probe reads them.")
+    settings = contents.wanted.config["rules"]
+    asked = [s for s in contents.summaries if settings[s["rule"]].get("layer_accuracy")]
+    if silent := [report.label(s) for s in asked if not any(run.get("layer_accuracy") for run in s["runs"])]:
+        print(f"Layers of {', '.join(silent)} have no scores of their own; fwdonly.measure.probe reads them.")
     for rule, seeds in outcome.diverged:
         which = f"{rule.upper()} with seed {', '.join(map(str, seeds))}"
         mend = "try a lower learning rate (in a closed form, a larger ridge)"

@@ -142,7 +142,8 @@ class Output:
     output_dir: Path | None = None
     """Result folder. Default: results/COMMAND-RULE-DATASET-TIME."""
     resume: bool = False
-    """Continue the interrupted run in --output-dir; all other options as they were."""
+    """Continue the run in --output-dir, or begin it where there is none yet, so that a job that may be interrupted
+    always says it; all other options as they were."""
     quiet: bool = False
     """Show no progress, only the table."""
     log: tuple[str, ...] = ()

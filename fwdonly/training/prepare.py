@@ -14,7 +14,7 @@ import numpy as np
 from .. import data as datasets
 from ..base import TRACED
 from ..errors import UsageError, one_line
-from ..surroundings import numerics
+from ..surroundings import forked_from_jax, numerics
 from . import memory, programs
 from .images import Feeder
 from .plan import PLACES, Plan, plans_of_stages, steps_per_epoch
@@ -107,6 +107,19 @@ class Work(NamedTuple):
         """The stages' rules, built with the hyperparameters of the first run."""
         with jax.transfer_guard("allow"):  # a few numbers, also where the user forbids unseen transfers
             return stages_of(self.jobs[0].source, jax.tree.map(lambda a: jnp.asarray(a).ravel()[0], self.run.hyper))
+
+
+def check_process() -> None:
+    """Refuse a process in which JAX would wait for ever.
+
+    Raises:
+        UsageError: it was forked from one that had used JAX.
+    """
+    if forked_from_jax():
+        raise UsageError(
+            "this process was forked from one that had used JAX, whose threads a fork does not copy; start it with "
+            'multiprocessing.get_context("spawn")'
+        )
 
 
 def count_stages(source: Source, hyper: Mapping[str, Any]) -> int:
