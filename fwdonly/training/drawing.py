@@ -1,6 +1,6 @@
 """A training's history as a figure, for a first look."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -41,7 +41,7 @@ def figure_of(history: Mapping[str, Any], layer_accuracy: np.ndarray | None) -> 
     return figure
 
 
-def _epochs(stages: Sequence[int], epochs: Sequence[int]) -> tuple[np.ndarray, list[float]]:
+def _epochs(stages: np.ndarray, epochs: np.ndarray) -> tuple[np.ndarray, list[float]]:
     """Epochs over all stages, and where a stage ends."""
     places, borders, before, last = [], [], 0, 0
     for at, (stage, epoch) in enumerate(zip(stages, epochs, strict=True)):
