@@ -73,12 +73,13 @@ def test_averages_of_parts_are_taken_and_other_optimizers_left_alone(batch):
 
 def test_a_closed_form_and_blocks_that_feedback_trains_have_the_right_averages(batch):
     solved = stepped(cafo.rule(NET, SCHEDULE_FREE, num_classes=3, loss="mse"), batch)
-    jax.tree.map(np.testing.assert_array_equal, for_prediction(solved).params, solved.params)
+    close = lambda one, other: np.testing.assert_allclose(one, other, rtol=1e-5, atol=1e-6)
+    jax.tree.map(close, for_prediction(solved).params, solved.params)
     rule = cafo.rule(NET, SCHEDULE_FREE, num_classes=3, part="blocks", block_tx=SCHEDULE_FREE)
     state = stepped(rule, batch)
     trained = state.params.blocks, state.params.A
     wanted = optax.contrib.schedule_free_eval_params(state.opt_state[1], trained)
-    jax.tree.map(np.testing.assert_allclose, for_prediction(state).params[1:], wanted)
+    jax.tree.map(close, for_prediction(state).params[1:], wanted)
 
 
 def test_alignment_is_taken_where_the_gradients_were(batch):
