@@ -333,9 +333,7 @@ def predict(
 
 
 @predicting
-def layer_scores(
-    state: State, x: Float[Array, "batch *features"], *, net: Net
-) -> Float[Array, "layers batch classes"]:
+def layer_scores(state: State, x: Float[Array, "batch *features"], *, net: Net) -> Float[Array, "layers batch classes"]:
     """G_1..G_L of deep supervision, and the output layer's scores."""
     s, G, _ = _pass(state.params, x, net, "deep", state.statistics)
     return jnp.stack([*G, s])

@@ -262,7 +262,9 @@ def _head_scores(params: Params, x: Array, net: Net, options: Options) -> tuple[
 def wrong_labels(key: Array, scores: Float[Array, "batch classes"], y: Int[Array, " batch"]) -> Int[Array, " batch"]:
     """One wrong label per sample, drawn from softmax(scores) with the true label ``y`` excluded."""
     is_true = jax.nn.one_hot(y, scores.shape[1], dtype=bool)
-    return jax.random.categorical(key, jnp.where(is_true, -jnp.inf, scores)).astype(jax.dtypes.canonicalize_dtype(y.dtype))
+    return jax.random.categorical(key, jnp.where(is_true, -jnp.inf, scores)).astype(
+        jax.dtypes.canonicalize_dtype(y.dtype)
+    )
 
 
 def rms(a: Float[Array, "batch *features"]) -> Float[Array, "batch *features"]:
@@ -304,7 +306,7 @@ def predict(
     if prediction == "softmax":
         return _head_scores(state.params, x, net, settings)[0]
     by_layer = layer_scores(state, x, net=net, **options)
-    return sum(by_layer[at] for at in range(len(net)) if _is_read(at, net, settings))
+    return by_layer[min(settings.first, len(net)) - 1 :].sum(0)
 
 
 @base.predicting
@@ -328,14 +330,6 @@ def layer_scores(
     return jax.lax.map(goodness_of, jnp.arange(num_classes), batch_size=at_once).transpose(1, 2, 0)
 
 
-@base.predicting
-def activations(
-    state: State, x: Float[Array, "batch *features"], *, net: Net, **options: Any
-) -> tuple[Float[Array, "batch *_"], ...]:
-    """n_1..n_L of the neutral pass."""
-    return tuple(_head_scores(state.params, x, net, _checked(options, net))[1])
-
-
 def rule(
     net: Net,
     tx: optax.GradientTransformation,
@@ -350,7 +344,7 @@ def rule(
         UsageError: an option that does not exist or does not fit.
     """
     check_word("prediction", prediction, get_args(Prediction))
-    _checked(options, net)
+    settings = _checked(options, net)
     other = "softmax" if prediction == "goodness" else "goodness"
     read = {mode: partial(predict, net=net, prediction=mode, **options) for mode in get_args(Prediction)}
     return LearningRule(
@@ -360,7 +354,7 @@ def rule(
         readouts=((other, read[other]),),
         grads=base.at_state(grads, "m", net=net, **options),
         layer_scores=partial(layer_scores, net=net, **options),
-        activations=partial(activations, net=net, **options),
+        activations=lambda state, x: tuple(_head_scores(base.for_prediction(state).params, x, net, settings)[1]),
     )
 
 

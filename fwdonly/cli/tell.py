@@ -56,8 +56,8 @@ def conclude(outcome: Outcome, command: Sequence[str], finish: Callable[[Path], 
     if layers:
         report.print_table("Every layer's own scores in the kept state, on the validation images", header, layers)
     settings = contents.wanted.config["rules"]
-    asked = [s for s in contents.summaries if settings[s["rule"]].get("layer_accuracy")]
-    if silent := [report.label(s) for s in asked if not any(run.get("layer_accuracy") for run in s["runs"])]:
+    concerned = [s for s in contents.summaries if settings[s["rule"]].get("layer_accuracy")]
+    if silent := [report.label(s) for s in concerned if not any(run.get("layer_accuracy") for run in s["runs"])]:
         print(f"Layers of {', '.join(silent)} have no scores of their own; fwdonly.measure.probe reads them.")
     for rule, seeds in outcome.diverged:
         which = f"{rule.upper()} with seed {', '.join(map(str, seeds))}"

@@ -1,7 +1,8 @@
 """What a training costs, and how near its updates are to backpropagation's.
 
 Energy, time and power of a region of host code (`Meter`); multiply-accumulates from the shapes alone (`work`);
-operations and memory as the compiler has them (`compile_step`); angles between two updates (`alignment`); what layers know of the classes (`probe`).
+operations and memory as the compiler has them (`compile_step`); angles between two updates (`alignment`); what
+layers know of the classes (`probe`).
 """
 
 from . import opinions, sensors

@@ -73,7 +73,8 @@ def probe(
 
 def _outputs(rule: LearningRule, state: State, x: Array) -> list[Array]:
     """The outputs of every layer, each sample as a vector."""
-    read: Any = jax.jit(lambda state, x: tuple(map(flat, rule.activations(state, x))))
+    outputs: Any = rule.activations
+    read = jax.jit(lambda state, x: tuple(map(flat, outputs(state, x))))
     parts = [read(state, x[at : at + ROWS]) for at in range(0, len(x), ROWS)]
     return [jnp.concatenate(of_layer) for of_layer in zip(*parts, strict=True)]
 
@@ -101,12 +102,10 @@ def _fit(
     def step(carry: Any, _: None) -> tuple[Any, None]:
         weights, opt_state = carry
         value, gradient = optax.value_and_grad_from_state(objective)(weights, state=opt_state)
-        updates, opt_state = tx.update(
-            gradient, opt_state, weights, value=value, grad=gradient, value_fn=objective
-        )
+        updates, opt_state = tx.update(gradient, opt_state, weights, value=value, grad=gradient, value_fn=objective)
         return (optax.apply_updates(weights, updates), opt_state), None
 
     ((V, b), _), _ = jax.lax.scan(step, (start, tx.init(start)), None, length=steps)
     left, right = (optax.tree.norm(jax.grad(objective)(weights)) for weights in ((V, b), start))
-    accuracies = [((X @ V + b).argmax(1) == labels).mean() for X, labels in ((B, y_test), (A, y))]
-    return (*accuracies, left / right)
+    accuracy, train_accuracy = (((X @ V + b).argmax(1) == labels).mean() for X, labels in ((B, y_test), (A, y)))
+    return accuracy, train_accuracy, left / right

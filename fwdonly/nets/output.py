@@ -66,9 +66,7 @@ def scores(params: Any, x: Float[Array, "batch *features"], net: Net) -> Float[A
     return read(params, activations(params, x, net)[-1])
 
 
-def activations(
-    params: Any, x: Float[Array, "batch *features"], net: Net
-) -> tuple[Float[Array, "batch *_"], ...]:
+def activations(params: Any, x: Float[Array, "batch *features"], net: Net) -> tuple[Float[Array, "batch *_"], ...]:
     """The outputs a_1..a_L of the hidden layers."""
     a, out = x, []
     for block, weights in zip(net, params.blocks, strict=True):

@@ -258,8 +258,8 @@ class Arm:
         of_protocol = self.stages or ({},) * len(stages)
         plans = []
         for stage, changes in zip(stages, of_protocol, strict=True):
-            asked = self.plan.layer_accuracy and stage.rule.layer_scores is not None
-            plans.append(dataclasses.replace(self.plan, **{**stage.plan, **changes}, layer_accuracy=asked))
+            by_layer = self.plan.layer_accuracy and stage.rule.layer_scores is not None
+            plans.append(dataclasses.replace(self.plan, **{**stage.plan, **changes}, layer_accuracy=by_layer))
         return plans
 
     def maker(self, dataset: Dataset, steps: int) -> Callable[..., Any]:

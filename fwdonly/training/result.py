@@ -175,7 +175,8 @@ class Result:
     def to_dataframe(self) -> Any:
         """The history as a tidy pandas frame: one row per run, stage and validated epoch that the run trained.
 
-        Columns are ``run`` (from 0), ``seed``, the names of ``hyper``, and those of `history` that hold one number for it; ``layer_loss`` stays there.
+        Columns are ``run`` (from 0), ``seed``, the names of ``hyper``, and those of `history` that hold one number for
+        it; what has a value per layer stays there.
 
         Raises:
             UsageError: pandas is not installed.

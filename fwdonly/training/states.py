@@ -14,7 +14,8 @@ from ..errors import UsageError, one_line
 def arrays_of(rule: LearningRule, state: State, shape: tuple[int, ...]) -> dict[str, np.ndarray]:
     """The arrays of a state by their place in it, such as ``params/0/M``.
 
-    Parameters are those that predict. The optimizer's state is left out, unless ``rule.predict`` reads it: then no prediction is possible without it.
+    Parameters are those that predict. The optimizer's state is left out, unless ``rule.predict`` reads it: then no
+    prediction is possible without it.
 
     Args:
         rule: the rule that predicts from it.
