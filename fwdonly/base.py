@@ -80,7 +80,7 @@ class LearningRule(NamedTuple):
         layer_scores: ``(state, x) -> scores`` (layers, batch, classes), of every layer that reads classes by itself,
             from the first one on, in one pass through the network. None: layers have no scores of their own.
         activations: ``(state, x) -> outputs`` of every hidden layer, (batch, *features) each, for probes
-            (`fwdonly.measure.probe`).
+            (`fwdonly.measure.probe`). None: not told, as by FF, whose layers see another input for every label.
     """
 
     init: Callable[[Array, Array], State]

@@ -115,7 +115,7 @@ def init(
     block_key, _ = jax.random.split(key)  # as other rules do, so that one key gives equal blocks to all
     blocks, activations = nets.init(block_key, _labelled(x, jnp.zeros((len(x), num_classes), x.dtype), settings), net)
     params = [
-        Layer(block, jnp.zeros((s[0].size, num_classes), s.dtype) if _is_read(at, net, settings) else None)
+        Layer(block, jnp.zeros((s[0].size, num_classes), s.dtype) if at + 1 >= min(settings.first, len(net)) else None)
         for at, (block, s) in enumerate(zip(blocks, activations, strict=True))
     ]
     m = tuple(jnp.full(s.shape[1:], 0.5, s.dtype) for s in activations)
@@ -305,8 +305,7 @@ def predict(
     check_word("prediction", prediction, get_args(Prediction))
     if prediction == "softmax":
         return _head_scores(state.params, x, net, settings)[0]
-    by_layer = layer_scores(state, x, net=net, **options)
-    return by_layer[min(settings.first, len(net)) - 1 :].sum(0)
+    return layer_scores(state, x, net=net, **options)[min(settings.first, len(net)) - 1 :].sum(0)
 
 
 @base.predicting
@@ -322,8 +321,7 @@ def layer_scores(
         n, by_layer = rms(_labelled(x, value, settings)), []
         for block, layer in zip(net, state.params, strict=True):
             s = block.apply(layer.block, n)
-            by_layer.append(_goodness(s, settings))
-            n = rms(s)
+            by_layer, n = [*by_layer, _goodness(s, settings)], rms(s)
         return jnp.stack(by_layer)
 
     at_once = max(1, min(num_classes, LABELLED_ROWS // max(1, len(x))))
@@ -344,17 +342,15 @@ def rule(
         UsageError: an option that does not exist or does not fit.
     """
     check_word("prediction", prediction, get_args(Prediction))
-    settings = _checked(options, net)
-    other = "softmax" if prediction == "goodness" else "goodness"
+    _checked(options, net)
     read = {mode: partial(predict, net=net, prediction=mode, **options) for mode in get_args(Prediction)}
     return LearningRule(
         init=partial(init, net=net, tx=tx, num_classes=num_classes, **options),
         update=partial(update, net=net, tx=tx, **options),
         predict=read[prediction],
-        readouts=((other, read[other]),),
+        readouts=tuple((mode, read[mode]) for mode in read if mode != prediction),
         grads=base.at_state(grads, "m", net=net, **options),
         layer_scores=partial(layer_scores, net=net, **options),
-        activations=lambda state, x: tuple(_head_scores(base.for_prediction(state).params, x, net, settings)[1]),
     )
 
 
@@ -451,11 +447,6 @@ def _goodness(s: Array, options: Options) -> Array:
     """g_l, or its mean form."""
     squares = flat(s) ** 2
     return squares.sum(1) if _sums(options) else squares.mean(1)
-
-
-def _is_read(at: int, net: Net, options: Options) -> bool:
-    """Whether the layer at position ``at`` (from 0) takes part in the prediction."""
-    return at + 1 >= min(options.first, len(net))
 
 
 def _labelled(x: Array, label: Array, options: Options) -> Array:
