@@ -138,7 +138,8 @@ for name, module in RULES.items():
     state = rule.init(jax.random.key(0), batch.x)
     updates = [one.update(state, batch, jax.random.key(1)) for one in (rule, again)]
     equal = jax.tree.map(lambda a, b: bool((a == b).all()), *updates)
-    print(name, all(jax.tree.leaves(equal)), bool((rule.predict(state, batch.x) == again.predict(state, batch.x)).all()))
+    same = rule.predict(state, batch.x) == again.predict(state, batch.x)
+    print(name, all(jax.tree.leaves(equal)), bool(same.all()))
 """
 
 
