@@ -10,6 +10,7 @@ after the folder is begun, or one of the process's writes. A case is killed agai
 import argparse
 import collections
 import csv
+import hashlib
 import importlib
 import json
 import os
@@ -217,7 +218,15 @@ def numbers(name: str, case: Path) -> Any:
         rows = [[row[key] for key in row if key != "seconds"] for row in csv.DictReader(file)]
     with np.load(folder / "predictions.npz") as found:
         classes = {key: found[key].tolist() for key in found.files}
-    return sorted(runs), sorted(rows), classes
+    models = {path.name: weights_of(path) for path in sorted(folder.glob("model-*.safetensors"))}
+    assert models, "no model is kept"
+    return sorted(runs), sorted(rows), classes, models
+
+
+def weights_of(model: Path) -> str:
+    """Digest of a saved model's arrays; the header before them has times and versions."""
+    raw = model.read_bytes()
+    return hashlib.sha256(raw[8 + int.from_bytes(raw[:8], "little") :]).hexdigest()
 
 
 def finished_runs(case: Path) -> set[tuple[str, int]]:

@@ -107,7 +107,7 @@ def test_a_users_rule_goes_through_every_command(command, own_rule, tmp_path):
         *("train", path, *SMALL, "--net", "mlp:16", "--epochs", 2, "--scale", "0.1", "--against", "mf"),
         *("--output-dir", tmp_path / "t"),
     )
-    assert code == 0 and out.count(" delta_rule ") == 2
+    assert code == 0 and out.count(" delta_rule ") == 3  # title, seed and mean
     settings = read(tmp_path / "t", "config.json")["configuration"]["rules"]["delta-rule"]
     assert settings["scale"] == 0.1 and settings["rule"] == "delta_rule.py" and len(settings["rule_sha256"]) == 64
     length = ["--net", "mlp:16", "--epochs", 2, "--patience", "None"]

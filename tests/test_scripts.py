@@ -94,13 +94,13 @@ def test_cafo_runs_closed_form_descent_and_feedback_alignment(script, tmp_path):
     assert script("cafo_cnn", *small, tmp_path / "dfa", *dfa)[0] == 0
     rows = [row for row in metrics(tmp_path / "dfa") if row["seed"] == "1" and row["rule"] == "cafo"]
     assert [row["stage"] for row in rows] == list("0001122")
-    assert "CAFO 3+2+2, BP 2" in (tmp_path / "dfa" / "table.md").read_text()
+    assert "CaFo, random blocks 3+2+2, BP 2" in (tmp_path / "dfa" / "table.md").read_text()
 
 
 def test_cwc_runs(script, tmp_path):
     channels = ["--net", "cwc:10,20", "--epochs", "2"]
     code, out, _ = script("ff_cnn", *SMALL, *channels, "--against", "bp", "--output-dir", tmp_path / "cwc")
-    assert code == 0 and "CWC" in out and out.count("mean of 2") == 2
+    assert code == 0 and "CwC" in out and out.count("mean of 2") == 2
 
 
 def test_pepita_foton_and_feedback_run_on_both_networks_beside_bp(script, command, tmp_path):

@@ -33,14 +33,15 @@ def render(contents: Contents) -> None:
     by_layer = ["", report.markdown_table(header, layers), ""] if layers else []
     lines = [heading, "", table, *report.footnotes(contents.summaries), *by_layer, partial]
     results.write_text(folder / "table.md", "\n".join(lines))
+    labels = {summary["rule"]: report.label(summary) for summary in contents.summaries}
     if contents.rows:
-        report.learning_curves(folder / "learning_curves.png", contents.rows, heading)
+        report.learning_curves(folder / "learning_curves.png", contents.rows, heading, labels)
         if any(row.get("cosine") for row in contents.rows):
-            report.alignment_curves(folder / "alignment.png", contents.rows, heading)
+            report.alignment_curves(folder / "alignment.png", contents.rows, heading, labels)
     if layers:
         report.layer_curves(folder / "layer_accuracy.png", contents.summaries, heading)
     if contents.powers:
-        report.power_figure(folder / "power.png", contents.powers, heading)
+        report.power_figure(folder / "power.png", contents.powers, heading, labels)
 
 
 def conclude(outcome: Outcome, command: Sequence[str], finish: Callable[[Path], None] | None = None) -> int:
@@ -52,15 +53,10 @@ def conclude(outcome: Outcome, command: Sequence[str], finish: Callable[[Path], 
     report.print_table(contents.heading, *report.table_rows(contents.summaries), spare=SPARE)
     width = max(60, shutil.get_terminal_size().columns)
     print("\n".join(textwrap.fill(line, width) for line in report.footnotes(contents.summaries)))
-    header, layers = report.layer_rows(contents.summaries)
-    if layers:
-        report.print_table("Every layer's own scores in the kept state, on the validation images", header, layers)
-    settings = contents.wanted.config["rules"]
-    concerned = [s for s in contents.summaries if settings[s["rule"]].get("layer_accuracy")]
-    if silent := [report.label(s) for s in concerned if not any(run.get("layer_accuracy") for run in s["runs"])]:
-        print(f"Layers of {', '.join(silent)} have no scores of their own; fwdonly.measure.probe reads them.")
+    _tell_layers(contents)
+    labels = {summary["rule"]: report.label(summary) for summary in contents.summaries}
     for rule, seeds in outcome.diverged:
-        which = f"{rule.upper()} with seed {', '.join(map(str, seeds))}"
+        which = f"{labels.get(rule, rule.upper())} with seed {', '.join(map(str, seeds))}"
         mend = "try a lower learning rate (in a closed form, a larger ridge)"
         print(f"warning: the loss of {which} became NaN or infinite; {mend}", file=sys.stderr)
     code = 3 if outcome.diverged else 0
@@ -79,8 +75,21 @@ def conclude(outcome: Outcome, command: Sequence[str], finish: Callable[[Path], 
     models = sorted(path.name for path in contents.folder.glob("model-*.safetensors"))
     shown = models if len(models) <= MODELS else [f"{len(models)} models"]
     names = [name for name in FILES if (contents.folder / name).exists()]
-    print(f"results: {contents.folder}/ ({', '.join([*names, *shown])})")
+    files = f"({', '.join([*names, *shown])})"
+    print(f"results: {contents.folder}/")
+    print(textwrap.fill(files, width, initial_indent="  ", subsequent_indent="  ", break_on_hyphens=False))
     return code
+
+
+def _tell_layers(contents: Contents) -> None:
+    """Print the accuracy of every layer, where it was asked for, and which rules have none."""
+    header, layers = report.layer_rows(contents.summaries)
+    if layers:
+        report.print_table("Layers' own scores in the kept state, on validation images", header, layers)
+    settings = contents.wanted.config["rules"]
+    concerned = [s for s in contents.summaries if settings[s["rule"]].get("layer_accuracy")]
+    if silent := [report.label(s) for s in concerned if not any(run.get("layer_accuracy") for run in s["runs"])]:
+        print(f"Layers of {', '.join(silent)} have no scores of their own; fwdonly.measure.probe reads them.")
 
 
 def resume_command(command: Sequence[str], folder: Path) -> str:

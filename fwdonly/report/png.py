@@ -5,7 +5,7 @@ import math
 import os
 import sys
 import textwrap
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -48,8 +48,14 @@ def _matplotlib() -> Any:
     return matplotlib
 
 
+def _shown(rule: str, labels: Mapping[str, str] | None) -> str:
+    return (labels or {}).get(rule, rule.upper())
+
+
 @_apart
-def learning_curves(path: Path, rows: Sequence[dict[str, Any]], title: str) -> None:
+def learning_curves(
+    path: Path, rows: Sequence[dict[str, Any]], title: str, labels: Mapping[str, str] | None = None
+) -> None:
     """Draw validation accuracy and training loss over epochs, every seed thin and the mean of each rule thick.
 
     The mean of a further readout is dashed.
@@ -61,6 +67,7 @@ def learning_curves(path: Path, rows: Sequence[dict[str, Any]], title: str) -> N
         path: the PNG to write (extra ``experiments``).
         rows: as from `metric_rows` or `read_metrics`.
         title: a line above the figure, such as network and data.
+        labels: names of rules for readers; default capitals.
     """
     figure, ((left, right),) = _panels(1, 2, (11, 4.2))
     for colour, rule in enumerate(dict.fromkeys(row["rule"] for row in rows)):
@@ -92,7 +99,7 @@ def learning_curves(path: Path, rows: Sequence[dict[str, Any]], title: str) -> N
                 color=f"C{colour}",
                 linewidth=2,
                 marker="o" if len(epochs) < 10 else None,
-                label=f"{rule.upper()}, {f'mean of {seeds} seeds' if seeds > 1 else '1 seed'}",
+                label=f"{_shown(rule, labels)}, {f'mean of {seeds} seeds' if seeds > 1 else '1 seed'}",
             )
         for name in sorted(
             {name for row in rule_rows for name in row if name.startswith("val_accuracy_") and row[name]}
@@ -101,7 +108,7 @@ def learning_curves(path: Path, rows: Sequence[dict[str, Any]], title: str) -> N
             for row in rule_rows:
                 of_epoch.setdefault(offsets[row["stage"]] + row["epoch"], []).append(100 * float(row[name] or "nan"))
             epochs = sorted(of_epoch)
-            other = f"{rule.upper()}, {name.removeprefix('val_accuracy_')} readout"
+            other = f"{_shown(rule, labels)}, {name.removeprefix('val_accuracy_')} readout"
             means = [np.nanmean(of_epoch[e]) for e in epochs]
             left.plot(epochs, means, color=f"C{colour}", linestyle="--", linewidth=1.5, label=other)
     figure.suptitle(textwrap.fill(title, 110))
@@ -117,7 +124,9 @@ def learning_curves(path: Path, rows: Sequence[dict[str, Any]], title: str) -> N
 
 
 @_apart
-def alignment_curves(path: Path, rows: Sequence[dict[str, Any]], title: str) -> None:
+def alignment_curves(
+    path: Path, rows: Sequence[dict[str, Any]], title: str, labels: Mapping[str, str] | None = None
+) -> None:
     """Draw the cosine with backpropagation's gradient over training and over depth, and the ratio of norms over depth.
 
     Left: mean over hidden layers, every seed thin and the mean of each rule thick; an epoch's value is the mean over
@@ -128,6 +137,7 @@ def alignment_curves(path: Path, rows: Sequence[dict[str, Any]], title: str) -> 
         rows: as from `metric_rows` or `read_metrics`, with the columns ``cosine`` and ``norm_ratio``; others are left
             out.
         title: a line above the figure, such as network and data.
+        labels: as for `learning_curves`.
     """
     figure, ((left, middle, right),) = _panels(1, 3, (14, 4.2))
     rows = [row for row in rows if row.get("cosine")]
@@ -139,12 +149,12 @@ def alignment_curves(path: Path, rows: Sequence[dict[str, Any]], title: str) -> 
         epochs = 1 + np.arange(hidden.shape[1])
         for seed in hidden:
             left.plot(epochs, seed, alpha=0.35, linewidth=0.8, **look)
-        left.plot(epochs, hidden.mean(0), linewidth=2, marker="o", markersize=3, label=rule.upper(), **look)
+        left.plot(epochs, hidden.mean(0), linewidth=2, marker="o", markersize=3, label=_shown(rule, labels), **look)
         for axis, name in ((middle, "cosine"), (right, "norm_ratio")):
             mean = values[name].mean(0)
             layers = 1 + np.arange(mean.shape[1])
             axis.plot(layers, mean[0], linestyle="--", linewidth=1, **look)
-            axis.plot(layers, mean[-1], marker="o", markersize=3, label=rule.upper(), **look)
+            axis.plot(layers, mean[-1], marker="o", markersize=3, label=_shown(rule, labels), **look)
     figure.suptitle(textwrap.fill(title, 130))
     left.set(xlabel="epoch", ylabel="cosine with BP's gradient", title="mean over hidden layers")
     middle.set(xlabel="layer", ylabel="cosine", title="first epoch (dashed) and last one")
@@ -186,7 +196,9 @@ def layer_curves(path: Path, summaries: Sequence[Summary], title: str) -> None:
 
 
 @_apart
-def power_figure(path: Path, rows: Sequence[dict[str, Any]], title: str) -> None:
+def power_figure(
+    path: Path, rows: Sequence[dict[str, Any]], title: str, labels: Mapping[str, str] | None = None
+) -> None:
     """Draw every rule's power over its training, one panel a rule, on one scale; epochs dotted, idle power dashed.
 
     A run trained alone has a line that starts at second 0. Ends of epochs and idle power are those of the first run.
@@ -195,6 +207,7 @@ def power_figure(path: Path, rows: Sequence[dict[str, Any]], title: str) -> None
         path: the PNG to write (extra ``experiments``).
         rows: as from `power_rows` or `read_power`.
         title: a line above the figure, such as network and data.
+        labels: as for `learning_curves`.
     """
     rules = list(dict.fromkeys(row["rule"] for row in rows))
     figure, axes = _panels(len(rules), 1, (11, 1.2 + 2.4 * len(rules)), shared=True)
@@ -227,7 +240,7 @@ def power_figure(path: Path, rows: Sequence[dict[str, Any]], title: str) -> None
                 if row["device"] == device and row["mark"] == "idle":
                     axis.axhline(row["watts"], color=f"C{colour}", linestyle="--", linewidth=1, label=f"{device}, idle")
         several = f", {len(runs)} runs; dotted and dashed: of seed {seed}" if len(runs) > 1 else ""
-        axis.set(ylabel="power, W", title=rule.upper() + several)
+        axis.set(ylabel="power, W", title=_shown(rule, labels) + several)
         axis.grid(alpha=0.3)
         axis.legend(fontsize="small", loc="lower right")
         axis.set_ylim(bottom=0)

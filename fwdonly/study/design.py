@@ -189,6 +189,11 @@ class Arm:
     def __post_init__(self) -> None:
         object.__setattr__(self, "about", plain(self.about, f"what is said about {self.name}"))
 
+    @property
+    def label(self) -> str:
+        """For tables and figures."""
+        return self.about.get("label") or self.rule.label
+
     def settings(self) -> dict[str, Any]:
         """All settings that decide the numbers, by the names of the options."""
         plan = {name: value for name, value in vars(self.plan).items() if name not in PLACES}

@@ -154,7 +154,7 @@ class _Training:
 
     def name(self, at: int, numbers: Sequence[int]) -> str:
         """The title of a turn, for the terminal."""
-        name = self.ready[at].arm.name.upper()
+        name = self.ready[at].arm.label
         if self.work.processes > 1:
             name = f"[{self.work.process + 1}/{self.work.processes}] {name}"
         return f"{name} seed {self.study.runs.numbers[numbers[0]]}" if self.study.runs.alone else name
@@ -307,7 +307,7 @@ def title(ready: Sequence[Ready], dataset: Dataset) -> str:
         epochs = [plan.epochs for plan in entry.plans]
         alike = len(set(epochs)) == 1
         words = "+".join(map(str, epochs)) if not alike else f"{len(epochs)} x {epochs[0]}"
-        caps.append(f"{entry.arm.name.upper()} {epochs[0] if len(epochs) == 1 else words}")
+        caps.append(f"{entry.arm.label} {epochs[0] if len(epochs) == 1 else words}")
     embedded = "" if dataset.name != "mnist5k" else " (5,000 embedded images, not full MNIST)"
     networks = dict.fromkeys(entry.arm.net.label for entry in ready)
     sizes = dict.fromkeys(entry.plans[0].batch_size for entry in ready)

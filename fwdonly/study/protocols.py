@@ -128,7 +128,7 @@ class Protocol:
         activations = [dict(arm.net.options).get("activation", "relu") for arm in arms]
         normalised = [arm.rule.card.batch_norm or bool(arm.options.get("batch_norm")) for arm in arms]
         for arm, activation, has_batch_norm in zip(arms, activations, normalised, strict=True):
-            label = arm.about["label"]
+            label = arm.label
             parts = [
                 f"{name.replace('_', ' ')} {getattr(arm.plan, name)}"
                 for name in STOPPING
