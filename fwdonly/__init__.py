@@ -6,6 +6,8 @@ Names are loaded when they are first used, so that ``import fwdonly.report`` loa
 import importlib
 from typing import TYPE_CHECKING, Any
 
+from . import surroundings as _surroundings  # noqa: F401 (it notes forks from now on)
+
 if TYPE_CHECKING:
     from . import (
         bp,

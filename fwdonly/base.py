@@ -2,8 +2,9 @@
 
 import functools
 import inspect
+import pickle
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Literal, NamedTuple, Protocol, TypeVar, get_args, get_origin, runtime_checkable
+from typing import Any, Literal, NamedTuple, Protocol, TypeVar, cast, get_args, get_origin, runtime_checkable
 
 import jax
 import jax.numpy as jnp
@@ -81,6 +82,10 @@ class LearningRule(NamedTuple):
         training_scores: ``(state, x, key) -> scores`` as ``update`` sees them, where blocks behave otherwise in
             training than in ``predict`` (`run_block`): with statistics of the batch, and with the noise of ``key``.
             `alignment` differentiates these. None means ``predict``.
+        layer_scores: ``(state, x) -> scores`` (layers, batch, classes), of every layer that reads classes by itself,
+            from the first one on, in one pass through the network. None: layers have no scores of their own.
+        activations: ``(state, x) -> outputs`` of every hidden layer, (batch, *features) each, for probes
+            (`fwdonly.measure.probe`). None: not told, as by FF, whose layers see another input for every label.
     """
 
     init: Callable[[Array, Array], State]
@@ -91,6 +96,20 @@ class LearningRule(NamedTuple):
     frozen: Frozen | None = None
     grads: Callable[[State, Batch, Array], tuple[PyTree, Metrics]] | None = None
     training_scores: Callable[[State, Array, Array], Array] | None = None
+    layer_scores: Callable[[State, Array], Array] | None = None
+    activations: Callable[[State, Array], tuple[Array, ...]] | None = None
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Pickle by cloudpickle: optimizers and activations are functions within functions, which pickle refuses."""
+        try:
+            import cloudpickle
+        except ImportError as error:
+            raise UsageError("a rule is pickled by cloudpickle; pip install cloudpickle") from error
+        return _unpickled, (cloudpickle.dumps(tuple(self)),)
+
+
+def _unpickled(content: bytes) -> LearningRule:
+    return LearningRule(*pickle.loads(content))
 
 
 Products = list[tuple[int, str, float | int]]
@@ -356,6 +375,14 @@ def begin(tx: optax.GradientTransformation, params: Any) -> Any:
         ) from error
 
 
+TRACED = (
+    jax.errors.ConcretizationTypeError,
+    jax.errors.TracerArrayConversionError,
+    jax.errors.TracerIntegerConversionError,
+)
+"""What JAX raises where Python code asks for the value of a traced number."""
+
+
 def updates(
     tx: optax.GradientTransformation, grads: Any, opt_state: Any, params: Any, value: Array | None = None
 ) -> tuple[Any, Any]:
@@ -367,8 +394,9 @@ def updates(
     """
     try:
         return optax.with_extra_args_support(tx).update(grads, opt_state, params, value=value)
-    except (AttributeError, jax.errors.TracerBoolConversionError) as error:
-        why = "a schedule chooses by jnp.where, not by if" if isinstance(error, TypeError) else str(error)
+    except (AttributeError, *TRACED) as error:
+        words = "a schedule chooses by jnp.where, not by if, and computes with jnp, not with np"
+        why = words if isinstance(error, TRACED) else str(error)
         raise UsageError(f"this optimizer cannot step a rule's parameters: {why}; change it, or use another") from error
     except TypeError as error:
         if "required keyword-only argument" not in str(error):
@@ -385,6 +413,54 @@ def descend(
     """One optax step: the new ``(params, opt_state)``; arguments as of `updates`."""
     step, opt_state = updates(tx, grads, opt_state, params, value)
     return optax.apply_updates(params, step), opt_state
+
+
+def for_prediction(state: State) -> State:
+    """The state that predicts: with averaged parameters where the optimizer averages (`optax.contrib.schedule_free`).
+
+    Then ``opt_state`` is None, which is all that tells such a state from others; any other state comes back as it is.
+    The state of a rule whose optimizers are neither one for all parameters nor one for every entry of a tuple of them
+    has a method ``averaged()``, which gives its parameters.
+    """
+    if not _averaging(getattr(state, "opt_state", None)):
+        return state
+    params = state.averaged() if hasattr(state, "averaged") else averaged(state.opt_state, state.params)
+    return state._replace(params=params, opt_state=None)
+
+
+def averaged(opt_state: Any, params: Any) -> Any:
+    """The parameters at which a schedule-free optimizer is to be evaluated, x = (y - (1 - b1) z) / b1 of its paper.
+
+    Others come back as they are. ``opt_state`` belongs to ``params``, or a tuple of such to a tuple of parameters.
+    """
+    places, tree = jax.tree_util.tree_flatten_with_path(params)
+    values = dict(places)
+    for one in _averaging(opt_state):
+        for place, z in jax.tree_util.tree_leaves_with_path(one.z):  # what the optimizer is masked from has no place
+            if place not in values:
+                return tuple(averaged(*pair) for pair in zip(opt_state, params, strict=True))
+            values[place] = ((values[place] - (1 - one.b1) * z) / one.b1).astype(values[place].dtype)
+    return jax.tree.unflatten(tree, values.values())
+
+
+def _averaging(opt_state: Any) -> list[Any]:
+    """The schedule-free parts of an optimizer's state."""
+    kind = optax.contrib.ScheduleFreeState
+    leaves = jax.tree.leaves(opt_state, is_leaf=lambda node: isinstance(node, kind))
+    return [leaf for leaf in leaves if isinstance(leaf, kind)]
+
+
+Read = TypeVar("Read", bound=Callable[..., Any])
+
+
+def predicting(read: Read) -> Read:
+    """Let a rule's function of (state, x) see the state as `for_prediction` gives it."""
+
+    @functools.wraps(read)
+    def of_state(state: State, x: Array, **options: Any) -> Any:
+        return read(for_prediction(state), x, **options)
+
+    return cast(Read, of_state)
 
 
 def as_params(gradients: PyTree, params: PyTree) -> PyTree:

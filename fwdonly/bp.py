@@ -33,7 +33,9 @@ from .base import (
     descend,
     every,
     flat,
+    for_prediction,
     kept,
+    predicting,
     run_block,
 )
 from .card import Card, Setting, Stage, Variant
@@ -273,14 +275,22 @@ def _pass(
     M = () if readouts == "output" else params.M
     if M is None:
         raise UsageError(f"there are no readouts M_l in these parameters; give init readouts={readouts!r}, too")
-    a, G, moved = x, [], []
+    a, moved = _outputs(params, statistics, x, net, key)
+    G = [flat(a_l) @ M_l.T for a_l, M_l in zip(a, M, strict=True)] if M else []
+    s = nets.output.read(params, (x, *a)[-1])
+    return (s + sum(G) if readouts == "sum" else s), G, moved
+
+
+def _outputs(
+    params: Params, statistics: Statistics, x: Float[Array, "batch *features"], net: Net, key: Array | None = None
+) -> tuple[tuple[Array, ...], Statistics]:
+    """a_1..a_L, with a key as in training, and the statistics afterwards."""
+    a, out, moved = x, [], []
     for at, (block, weights, known) in enumerate(zip(net, params.blocks, every(statistics, net), strict=True)):
         a, known = run_block(block, weights, known, a, None if key is None else jax.random.fold_in(key, at + 1))
+        out.append(a)
         moved.append(known)
-        if M:
-            G.append(flat(a) @ M[at].T)
-    s = nets.output.read(params, a)
-    return (s + sum(G) if readouts == "sum" else s), G, kept(moved)
+    return tuple(out), kept(moved)
 
 
 def update(
@@ -309,6 +319,7 @@ def _update_output(
     return State(output._replace(blocks=state.params.blocks), opt_state, state.statistics), metrics
 
 
+@predicting
 def predict(
     state: State, x: Float[Array, "batch *features"], *, net: Net, **form: Any
 ) -> Float[Array, "batch classes"]:
@@ -324,6 +335,23 @@ def training_scores(
     readouts = "sum" if how.readouts == "sum" else "output"
     key = None if how.hidden == "frozen" else key
     return _pass(state.params, state.statistics, x, _normalised(net, how), readouts, key)[0]
+
+
+@predicting
+def layer_scores(
+    state: State, x: Float[Array, "batch *features"], *, net: Net, **form: Any
+) -> Float[Array, "layers batch classes"]:
+    """G_1..G_L of deep supervision, and the output layer's scores."""
+    s, G, _ = _pass(state.params, state.statistics, x, _normalised(net, _formed(form)), "deep", None)
+    return jnp.stack([*G, s])
+
+
+@predicting
+def activations(
+    state: State, x: Float[Array, "batch *features"], *, net: Net, **form: Any
+) -> tuple[Float[Array, "batch *_"], ...]:
+    """a_1..a_L."""
+    return _outputs(state.params, state.statistics, x, _normalised(net, _formed(form)))[0]
 
 
 def rule(
@@ -346,7 +374,7 @@ def rule(
     halves = Frozen(
         lambda state, x: features(state.params, x, net, state.statistics),
         partial(_update_output, tx=tx),
-        lambda state, a: nets.output.read(state.params, a),
+        lambda state, a: nets.output.read(for_prediction(state).params, a),
     )
     start = {"num_classes": num_classes, "readout_init": readout_init, "readout_bias": readout_bias}
     return LearningRule(
@@ -356,6 +384,8 @@ def rule(
         frozen=halves if hidden == "frozen" else None,
         grads=at_state(grads, "statistics", net=net, **form),
         training_scores=partial(training_scores, net=net, **form),
+        layer_scores=partial(layer_scores, net=net, **form) if _formed(form).readouts == "deep" else None,
+        activations=partial(activations, net=net, **form),
     )
 
 

@@ -22,6 +22,7 @@ from .base import (
     Products,
     Statistics,
     at_state,
+    averaged,
     begin,
     check_classes,
     check_labels,
@@ -30,6 +31,8 @@ from .base import (
     descend,
     every,
     flat,
+    for_prediction,
+    predicting,
     run_block,
 )
 from .card import Card, Range, Setting, Stage, Variant
@@ -108,6 +111,12 @@ class State(NamedTuple):
     statistics: Statistics
     R: tuple[Array, ...]
 
+    def averaged(self) -> Params:
+        """The parameters that predict (see `fwdonly.base.for_prediction`)."""
+        heads, trunk = self.opt_state
+        blocks, A = averaged(trunk, (self.params.blocks, self.params.A))
+        return Params(tuple(map(averaged, heads, self.params.heads)), blocks, A)
+
 
 def init(
     key: Array,
@@ -175,6 +184,7 @@ def _observed(blocks: tuple[Any, ...], statistics: Statistics, x: Array, net: Ne
     return tuple(observed)
 
 
+@predicting
 def features(
     state: State, x: Float[Array, "batch *features"], *, net: Net, heads: tuple[int, ...], eps: float = 1e-4
 ) -> tuple[Float[Array, "batch d"], ...]:
@@ -390,6 +400,7 @@ def _update_heads(
         metrics = {"loss": layer_loss.sum() + doubt, "layer_loss": layer_loss}
         for i, (V, _) in zip(numbers, solved, strict=True):
             heads[i - 1] = Head(V, None)
+            opt_states[i - 1] = begin(tx, heads[i - 1])  # nothing to average with
     else:
         gradients, metrics = _head_grads(state.params, batch, numbers, extract, options)
         for i, loss in zip(numbers, metrics["layer_loss"], strict=True):
@@ -399,6 +410,7 @@ def _update_heads(
     return state._replace(params=params, opt_state=(tuple(opt_states), state.opt_state[1])), metrics
 
 
+@predicting
 def predict(
     state: State, x: Float[Array, "batch *features"], *, net: Net, part: Part = "heads", **options: Any
 ) -> Float[Array, "batch classes"]:
@@ -422,6 +434,24 @@ def predict(
         return _scores(F, state.params.A)
     numbers = _numbers(part, net)
     return _aggregate(state, features(state, x, net=net, heads=numbers, eps=settings.eps), part, settings)
+
+
+@predicting
+def layer_scores(
+    state: State, x: Float[Array, "batch *features"], *, net: Net, **options: Any
+) -> Float[Array, "layers batch classes"]:
+    """Z_i of every head."""
+    Fs = activations(state, x, net=net, **options)
+    return jnp.stack([_scores(flat(F), head) for F, head in zip(Fs, state.params.heads, strict=True)])
+
+
+@predicting
+def activations(
+    state: State, x: Float[Array, "batch *features"], *, net: Net, **options: Any
+) -> tuple[Float[Array, "batch d"], ...]:
+    """F_1..F_L."""
+    numbers = _numbers("heads", net)
+    return features(state, x, net=net, heads=numbers, eps=_checked(options).eps)
 
 
 def _aggregate(state: State, Fs: tuple[Array, ...], part: Part, options: Options) -> Array:
@@ -458,6 +488,7 @@ def rule(
     common = {"net": net, "part": part} | options
     start = partial(init, net=net, tx=tx, num_classes=num_classes, block_tx=block_tx, **options)
     step = partial(update, tx=tx, block_tx=block_tx, **common)
+    outputs = partial(activations, net=net, **options)
     if part == "blocks":
 
         def block_grads(state: State, batch: Batch, key: Array) -> tuple[Params, Metrics]:
@@ -473,14 +504,14 @@ def rule(
             return _scores(flat(h), state.params.A)
 
         read = partial(predict, **common)
-        return LearningRule(start, step, read, grads=block_grads, training_scores=block_scores)
+        return LearningRule(start, step, read, grads=block_grads, training_scores=block_scores, activations=outputs)
     numbers = _numbers(part, net)
 
     def frozen_update(state: State, batch: Batch, key: Array) -> tuple[State, Metrics]:
         return _update_heads(state, batch, key, net=net, tx=tx, part=part, extract=lambda Fs: Fs, options=settings)
 
     def frozen_validate(state: State, Fs: tuple[Array, ...]) -> Array:
-        return _aggregate(state, Fs, part, settings)
+        return _aggregate(for_prediction(state), Fs, part, settings)
 
     return LearningRule(
         init=start,
@@ -489,6 +520,8 @@ def rule(
         validate=partial(predict, **common),
         frozen=Frozen(partial(features, net=net, heads=numbers, eps=settings.eps), frozen_update, frozen_validate),
         grads=at_state(grads, "statistics", **{k: v for k, v in common.items() if k != "statistics"}),  # the state's
+        layer_scores=partial(layer_scores, net=net, **options),
+        activations=outputs,
     )
 
 

@@ -29,6 +29,7 @@ from .base import (
     cross_entropy,
     descend,
     every,
+    predicting,
     run_block,
 )
 from .card import Card, Setting, Stage, Variant
@@ -188,22 +189,43 @@ def update(
     return State(params, opt_state, moved), metrics
 
 
+@predicting
 def predict(
     state: State, x: Float[Array, "batch *features"], *, net: Net, num_classes: int
 ) -> Float[Array, "batch classes"]:
     """Class scores: the goodness G_L of the last layer's groups, with the running statistics."""
-    return training_scores(state, x, None, net=net, num_classes=num_classes)
+    return goodness(activations(state, x, net=net)[-1], num_classes)
 
 
 def training_scores(
-    state: State, x: Float[Array, "batch *features"], key: Array | None, *, net: Net, num_classes: int
+    state: State, x: Float[Array, "batch *features"], key: Array, *, net: Net, num_classes: int
 ) -> Float[Array, "batch classes"]:
     """The scores of `predict` as a step with ``key`` sees them: statistics of the batch, and noise."""
-    y = x
+    return goodness(_outputs(state, x, net, key)[-1], num_classes)
+
+
+@predicting
+def layer_scores(
+    state: State, x: Float[Array, "batch *features"], *, net: Net, num_classes: int
+) -> Float[Array, "layers batch classes"]:
+    """G_1..G_L, with the running statistics."""
+    return jnp.stack([goodness(y, num_classes) for y in activations(state, x, net=net)])
+
+
+@predicting
+def activations(state: State, x: Float[Array, "batch *features"], *, net: Net) -> tuple[Float[Array, "batch *_"], ...]:
+    """y_1..y_L, with the running statistics."""
+    return _outputs(state, x, net)
+
+
+def _outputs(state: State, x: Array, net: Net, key: Array | None = None) -> tuple[Array, ...]:
+    """y_1..y_L, with a key as in training."""
+    y, out = x, []
     layers = zip(_normalised(net), state.params, state.statistics, strict=True)
     for i, (block, layer, known) in enumerate(layers, start=1):
         y, _ = run_block(block, layer, known, y, None if key is None else jax.random.fold_in(key, i))
-    return goodness(y, num_classes)
+        out.append(y)
+    return tuple(out)
 
 
 def rule(net: Net, tx: optax.GradientTransformation, *, num_classes: int, affine: bool = True) -> LearningRule:
@@ -215,6 +237,8 @@ def rule(net: Net, tx: optax.GradientTransformation, *, num_classes: int, affine
         predict=partial(predict, net=net, num_classes=num_classes),
         grads=at_state(grads, "statistics", net=net, num_classes=num_classes),
         training_scores=partial(training_scores, net=net, num_classes=num_classes),
+        layer_scores=partial(layer_scores, net=net, num_classes=num_classes),
+        activations=partial(activations, net=net),
     )
 
 

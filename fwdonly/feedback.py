@@ -30,6 +30,7 @@ from .base import (
     chosen,
     cross_entropy,
     descend,
+    predicting,
     updates,
 )
 from .card import Card, Setting, Stage, Variant
@@ -67,8 +68,7 @@ class Options(NamedTuple):
     slope over this. 0, as the public code has it: B grows without bound. It is refused where a step takes twice of B
     or more, mirror_rate * batch * mirror_noise^2 / 12 * mirror_decay >= 2: B would swing ever wider."""
     mirror_spread: float | None = None
-    """Scale each B after mirroring so that it sends errors uniform in [0, 1) with this standard deviation. The public
-    code means 0.5, but its line for it has no effect. None: do not."""
+    """Standard deviation that each mirrored B gives to errors uniform in [0, 1). None: any. The code's 0.5 is idle."""
 
 
 class Training(NamedTuple):
@@ -116,8 +116,7 @@ def init(
         UnboundedWarning: "sdfa" or "drtp" with an activation that has no bounds, such as ReLU.
 
     Raises:
-        UsageError: fewer than two classes, no hidden layer, inputs that do not fit, or an option that does not exist
-            or does not fit.
+        UsageError: fewer than two classes, no hidden layer, or inputs or options that do not fit.
     """
     settings = _checked(options, net)
     _warn(net, settings)
@@ -349,6 +348,7 @@ def mirrored(state: State, key: Array, count: int, *, net: Net, **options: Any) 
     return state.B._replace(blocks=tuple(blocks), W=turned(len(net), state.params.W, state.B.W, output))
 
 
+@predicting
 def predict(state: State, x: Float[Array, "batch *features"], *, net: Net) -> Float[Array, "batch classes"]:
     """Class scores s of shape (batch, classes)."""
     return nets.output.scores(state.params, x, net)
@@ -375,6 +375,7 @@ def rule(
         init=partial(init, net=net, tx=tx, **start, **options),
         update=partial(update, net=net, tx=tx, part=part, readout_init=readout_init, **options),
         predict=partial(predict, net=net),
+        activations=partial(nets.output.outputs, net=net),
         grads=at_state(grads, "B", net=net, readout_init=readout_init, **options),
     )
 

@@ -1,8 +1,7 @@
 r"""Forward-Forward (FF): every layer learns to be active on images with their true label and quiet on false labels.
 
 Hinton, *The Forward-Forward Algorithm*, arXiv 2212.13345, with the equations of his released Matlab ("ffcode").
-Options: SymBa's pair loss (Lee, Song, arXiv 2303.08418), uniform negatives, labels as further inputs. `fwdonly.cwc`
-is the convolutional relative without negatives.
+Options: SymBa's pair loss (Lee, Song, arXiv 2303.08418), uniform negatives, labels as further inputs.
 """
 
 from functools import partial
@@ -99,13 +98,8 @@ def init(
 
     The Matlab draws W from N(0, 1/fan_in): ``nets.mlp(widths, kernel_init=nets.normal)``.
 
-    Args:
-        key: random key.
-        x: example inputs, used for shapes.
-        net: the hidden layers, a tuple of blocks.
-        tx: any optax transformation, applied to each `Layer` by itself; see `reference` and `separate`.
-        num_classes: C.
-        **options: see `Options`.
+    ``x`` are example inputs, used for shapes. ``tx``, any optax transformation, is applied to each `Layer` by itself;
+    see `reference` and `separate`. ``options`` as of `Options`.
 
     Raises:
         UsageError: fewer than two classes, more classes than input values to overlay, or inputs that do not fit.
@@ -117,7 +111,7 @@ def init(
     labelled = _labelled(x, jnp.zeros((len(x), num_classes), x.dtype), settings)
     blocks, statistics, activations = nets.init(block_key, labelled, net)
     params = [
-        Layer(block, jnp.zeros((s[0].size, num_classes), s.dtype) if _is_read(at, net, settings) else None)
+        Layer(block, jnp.zeros((s[0].size, num_classes), s.dtype) if at + 1 >= min(settings.first, len(net)) else None)
         for at, (block, s) in enumerate(zip(blocks, activations, strict=True))
     ]
     m = tuple(jnp.full(s.shape[1:], 0.5, s.dtype) for s in activations)
@@ -267,7 +261,9 @@ def _head_scores(params: Params, statistics: Any, x: Array, net: Net, options: O
 def wrong_labels(key: Array, scores: Float[Array, "batch classes"], y: Int[Array, " batch"]) -> Int[Array, " batch"]:
     """One wrong label per sample, drawn from softmax(scores) with the true label ``y`` excluded."""
     is_true = jax.nn.one_hot(y, scores.shape[1], dtype=bool)
-    return jax.random.categorical(key, jnp.where(is_true, -jnp.inf, scores)).astype(y.dtype)
+    return jax.random.categorical(key, jnp.where(is_true, -jnp.inf, scores)).astype(
+        jax.dtypes.canonicalize_dtype(y.dtype)
+    )
 
 
 def rms(a: Float[Array, "batch *features"]) -> Float[Array, "batch *features"]:
@@ -287,6 +283,7 @@ def update(
     return State(params, opt_state, m, moved), metrics
 
 
+@base.predicting
 def predict(
     state: State,
     x: Float[Array, "batch *features"],
@@ -307,19 +304,27 @@ def predict(
     check_word("prediction", prediction, get_args(Prediction))
     if prediction == "softmax":
         return _head_scores(state.params, state.statistics, x, net, settings)[0]
+    return layer_scores(state, x, net=net, **options)[min(settings.first, len(net)) - 1 :].sum(0)
+
+
+@base.predicting
+def layer_scores(
+    state: State, x: Float[Array, "batch *features"], *, net: Net, **options: Any
+) -> Float[Array, "layers batch classes"]:
+    """g_l of every layer for every label, those before ``first`` among them. C passes, as in `predict`."""
+    settings = _checked(options, net)
     num_classes = next(layer.U.shape[1] for layer in state.params if layer.U is not None)
 
-    def total_goodness(label: Array) -> Array:
+    def goodness_of(label: Array) -> Array:
         value = jnp.broadcast_to(jax.nn.one_hot(label, num_classes, dtype=x.dtype), (len(x), num_classes))
-        n, total = rms(_labelled(x, value, settings)), jnp.zeros(len(x), x.dtype)
-        layers = zip(net, state.params, base.every(state.statistics, net), strict=True)
-        for at, (block, layer, known) in enumerate(layers):
+        n, by_layer = rms(_labelled(x, value, settings)), []
+        for block, layer, known in zip(net, state.params, base.every(state.statistics, net), strict=True):
             s, _ = base.run_block(block, layer.block, known, n)
-            total, n = total + _goodness(s, settings) * _is_read(at, net, settings), rms(s)
-        return total
+            by_layer, n = [*by_layer, _goodness(s, settings)], rms(s)
+        return jnp.stack(by_layer)
 
     at_once = max(1, min(num_classes, LABELLED_ROWS // max(1, len(x))))
-    return jax.lax.map(total_goodness, jnp.arange(num_classes), batch_size=at_once).T
+    return jax.lax.map(goodness_of, jnp.arange(num_classes), batch_size=at_once).transpose(1, 2, 0)
 
 
 def rule(
@@ -337,14 +342,14 @@ def rule(
     """
     check_word("prediction", prediction, get_args(Prediction))
     _checked(options, net)
-    other = "softmax" if prediction == "goodness" else "goodness"
     read = {mode: partial(predict, net=net, prediction=mode, **options) for mode in get_args(Prediction)}
     return LearningRule(
         init=partial(init, net=net, tx=tx, num_classes=num_classes, **options),
         update=partial(update, net=net, tx=tx, **options),
         predict=read[prediction],
-        readouts=((other, read[other]),),
+        readouts=tuple((mode, read[mode]) for mode in read if mode != prediction),
         grads=base.at_state(grads, "m", "statistics", net=net, **options),
+        layer_scores=partial(layer_scores, net=net, **options),
     )
 
 
@@ -442,11 +447,6 @@ def _goodness(s: Array, options: Options) -> Array:
     """g_l, or its mean form."""
     squares = flat(s) ** 2
     return squares.sum(1) if _sums(options) else squares.mean(1)
-
-
-def _is_read(at: int, net: Net, options: Options) -> bool:
-    """Whether the layer at position ``at`` (from 0) takes part in the prediction."""
-    return at + 1 >= min(options.first, len(net))
 
 
 def _labelled(x: Array, label: Array, options: Options) -> Array:

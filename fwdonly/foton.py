@@ -15,7 +15,7 @@ import optax
 from jaxtyping import Array, Float, Int
 
 from . import _two_pass, nets
-from .base import Batch, LearningRule, Metrics, Net, Products, at_state, begin, chosen, descend
+from .base import Batch, LearningRule, Metrics, Net, Products, at_state, begin, chosen, descend, predicting
 from .card import Card, Range, Setting, Stage, Variant
 from .errors import UsageError
 
@@ -347,6 +347,7 @@ def update(
     return State(params, opt_state, F, step), metrics | {"orthogonality_error": _probed(params)}
 
 
+@predicting
 def predict(state: State, x: Float[Array, "batch *features"], *, net: Net) -> Float[Array, "batch classes"]:
     """The clean pass without dropout: s = h_{L-1} W_L of shape (batch, classes)."""
     return nets.output.scores(state.params, x, net)
@@ -365,6 +366,7 @@ def rule(
         init=partial(init, net=net, tx=tx, num_classes=num_classes, readout_bias=readout_bias, **options),
         update=partial(update, net=net, tx=tx, **options),
         predict=partial(predict, net=net),
+        activations=partial(nets.output.outputs, net=net),
         grads=at_state(grads, "F", net=net, **options),
     )
 

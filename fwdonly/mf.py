@@ -5,6 +5,7 @@ equations 2.7-2.11, and arXiv 2511.01061 (greedy layer-by-layer schedule). `rule
 `stages` the greedy one. ``gradient="joint"`` is the control MF-Joint, which detaches nothing and is not local.
 """
 
+from collections.abc import Iterator
 from functools import partial
 from typing import Any, Literal, NamedTuple, cast, get_args
 
@@ -31,6 +32,7 @@ from .base import (
     every,
     flat,
     kept,
+    predicting,
     run_block,
 )
 from .card import Card, Setting, Stage, Variant
@@ -272,6 +274,7 @@ def update(
     return State(params, opt_state, moved), metrics
 
 
+@predicting
 def predict(
     state: State,
     x: Float[Array, "batch *features"],
@@ -315,17 +318,27 @@ def _scores(state: State, x: Array, net: Net, how: tuple[Any, Any, Any], key: Ar
     """As `predict`, or with a key as `training_scores`; ``how``: prediction, sum_includes_input and layer."""
     prediction, sum_includes_input, layer = how
     _check(prediction, sum_includes_input, len(state.params) > len(net))
-    a, total = x, 0.0
-    last = len(net) if layer is None else layer
-    statistics = every(state.statistics, state.params)
-    for (i, block, weights), known in zip(_layers(net, state.params), statistics, strict=True):
-        if i > last:
-            break
-        is_trained = key is not None and layer in (None, i)
-        a, _ = run_block(block, weights.block, known, a, jax.random.fold_in(key, i) if is_trained else None)
+    last, total = len(net) if layer is None else layer, jnp.zeros(())
+    for i, a, weights in _outputs(state, x, net, layer, key):
         if i == last or (prediction == "sum" and (i > 0 or sum_includes_input)):
             total = total + flat(a) @ weights.M.T
-    return jnp.asarray(total)
+    return total
+
+
+@predicting
+def layer_scores(
+    state: State, x: Float[Array, "batch *features"], *, net: Net, layer: int | None = None
+) -> Float[Array, "layers batch classes"]:
+    """G_1..G_L, with G_0 in front where M_0 is trained; no layer after ``layer``, where one is given."""
+    return jnp.stack([flat(a) @ weights.M.T for _, a, weights in _outputs(state, x, net, layer)])
+
+
+@predicting
+def activations(
+    state: State, x: Float[Array, "batch *features"], *, net: Net, layer: int | None = None
+) -> tuple[Float[Array, "batch *_"], ...]:
+    """a_1..a_L; no layer after ``layer``, where one is given."""
+    return tuple(a for i, a, _ in _outputs(state, x, net, layer) if i > 0)
 
 
 def rule(
@@ -365,6 +378,8 @@ def rule(
         readouts=((other, partial(predict, net=net, prediction=other, layer=layer)),),
         grads=at_state(grads, "statistics", net=net, layer=layer, gradient=gradient, auxiliary_weight=auxiliary_weight),
         training_scores=partial(training_scores, **read),
+        layer_scores=partial(layer_scores, net=net, layer=layer),
+        activations=partial(activations, net=net, layer=layer),
     )
 
 
@@ -426,6 +441,19 @@ def _layers(net: Net, params: Params) -> list[tuple[int, Any, Any]]:
     has_input = len(params) - len(net)
     blocks = (nets.Identity(),) * has_input + net
     return list(zip(range(1 - has_input, len(net) + 1), blocks, params, strict=True))
+
+
+def _outputs(
+    state: State, x: Array, net: Net, layer: int | None, key: Array | None = None
+) -> Iterator[tuple[int, Array, Layer]]:
+    """(i, a_i, parameters) up to ``layer``, with i = 0 in front where M_0 is trained; with a key as in training."""
+    a = x
+    statistics = every(state.statistics, state.params)
+    for (i, block, weights), known in zip(_layers(net, state.params), statistics, strict=True):
+        if i <= (len(net) if layer is None else layer):
+            is_trained = key is not None and layer in (None, i)
+            a, _ = run_block(block, weights.block, known, a, jax.random.fold_in(key, i) if is_trained else None)
+            yield i, a, weights
 
 
 def training(setting: Setting) -> tuple[Stage, ...]:

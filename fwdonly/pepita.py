@@ -14,7 +14,7 @@ import optax
 from jaxtyping import Array, Float, Int
 
 from . import _two_pass, nets
-from .base import Batch, LearningRule, Metrics, Net, Products, at_state, begin, chosen, descend
+from .base import Batch, LearningRule, Metrics, Net, Products, at_state, begin, chosen, descend, predicting
 from .card import Card, Range, Setting, Stage, Variant
 from .errors import UsageError, check_word
 
@@ -252,6 +252,7 @@ def _kernels(params: Params) -> list[Array]:
     return [*(weights["params"]["Dense_0"]["kernel"] for weights in params.blocks), params.W]
 
 
+@predicting
 def predict(state: State, x: Float[Array, "batch *features"], *, net: Net) -> Float[Array, "batch classes"]:
     """The clean pass without dropout: h_{L-1} W_L, before the softmax, of shape (batch, classes)."""
     return nets.output.scores(state.params, x, net)
@@ -278,6 +279,7 @@ def rule(
         init=partial(init, net=net, tx=tx, **start, **options),
         update=partial(update, net=net, tx=tx, part=part, **options),
         predict=partial(predict, net=net),
+        activations=partial(nets.output.outputs, net=net),
         grads=at_state(grads, "F", net=net, **options),
     )
 

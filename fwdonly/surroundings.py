@@ -8,6 +8,7 @@ import contextlib
 import math
 import os
 import re
+import sys
 from collections.abc import Generator
 from importlib import metadata
 from pathlib import Path
@@ -43,6 +44,26 @@ HARMLESS = re.compile(
 )
 """Flags of XLA that change no number: what is written down, where files lie, how many cores compile, and how many
 devices a CPU counts as."""
+
+
+_FORKED = False
+
+
+def _note_fork() -> None:
+    """Note, in a forked child, whether the parent had begun to use JAX."""
+    global _FORKED
+    bridge = sys.modules.get("jax._src.xla_bridge")
+    begun = getattr(bridge, "backends_are_initialized", lambda: False)
+    _FORKED = _FORKED or begun()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_note_fork)
+
+
+def forked_from_jax() -> bool:
+    """Whether this process was forked from one that had used JAX, as far as it is known: there JAX waits for ever."""
+    return _FORKED
 
 
 def version(name: str) -> str | None:

@@ -185,8 +185,8 @@ MUTANTS = [
     ),
     Mutant(
         "bp.py",
-        "        moved.append(known)\n        if M:",
-        "        moved.append(known)\n        a = jax.lax.stop_gradient(a)\n        if M:",
+        "        out.append(a)\n        moved.append(known)",
+        "        a = jax.lax.stop_gradient(a)\n        out.append(a)\n        moved.append(known)",
         (EQUATIONS, LOCALITY),
         "no gradient reaches the hidden layers",
     ),
@@ -227,8 +227,8 @@ MUTANTS = [
     ),
     Mutant(
         "bp.py",
-        "G.append(flat(a)",
-        "G.append(flat(jax.lax.stop_gradient(a))",
+        "G = [flat(a_l)",
+        "G = [flat(jax.lax.stop_gradient(a_l))",
         (EQUATIONS,),
         "readouts of BP send no error into the blocks",
     ),
@@ -424,8 +424,8 @@ MUTANTS = [
     ),
     Mutant(
         "ff.py",
-        "_goodness(s, settings) * _is_read(at, net, settings)",
-        "_goodness(s, settings)",
+        "[min(settings.first, len(net)) - 1 :].sum(0)",
+        ".sum(0)",
         (ANCESTORS,),
         "layer 1 enters the prediction",
     ),
@@ -953,6 +953,8 @@ MUTANTS = [
     Mutant(
         "base.py", "opt_state, params, value=value)", "opt_state, params, value=0.0)", ("test_debugging",), "no loss"
     ),
+    Mutant("base.py", "(1 - one.b1) * z) / one.b1", "one.b1 * z) / one.b1", ("test_small_inputs",), "wrong averages"),
+    Mutant("training/steps.py", "& real[None, :]", "", ("test_layers",), "what fills a batch up counts by layer"),
     Mutant("base.py", "if axes := _split_over(y):", "if axes := ():", (SHARDING,), "gradients summed over shards"),
     Mutant(
         "training/programs.py",

@@ -797,6 +797,11 @@ def test_alignment_takes_all_of_a_layer_but_its_readout():
         params: object
         opt_state: object = None
 
+    class Scaled(NamedTuple):
+        block: object
+        gamma: object
+        beta: object
+
     def angles_where_one_part_is_turned(layer, predict, name):
         exact = jax.grad(lambda p: base.cross_entropy(predict(State(p), x), batch.y))((layer,))
         turned = (exact[0]._replace(**{name: -getattr(exact[0], name)}),)
@@ -811,7 +816,7 @@ def test_alignment_takes_all_of_a_layer_but_its_readout():
         (layer,) = state.params
         return jnp.tanh(x @ layer.block) @ next(m for m in layer if m is not layer.block)
 
-    cosine, parts = angles_where_one_part_is_turned(cwc.Layer(W, B, B - 1), scaled, "gamma")
+    cosine, parts = angles_where_one_part_is_turned(Scaled(W, B, B - 1), scaled, "gamma")
     square = {name: (value**2).sum() for name, value in parts.items()}
     want = (square["block"] + square["beta"] - square["gamma"]) / sum(square.values())
     assert abs(want) < 0.999  # the control: gamma is seen

@@ -200,3 +200,25 @@ def test_pepita_beats_frozen_layers_at_its_own_settings_by_little():
 @pytest.mark.parametrize("mode", ["sdfa"])
 def test_a_signal_that_never_ends_is_worse_than_frozen_layers_where_activities_have_no_bound(mode):
     assert above_frozen(mode, jax.nn.relu) < -0.1
+
+
+FLOORS = {"bp": 92, "mf": 92, "ff": 84, "cafo": 85, "cwc": 91, "pepita": 85, "foton": 91, "feedback": 86}
+"""Test accuracy, %, of a first call with a rule's defaults. Seed 0 gave 93.8, 93.4, 86.5, 87.0, 92.9, 87.3, 92.3, 87.9;
+FF's softmax, which the same training has, 90.1."""
+
+
+@pytest.mark.parametrize("name", FLOORS)
+def test_a_first_call_with_the_defaults_is_good(name):
+    """5,000 embedded MNIST images, 784-200-200, ten epochs of Adam; the control is shuffled labels."""
+    images, rng = data.load("mnist5k"), np.random.default_rng(0)
+    rule = fwdonly.RULES[name].rule(nets.mlp([200, 200]), optax.adam(1e-3), num_classes=10)
+    found = fit(rule, images, Plan(epochs=10))
+    assert found.test_accuracy > FLOORS[name] / 100
+    if name == "ff":
+        assert found.readouts["softmax"]["test_accuracy"] > 0.88
+    shuffled = dataclasses.replace(images, y_train=rng.permutation(images.y_train))
+    assert fit(rule, shuffled, Plan(epochs=10)).test_accuracy < 0.25
+
+
+def test_the_defaults_of_every_rule_are_tried():
+    assert set(FLOORS) == set(fwdonly.RULES)

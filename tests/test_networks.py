@@ -337,7 +337,7 @@ def test_specifications_of_the_new_blocks(text, label):
     spec = nets.parse(text)
     assert str(spec) == text and spec.label == label
     net = spec.build(CLASSES)
-    assert nets.described(net) == text and net == spec.build(CLASSES)
+    assert nets.described(net, CLASSES) == text and net == spec.build(CLASSES)
     x = jax.random.normal(KEY, (12, 16, 16, 1))
     for module in (bp, mf):
         rule = module.rule(net, TX, num_classes=CLASSES)

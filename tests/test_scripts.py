@@ -359,7 +359,6 @@ def test_every_bad_input_is_one_line_a_non_zero_exit_and_loses_nothing(script, t
         "finished": ([*mine, "--batch-size", 32, "--output-dir", done], "--resume"),
         "foreign folder": ([*digits[:4], "--output-dir", notes], "not a result folder"),
         "a file": ([*digits[:4], "--output-dir", notes / "todo.txt"], "is a file"),
-        "nothing to resume": ([*digits, "--resume"], "nothing to resume"),
         "resume what": ([*digits[:4], "--resume"], "--output-dir"),
         "precision of another device": ([*digits, "--precision", "tf32"], "accelerator"),
         "devices that are not there": ([*digits, "--devices", "99"], "devices"),

@@ -81,7 +81,7 @@ def shared_groups(*leave_out: str) -> list[Group]:
         Group("data", (*declared(Data), *plan_fields(*IMAGES))),
         Group("length", plan_fields(*design.STOPPING, "target")),
         Group("seeds", declared(Runs)),
-        Group("measuring", declared(Measuring)),
+        Group("measuring", (*declared(Measuring), *plan_fields("layer_accuracy"))),
         Group("machine", (*declared(Machine), *plan_fields(*PLACES))),
         Group("output", declared(Output)),
     ]

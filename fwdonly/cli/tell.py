@@ -14,8 +14,8 @@ SPARE = ("compile s", "CO2e g", "mean W", "val %", "net J", "train s")
 """Columns that a narrow terminal does without, the first one first."""
 
 FILES = (
-    "config.json", "summary.json", "metrics.csv", "table.md", "learning_curves.png", "alignment.png", "power.csv",
-    "power.png", "report.html", "report.md",
+    "config.json", "summary.json", "metrics.csv", "table.md", "learning_curves.png", "alignment.png",
+    "layer_accuracy.png", "power.csv", "power.png", "report.html", "report.md",
 )  # fmt: skip
 """Files of a result folder, in the order in which they are named."""
 
@@ -29,13 +29,17 @@ def render(contents: Contents) -> None:
     folder, heading = contents.folder, contents.heading
     partial = "" if contents.finished else "\nPartial: runs are missing.\n"
     table = report.markdown_table(*report.table_rows(contents.summaries))
-    lines = [heading, "", table, *report.footnotes(contents.summaries), partial]
+    header, layers = report.layer_rows(contents.summaries)
+    by_layer = ["", report.markdown_table(header, layers), ""] if layers else []
+    lines = [heading, "", table, *report.footnotes(contents.summaries), *by_layer, partial]
     results.write_text(folder / "table.md", "\n".join(lines))
     labels = {summary["rule"]: report.label(summary) for summary in contents.summaries}
     if contents.rows:
         report.learning_curves(folder / "learning_curves.png", contents.rows, heading, labels)
         if any(row.get("cosine") for row in contents.rows):
             report.alignment_curves(folder / "alignment.png", contents.rows, heading, labels)
+    if layers:
+        report.layer_curves(folder / "layer_accuracy.png", contents.summaries, heading)
     if contents.powers:
         report.power_figure(folder / "power.png", contents.powers, heading, labels)
 
@@ -49,6 +53,7 @@ def conclude(outcome: Outcome, command: Sequence[str], finish: Callable[[Path], 
     report.print_table(contents.heading, *report.table_rows(contents.summaries), spare=SPARE)
     width = max(60, shutil.get_terminal_size().columns)
     print("\n".join(textwrap.fill(line, width) for line in report.footnotes(contents.summaries)))
+    _tell_layers(contents)
     labels = {summary["rule"]: report.label(summary) for summary in contents.summaries}
     for rule, seeds in outcome.diverged:
         which = f"{labels.get(rule, rule.upper())} with seed {', '.join(map(str, seeds))}"
@@ -74,6 +79,17 @@ def conclude(outcome: Outcome, command: Sequence[str], finish: Callable[[Path], 
     print(f"results: {contents.folder}/")
     print(textwrap.fill(files, width, initial_indent="  ", subsequent_indent="  ", break_on_hyphens=False))
     return code
+
+
+def _tell_layers(contents: Contents) -> None:
+    """Print the accuracy of every layer, where it was asked for, and which rules have none."""
+    header, layers = report.layer_rows(contents.summaries)
+    if layers:
+        report.print_table("Layers' own scores in the kept state, on validation images", header, layers)
+    settings = contents.wanted.config["rules"]
+    concerned = [s for s in contents.summaries if settings[s["rule"]].get("layer_accuracy")]
+    if silent := [report.label(s) for s in concerned if not any(run.get("layer_accuracy") for run in s["runs"])]:
+        print(f"Layers of {', '.join(silent)} have no scores of their own; fwdonly.measure.probe reads them.")
 
 
 def resume_command(command: Sequence[str], folder: Path) -> str:

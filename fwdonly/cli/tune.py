@@ -71,6 +71,7 @@ LEFT_OUT = (
     "process_id",
     "join_seconds",
     "slurm",
+    "layer_accuracy",
     *(field.name for field in declared(Measuring)),
 )
 """Options of trainings that a search does not have."""

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from ..base import Batch, LearningRule, Metrics, State, cross_entropy
+from ..base import Batch, LearningRule, Metrics, State, cross_entropy, for_prediction
 from ..errors import UsageError
 
 READOUTS = ("M", "U")
@@ -61,7 +61,8 @@ def alignment(
         >>> fwdonly.alignment(rule.predict, state, grads, batch).cosine.shape
         (3,)
     """
-    exact = jax.grad(lambda params: loss(predict(state._replace(params=params), batch.x), batch.y))(state.params)
+    at = state if for_prediction(state) is state else state._replace(opt_state=None)  # gradients are of no averages
+    exact = jax.grad(lambda params: loss(predict(at._replace(params=params), batch.x), batch.y))(state.params)
     exact = jax.tree.map(lambda g, e: None if g is None else e, gradients, exact, is_leaf=lambda g: g is None)
     pairs = [(a, b) for a, b in zip(_layers(gradients), _layers(exact), strict=True) if a.size]
     norms = [(jnp.linalg.norm(one), jnp.linalg.norm(other)) for one, other in pairs]

@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from ..base import Net, check_classes, flat
+from ..base import Net, check_classes, flat, predicting
 from ..errors import UsageError
 from .builders import init
 from .starts import Initializer
@@ -74,7 +74,19 @@ def read(params: Any, a: Float[Array, "batch *features"]) -> Float[Array, "batch
 
 def scores(params: Any, x: Float[Array, "batch *features"], net: Net) -> Float[Array, "batch classes"]:
     """The output s of the whole network."""
-    a = x
+    return read(params, activations(params, x, net)[-1])
+
+
+def activations(params: Any, x: Float[Array, "batch *features"], net: Net) -> tuple[Float[Array, "batch *_"], ...]:
+    """The outputs a_1..a_L of the hidden layers."""
+    a, out = x, []
     for block, weights in zip(net, params.blocks, strict=True):
         a = block.apply(weights, a)
-    return read(params, a)
+        out.append(a)
+    return tuple(out)
+
+
+@predicting
+def outputs(state: Any, x: Float[Array, "batch *features"], *, net: Net) -> tuple[Float[Array, "batch *_"], ...]:
+    """The outputs of the hidden layers, by the state's parameters that predict."""
+    return activations(state.params, x, net)

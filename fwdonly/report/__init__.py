@@ -5,10 +5,10 @@ from .comparisons import Question, answers, questions
 from .folder import Folder, load, load_all
 from .markdown import markdown_table
 from .numbers import label, machines, mean_sd, number, spread
-from .png import alignment_curves, learning_curves, power_figure, search_figure
+from .png import alignment_curves, layer_curves, learning_curves, power_figure, search_figure
 from .sentences import verdict
 from .svg import Cloud, curves_svg, dots_svg, scatter_svg
-from .tables import footnotes, table_rows
+from .tables import footnotes, layer_rows, table_rows
 from .terminal import print_table
 from .write import html_report, markdown_report
 
@@ -23,6 +23,8 @@ __all__ = [
     "footnotes",
     "html_report",
     "label",
+    "layer_curves",
+    "layer_rows",
     "learning_curves",
     "load",
     "load_all",

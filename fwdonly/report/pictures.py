@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from ..results import Summary
 from .blocks import Block, Figures, Text
 from .folder import Folder
 from .numbers import label, without_outcome
@@ -53,8 +54,23 @@ def picture_sections(folder: Folder) -> list[tuple[str, list[Block]]]:
             caption = "A line joins the runs of one seed; the upright line is the mean."
             caption += f" Not shown, diverged: {', '.join(diverged)}." if diverged else ""
             drawn.append((caption, dots_svg(values, xlabel)))
+    depth = [(look, label(summary), _by_layer(summary)) for look, summary in rules]
+    shown = [clouds for clouds in depth if clouds[2]]
+    caption = "Every layer's own scores in the kept state, on the validation images. " + words.split(". ")[0] + "."
+    figure = [(caption, curves_svg(shown, "layer", "validation accuracy, %"))] if shown else []
+    out.append(("Accuracy by layer", [Figures(figure, legend)] if shown else []))
     out.append(("Seed by seed", [Figures(drawn, legend)] if drawn else []))
     return out
+
+
+def _by_layer(summary: Summary) -> Runs:
+    """The accuracy over depth of every run."""
+    of_runs = {run["seed"]: run.get("layer_accuracy") or [] for run in summary["runs"]}
+    return {
+        seed: [(float(layer), 100 * value, 0) for layer, value in enumerate(values, start=1)]
+        for seed, values in of_runs.items()
+        if values
+    }
 
 
 COSTS = {"train_seconds": "seconds of training", "energy": "measured energy, J", "arithmetic": "arithmetic, FLOP"}

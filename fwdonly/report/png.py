@@ -13,6 +13,8 @@ import numpy as np
 
 from ..errors import UsageError
 from ..files import write_whole
+from ..results import Summary
+from .numbers import label
 
 
 def _apart(draw: Callable[..., None]) -> Callable[..., None]:
@@ -151,6 +153,33 @@ def alignment_curves(
         axis.xaxis.get_major_locator().set_params(integer=True)
     for axis in (left, middle):
         axis.set_ylim(-1.05, 1.05)
+    _save(figure, path)
+
+
+@_apart
+def layer_curves(path: Path, summaries: Sequence[Summary], title: str) -> None:
+    """Draw the validation accuracy of every layer's own scores over depth, every seed thin, the mean of a rule thick.
+
+    Args:
+        path: the PNG to write (extra ``experiments``).
+        summaries: of rules; those without ``layer_accuracy`` are left out.
+        title: a line above the figure, such as network and data.
+    """
+    figure, ((axis,),) = _panels(1, 1, (6, 4.2))
+    for colour, summary in enumerate(summaries):
+        runs = [100 * np.array(run["layer_accuracy"]) for run in summary["runs"] if run.get("layer_accuracy")]
+        look: dict[str, Any] = {"color": f"C{colour}"}
+        for values in runs:
+            axis.plot(1 + np.arange(len(values)), values, alpha=0.35, linewidth=0.8, **look)
+        if runs:
+            shortest = min(map(len, runs))
+            mean = np.mean([values[:shortest] for values in runs], axis=0)
+            axis.plot(1 + np.arange(shortest), mean, linewidth=2, marker="o", label=label(summary), **look)
+    figure.suptitle(textwrap.fill(title, 60))
+    axis.set(xlabel="layer", ylabel="validation accuracy of its own scores, %")
+    axis.grid(alpha=0.3)
+    axis.legend(fontsize="small")
+    axis.xaxis.get_major_locator().set_params(integer=True)
     _save(figure, path)
 
 

@@ -100,6 +100,22 @@ def table_rows(summaries: Sequence[Summary]) -> tuple[list[str], list[list[str]]
     return header, rows
 
 
+def layer_rows(summaries: Sequence[Summary]) -> tuple[list[str], list[list[str]]]:
+    """Header and rows of the table of layers: for every rule the validation accuracy of each layer's own scores.
+
+    In percent, mean ± sd over the runs that did not diverge; no rows where nobody asked for it.
+    """
+    known = {label(s): [r["layer_accuracy"] for r in s["runs"] if r.get("layer_accuracy")] for s in summaries}
+    deepest = max((len(values) for runs in known.values() for values in runs), default=0)
+    rows = [
+        [name, str(at + 1), mean_sd([100 * values[at] for values in runs if len(values) > at])]
+        for name, runs in known.items()
+        for at in range(deepest)
+        if any(len(values) > at for values in runs)
+    ]
+    return ["rule", "layer", "val %"], rows
+
+
 def footnotes(summaries: Sequence[Summary]) -> list[str]:
     """What a reader of the table must know: how seconds are shared, and where every rule's energy comes from."""
     own_clock = [alone(summary) for summary in summaries if summary["runs"]]

@@ -142,7 +142,8 @@ class Output:
     output_dir: Path | None = None
     """Result folder. Default: results/COMMAND-RULE-DATASET-TIME."""
     resume: bool = False
-    """Continue the interrupted run in --output-dir; all other options as they were."""
+    """Continue the run in --output-dir, or begin it where there is none yet, so that a job that may be interrupted
+    always says it; all other options as they were."""
     quiet: bool = False
     """Show no progress, only the table."""
     log: tuple[str, ...] = ()
@@ -260,8 +261,11 @@ class Arm:
     def plans(self, stages: Sequence[Stage]) -> list[Plan]:
         """One plan per stage. It is the plan of the arm; the rule changes it first, the protocol second."""
         of_protocol = self.stages or ({},) * len(stages)
-        pairs = zip(stages, of_protocol, strict=True)
-        return [dataclasses.replace(self.plan, **{**stage.plan, **changes}) for stage, changes in pairs]
+        plans = []
+        for stage, changes in zip(stages, of_protocol, strict=True):
+            by_layer = self.plan.layer_accuracy and stage.rule.layer_scores is not None
+            plans.append(dataclasses.replace(self.plan, **{**stage.plan, **changes}, layer_accuracy=by_layer))
+        return plans
 
     def maker(self, dataset: Dataset, steps: int) -> Callable[..., Any]:
         """The rule as a function of its numeric settings, which are traced: a new value compiles nothing anew.

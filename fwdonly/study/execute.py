@@ -29,7 +29,7 @@ from .costs import StageCosts, add_costs, share_per_step, stage_costs
 from .design import Arm, Data, Machine, Study
 from .folder import Contents, Render, Wanted
 from .records import metric_rows, power_rows, predictions_of, summarise
-from .saving import keep_models
+from .saving import keep_models, note_runs_without
 from .sharing import Outcome, Work
 from .terminal import Display
 
@@ -102,6 +102,7 @@ def _run_in(folder: Path, study: Study, dataset: Dataset, place: tuple[int, int]
             if process == 0:
                 folders.describe(folder, config, dataset, shlex.join(study.command_line))
             contents = work.open(title(ready, dataset))
+            note_runs_without(contents, folder)
             if processes > 1:
                 folders.describe(contents.folder, config, dataset, shlex.join(study.command_line))
                 folders.agree(folder, config)

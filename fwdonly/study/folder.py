@@ -58,7 +58,7 @@ def holds_something(folder: Path) -> bool:
 
 
 def look_into(folder: Path, config: dict[str, Any], *, resume: bool) -> None:
-    """Refuse a result folder that holds something else; it may not be there yet."""
+    """Refuse a result folder that holds something else. It may not be there yet: then ``resume`` begins the run."""
     try:
         there = folder.exists()
         if there and not folder.is_dir():
@@ -67,10 +67,6 @@ def look_into(folder: Path, config: dict[str, Any], *, resume: bool) -> None:
     except OSError as error:
         raise UsageError(f"cannot look into {folder}: {error.strerror}; give another --output-dir") from error
     if not filled:
-        if resume:
-            raise UsageError(
-                f"there is nothing to resume in {folder}; leave out --resume, or give another --output-dir"
-            )
         return
     path = folder / "config.json"
     if not path.exists():

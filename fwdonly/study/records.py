@@ -57,6 +57,9 @@ def summarise(
                 },
             }
         )
+        if result.layer_accuracy is not None:
+            of_run = result.layer_accuracy[i].tolist()
+            runs[-1]["layer_accuracy"] = [value for value in of_run if math.isfinite(value)]  # early stages have fewer
         if result.test_balanced_accuracy is not None:
             runs[-1]["test_balanced_accuracy"] = _number(result.test_balanced_accuracy[i])
     return {

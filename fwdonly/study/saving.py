@@ -68,6 +68,24 @@ def keep_models(
         drop_others(folder, arm.name, best)
 
 
+def note_runs_without(contents: Contents, folder: Path) -> None:
+    """Say of which finished runs no model will be there: those of earlier starts that kept none."""
+    which, without = contents.wanted.models, []
+    for summary in contents.summaries if which != "none" else ():
+        rule = summary["rule"]
+        finished = {run["seed"] for run in summary["runs"] if summary["finished"] and not run["diverged"]}
+        there = {seed for seed in finished if model_path(folder, rule, seed).exists()}
+        missing = finished - there if which == "all" else finished if not there else set()
+        without += [f"{rule} (seed {', '.join(map(str, sorted(missing)))})"] if missing else []
+    if without:
+        print(
+            f"note: runs that were trained before kept no models, and get none now: {'; '.join(without)}; for models "
+            "train them anew in another --output-dir",
+            file=sys.stderr,
+            flush=True,
+        )
+
+
 def drop_others(folder: Path, rule: str, best: int | None) -> None:
     """Remove the rule's models but that of one seed, once that one is there."""
     if best is None or not model_path(folder, rule, best).exists():

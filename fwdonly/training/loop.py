@@ -175,6 +175,8 @@ def result_of(
         normalise=plan.normalise,
         predictions=predictions,
         test_balanced_accuracy=balanced,
+        seeds=host.without_padding(work.seeds),
+        hyper={name: host.without_padding(value) for name, value in work.run.hyper.items()},
         readouts=jax.tree.map(unless_diverged, readouts),
         **{name: unless_diverged(value) for name, value in measured.items()},
     )

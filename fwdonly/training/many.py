@@ -20,7 +20,7 @@ from .line import line
 from .loop import train
 from .memory import DoesNotFit, MemoryWarning
 from .plan import Plan
-from .prepare import Placement, Runs, prepare, values_of
+from .prepare import Placement, Runs, check_process, prepare, values_of
 from .result import Callback, Progress, Result, join_groups
 
 
@@ -97,6 +97,7 @@ def sweep(
         >>> fwdonly.sweep(make, digits, plan, seeds=[0, 1], hyper={"learning_rate": [1e-3, 3e-3]}).test_accuracy.shape
         (2,)
     """
+    check_process()
     numbers = check_seeds(seeds)
     count = len(numbers)
     if how not in ("auto", "vmap", "map"):
@@ -120,7 +121,7 @@ def sweep(
 
     with line(progress) as shown:
         hooks = Hooks((*callbacks_of(callback), *shown), checkpoint, resume, meter)
-        return train_groups(group, count, at_once, Placement(lifted, devices), hooks)
+        return train_groups(group, runs, at_once, Placement(lifted, devices), hooks)
 
 
 def check_runs(runs: Runs) -> None:
@@ -145,7 +146,7 @@ def check_runs(runs: Runs) -> None:
 
 
 def train_groups(
-    group: Callable[..., Result], count: int, at_once: int | None, placement: Placement, hooks: Hooks
+    group: Callable[..., Result], runs: Runs, at_once: int | None, placement: Placement, hooks: Hooks
 ) -> Result:
     """Train groups of runs one after another, as large as memory allows; ``group(first, size, placement, hooks)``."""
     stops: list[bool] = []
@@ -159,6 +160,7 @@ def train_groups(
         return call
 
     groups: list[Result] = []
+    count = len(runs.seeds)
     first, most = 0, min(at_once or count, count)
     while first < count:
         path = None if hooks.checkpoint is None else path_of(hooks.checkpoint, first)
@@ -173,7 +175,7 @@ def train_groups(
             groups += [stop.result] if isinstance(stop, Interrupted) else []
             if not groups:
                 raise
-            raise Interrupted(joined(groups, count)) from None
+            raise Interrupted(joined(groups, runs)) from None
         except DoesNotFit as error:
             most = error.runs
             warn(f"{size} runs at once would not fit into the device's memory; training {most} at a time")
@@ -187,12 +189,13 @@ def train_groups(
             first += size
             if not groups[-1].finished or any(stops):  # asked at the end of a group, too
                 break
-    return joined(groups, count)
+    return joined(groups, runs)
 
 
-def joined(groups: list[Result], count: int) -> Result:
-    """The result of all ``count`` runs."""
-    return groups[0] if len(groups) == 1 and len(groups[0].epochs) >= count else join_groups(groups, count)
+def joined(groups: list[Result], runs: Runs) -> Result:
+    """The result of all runs."""
+    whole = len(groups) == 1 and len(groups[0].epochs) >= len(runs.seeds)
+    return groups[0] if whole else join_groups(groups, runs.seeds, runs.hyper)
 
 
 def smaller(size: int, error: jax.errors.JaxRuntimeError) -> int:

@@ -45,6 +45,9 @@ class Plan:
     validate_every: int = 1
     """Epochs from one validation to the next. The history has one row per validation, and images are shuffled anew
     after each."""
+    layer_accuracy: bool = False
+    """Note after every validation how well each layer's own scores do on the validation images, where a rule has such
+    (`LearningRule.layer_scores`): a pass through the network more."""
     cache_gb: float | None = None
     """Memory for the features of frozen layers (see `fwdonly.base.Frozen`), in GB (10^9 bytes). Features of all runs
     that fit are computed once per stage, others with every batch; the numbers are equal to rounding. None: half of the

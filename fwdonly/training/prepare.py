@@ -12,8 +12,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from .. import data as datasets
+from ..base import TRACED
 from ..errors import UsageError, one_line
-from ..surroundings import numerics
+from ..surroundings import forked_from_jax, numerics
 from . import memory, programs
 from .images import Feeder
 from .plan import PLACES, Plan, plans_of_stages, steps_per_epoch
@@ -108,12 +109,17 @@ class Work(NamedTuple):
             return stages_of(self.jobs[0].source, jax.tree.map(lambda a: jnp.asarray(a).ravel()[0], self.run.hyper))
 
 
-TRACED = (
-    jax.errors.ConcretizationTypeError,
-    jax.errors.TracerArrayConversionError,
-    jax.errors.TracerIntegerConversionError,
-)
-"""What JAX raises where Python code asks for the value of a traced number."""
+def check_process() -> None:
+    """Refuse a process in which JAX would wait for ever.
+
+    Raises:
+        UsageError: it was forked from one that had used JAX.
+    """
+    if forked_from_jax():
+        raise UsageError(
+            "this process was forked from one that had used JAX, whose threads a fork does not copy; start it with "
+            'multiprocessing.get_context("spawn")'
+        )
 
 
 def count_stages(source: Source, hyper: Mapping[str, Any]) -> int:
@@ -185,6 +191,11 @@ def prepare(
         jobs, setup.place(pad(runs.seeds)), run, arrays, setup, feeder, padding, runs.group, fingerprint,
         placement.must_fit, test, data.y_test if test and data.unequal else None,
     )  # fmt: skip
+    if any(plan.layer_accuracy for plan in plans) and not any(rule.layer_scores for rule in work.rules):
+        raise UsageError(
+            "layer_accuracy needs a rule whose layers have scores of their own, such as mf; leave it out, or train "
+            "probes on the layers (fwdonly.measure.probe)"
+        )
     with one_line():
         classes = shapes_of(start_scores, jobs[-1], *work.start).shape[-1]
     if classes != data.num_classes:

@@ -1,7 +1,7 @@
 """What a training tells on its way, and what it gives in the end."""
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import jax
@@ -10,6 +10,7 @@ import numpy as np
 from ..base import Precision, State
 from ..errors import UsageError
 from ..measure import Reading
+from .drawing import figure_of
 
 
 class Progress(NamedTuple):
@@ -51,7 +52,8 @@ class Result:
     Attributes:
         state: the kept state (see `Plan.keep`).
         history: per validated epoch (first axis): ``stage``, ``epoch`` (within the stage, from 1), ``train_loss``,
-            ``layer_loss`` (a list of arrays, one per epoch, where the rule has local losses), ``val_loss``,
+            ``layer_loss`` and, where `Plan.layer_accuracy` asks for it, ``layer_accuracy`` (lists of arrays, one per
+            epoch, of rules whose layers have losses or scores of their own), ``val_loss``,
             ``val_accuracy`` and ``trained``; False and NaN in the rows of a run that has already stopped.
             ``seconds`` is the clock of ``train_seconds`` at that validation, of all runs together.
         epochs: epochs trained, all stages together.
@@ -83,6 +85,8 @@ class Result:
         normalise: how samples reached the network (see `Plan.normalise`).
         predictions: the classes that the kept state predicts for the test images, on the last axis, uint8 or, of more
             than 256 classes, uint16; without meaning for a diverged run. None where there is no test accuracy.
+        seeds: of the runs.
+        hyper: the numbers that the maker was given, by name, one per run.
         test_balanced_accuracy: the mean of the classes' own test accuracies, where classes are unequal by more than
             1.5 to 1 (`Dataset.unequal`), so that guessing the largest is no merit; None elsewhere.
     """
@@ -110,6 +114,28 @@ class Result:
     normalise: str = "pixel"
     predictions: np.ndarray | None = None
     test_balanced_accuracy: np.ndarray | None = None
+    seeds: np.ndarray | None = None
+    hyper: Mapping[str, np.ndarray] = dataclasses.field(default_factory=dict)
+
+    @property
+    def layer_accuracy(self) -> np.ndarray | None:
+        """Validation accuracy (..., layers), 0..1, of every layer's own scores in the kept state.
+
+        It is the history's row of the kept epoch, NaN where there is none; None unless `Plan.layer_accuracy` asked.
+        """
+        column = self.history.get("layer_accuracy")
+        if column is None:
+            return None
+        runs, kept, trained = np.size(self.epochs), np.ravel(self.kept_epoch), np.asarray(self.history["trained"])
+        out = np.full((runs, max(row.shape[-1] for row in column)), np.nan)
+        for run in range(runs):
+            of_run = np.flatnonzero(trained.reshape(len(column), -1)[:, run])
+            last = self.history["stage"][of_run[-1]] if len(of_run) else -1
+            for at in of_run:
+                if (self.history["stage"][at], self.history["epoch"][at]) == (last, kept[run]):
+                    values = column[at].reshape(runs, -1)[run]
+                    out[run, : len(values)] = values
+        return out if np.ndim(self.epochs) else out[0]
 
     def __repr__(self) -> str:
         """A few lines, whatever the number of runs: mean ± sd (n - 1) over those that did not diverge."""
@@ -135,12 +161,29 @@ class Result:
                 else ""
             )
             lines.append(f"  energy     {text}{part}")
-        return "\n".join([*lines, "  more: state, history, to_dataframe()"])
+        if self.layer_accuracy is not None:
+            means = np.nanmean(np.atleast_2d(self.layer_accuracy)[sound], axis=0) if sound.any() else []
+            lines.append(f"  by layer   {', '.join(f'{100 * mean:.4g}' for mean in means)} % validation accuracy")
+        lines.append(f"  seeds      {_shown(self.seeds)}")
+        lines += [f"  {name:<10} {_shown(values)}" for name, values in self.hyper.items()]
+        return "\n".join([*lines, "  more: state, history, to_dataframe(), plot()"])
+
+    def plot(self) -> Any:
+        """A matplotlib figure: loss and validation accuracy over epochs, with `layer_accuracy` that over depth.
+
+        A line per run; dotted, the end of a stage. ``figure.savefig("training.png")`` writes it.
+
+        Raises:
+            UsageError: matplotlib is not installed, or the training was stopped before its first validation.
+        """
+        by_layer = self.layer_accuracy
+        return figure_of(self.history, None if by_layer is None else np.atleast_2d(by_layer))
 
     def to_dataframe(self) -> Any:
         """The history as a tidy pandas frame: one row per run, stage and validated epoch that the run trained.
 
-        Columns are ``run`` (from 0), and those of `history` that hold one number for it; ``layer_loss`` stays there.
+        Columns are ``run`` (from 0), ``seed``, the names of ``hyper``, and those of `history` that hold one number for
+        it; what has a value per layer stays there.
 
         Raises:
             UsageError: pandas is not installed.
@@ -154,8 +197,15 @@ class Result:
         shared = {name for name, value in columns.items() if value.ndim == 1 and np.ndim(self.epochs)}
         rows = len(self.history.get("epoch", ()))
         wide = {name: np.repeat(v, count) if name in shared else v.reshape(-1) for name, v in columns.items()}
-        frame = pd.DataFrame({"run": np.tile(np.arange(count), rows), **wide})
+        of_runs = {"run": np.arange(count)} | ({} if self.seeds is None else {"seed": self.seeds}) | dict(self.hyper)
+        frame = pd.DataFrame({name: np.tile(np.ravel(v), rows) for name, v in of_runs.items()} | wide)
         return frame[frame.pop("trained").astype(bool)].reset_index(drop=True)
+
+
+def _shown(values: Any) -> str:
+    """The first few values."""
+    shown = [f"{value:.6g}" for value in np.ravel(() if values is None else values)[:7]]
+    return ", ".join([*shown[:6], *["..."] * (len(shown) > 6)]) or "not known"
 
 
 def _mean_sd(values: np.ndarray) -> str:
@@ -178,9 +228,9 @@ def history_of(rows: list[dict[str, np.ndarray]]) -> dict[str, Any]:
     return columns
 
 
-def join_groups(groups: list[Result], runs: int) -> Result:
+def join_groups(groups: list[Result], seeds: np.ndarray, hyper: Mapping[str, np.ndarray]) -> Result:
     """One result from those of groups; runs that had not begun when the training was stopped have NaN, 0 and False."""
-    missing = runs - sum(len(group.epochs) for group in groups)
+    missing = len(seeds) - sum(len(group.epochs) for group in groups)
 
     def join(*parts: Any) -> np.ndarray:
         whole = np.concatenate([np.asarray(part) for part in parts])
@@ -221,6 +271,8 @@ def join_groups(groups: list[Result], runs: int) -> Result:
         normalise=groups[0].normalise,
         predictions=join_known("predictions"),
         test_balanced_accuracy=join_known("test_balanced_accuracy"),
+        seeds=seeds,
+        hyper=hyper,
         **joined,
     )
 

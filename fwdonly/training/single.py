@@ -15,7 +15,7 @@ from .host import Hooks, callbacks_of
 from .line import line
 from .loop import train
 from .plan import Plan
-from .prepare import Placement, Runs, prepare, values_of
+from .prepare import Placement, Runs, check_process, prepare, values_of
 from .result import Callback, Result
 
 
@@ -70,6 +70,7 @@ def fit(
         Interrupted: there was a Ctrl-C. The steps under way are finished and the checkpoint is written before; what the
             training gave is in the exception's ``result``. A second Ctrl-C is a KeyboardInterrupt at once.
     """
+    check_process()
     number = np.asarray(check_seed(seed), np.uint32)
     source = rule if isinstance(rule, LearningRule) or callable(rule) else tuple(rule)
     if hyper and not callable(source):

@@ -7,14 +7,15 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ..base import LearningRule, State
+from ..base import LearningRule, State, for_prediction
 from ..errors import UsageError, one_line
 
 
 def arrays_of(rule: LearningRule, state: State, shape: tuple[int, ...]) -> dict[str, np.ndarray]:
     """The arrays of a state by their place in it, such as ``params/0/M``.
 
-    The optimizer's state is left out, unless ``rule.predict`` reads it: then no prediction is possible without it.
+    Parameters are those that predict. The optimizer's state is left out, unless ``rule.predict`` reads it: then no
+    prediction is possible without it.
 
     Args:
         rule: the rule that predicts from it.
@@ -24,7 +25,7 @@ def arrays_of(rule: LearningRule, state: State, shape: tuple[int, ...]) -> dict[
     Raises:
         UsageError: keys of JAX among the arrays, or two with one name.
     """
-    kept = state
+    kept = state = for_prediction(state)
     if _has_optimizer(state):
         bare = state._replace(opt_state=None)
         kept = bare if _predicts(rule, bare, shape) else state

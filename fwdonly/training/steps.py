@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from jaxtyping import Array
 
 from .. import data as datasets
-from ..base import Batch, State
+from ..base import Batch, State, for_prediction
 from .run import (
     EVALUATION_BATCH,
     STEP,
@@ -75,11 +75,15 @@ def end_epoch(
         return (rule.validate or rule.predict)(state, normalised(job, arrays.x[run.val[at]]))
 
     def close(learner: Learner, tracker: Tracker) -> tuple[Learner, Tracker, dict[str, Any]]:
+        predicting = for_prediction(learner.state)
         row = {f"train_{k}" if k == "loss" else k: v / job.steps for k, v in learner.metrics.items()}
         row["trained"] = jnp.bool_(True)
-        row["val_loss"], row["val_accuracy"] = evaluate(functools.partial(steering, learner.state), y)
+        row["val_loss"], row["val_accuracy"] = evaluate(functools.partial(steering, predicting), y)
+        if plan.layer_accuracy and rule.layer_scores is not None:
+            scores = functools.partial(read_scores, job, rule.layer_scores, predicting, arrays.x, run.val)
+            row["layer_accuracy"] = layer_accuracy(scores, y)
         finite = jnp.isfinite(row["train_loss"]) & jnp.isfinite(row["val_loss"])
-        row["val_accuracy"] = jnp.where(finite, row["val_accuracy"], jnp.nan)
+        row |= {k: jnp.where(finite, v, jnp.nan) for k, v in row.items() if "_accuracy" in k}
         score = row["val_loss"] if plan.monitor == "loss" else -row["val_accuracy"]
         improved = score < tracker.best_score - plan.min_delta
         waited = jnp.where(improved, 0, tracker.waited + plan.validate_every)
@@ -119,7 +123,7 @@ def final(job: Job, tests: bool, kept: State, run: Run, arrays: Arrays) -> tuple
     The second value: the predicted classes of the test images, uint8 or, of more than 256 classes, uint16.
     """
     rule, out = stages_of(job.source, run.hyper)[job.stage], {}
-    predicted = None
+    predicted, kept = None, for_prediction(kept)
     everything = jnp.arange(len(arrays.y_test), dtype=jnp.int32)
     parts = [("val", arrays.x, arrays.y[run.val], run.val), ("test", arrays.x_test, arrays.y_test, everything)]
     for part, x, y, indices in parts if tests else parts[:1]:
@@ -143,10 +147,6 @@ def evaluate(scores: Callable[[Array], Array], y: Array, *, classes: bool = Fals
 
     With ``classes`` a third value: the predicted ones, (n,).
     """
-    size = min(EVALUATION_BATCH, len(y))
-    batches = -(-len(y) // size)
-    real = jnp.arange(batches * size) < len(y)
-    padded = jnp.where(real, jnp.arange(batches * size, dtype=jnp.int32), 0)
 
     def add(sums: tuple[Array, Array], at_real: tuple[Array, Array]) -> tuple[tuple[Array, Array], Array | None]:
         at, real = at_real
@@ -158,9 +158,30 @@ def evaluate(scores: Callable[[Array], Array], y: Array, *, classes: bool = Fals
         best = best.astype(jnp.uint8 if values.shape[1] <= 256 else jnp.uint16) if classes else None
         return (sums[0] + jnp.sum(jnp.where(real, nats, 0.0)), sums[1] + jnp.sum(right & real, dtype=jnp.int32)), best
 
-    both = padded.reshape(batches, size), real.reshape(batches, size)
-    (loss, right), best = jax.lax.scan(add, (jnp.float32(0), jnp.int32(0)), both)
+    (loss, right), best = jax.lax.scan(add, (jnp.float32(0), jnp.int32(0)), in_batches(len(y)))
     return (loss / len(y), right / len(y), *([] if best is None else [best.reshape(-1)[: len(y)]]))
+
+
+def layer_accuracy(scores: Callable[[Array], Array], y: Array) -> Array:
+    """Accuracy (layers,), 0..1, of ``scores``, a function of positions that gives (layers, batch, classes)."""
+    positions = in_batches(len(y))
+
+    def add(right: Array, at_real: tuple[Array, Array]) -> tuple[Array, None]:
+        at, real = at_real
+        hits = (scores(at).argmax(-1) == y[at][None, :]) & real[None, :]
+        return right + hits.sum(-1, dtype=jnp.int32), None
+
+    layers = jax.eval_shape(scores, positions[0][0]).shape[0]
+    return jax.lax.scan(add, jnp.zeros(layers, jnp.int32), positions)[0] / len(y)
+
+
+def in_batches(count: int) -> tuple[Array, Array]:
+    """The positions 0..count-1 in batches of equal size, and which of them are no filling."""
+    size = min(EVALUATION_BATCH, count)
+    batches = -(-count // size)
+    real = jnp.arange(batches * size) < count
+    padded = jnp.where(real, jnp.arange(batches * size, dtype=jnp.int32), 0)
+    return padded.reshape(batches, size), real.reshape(batches, size)
 
 
 def chunk_sizes(steps: int, limit: int) -> list[int]:
