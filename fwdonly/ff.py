@@ -33,8 +33,8 @@ Prediction = Literal["goodness", "softmax"]
 class Options(NamedTuple):
     """How layers learn; keywords of `init`, `grads`, `update`, `predict` and `rule`. Numbers may be traced."""
 
-    loss: Loss = "logistic"
-    """"logistic": above the threshold or below. "symba": the positive sample above the negative one."""
+    loss: Loss = "symba"
+    """"symba": the positive sample above the negative one. "logistic", of the reference: above the threshold or below."""
     goodness: Goodness | None = None
     """Sum or mean of the squared activities; None: sum for "logistic", mean for "symba"."""
     threshold: float | Array | None = None
@@ -97,7 +97,6 @@ def init(
     """Start values: blocks as the network draws them, U = 0, m = 0.5.
 
     The Matlab draws W from N(0, 1/fan_in): ``nets.mlp(widths, kernel_init=nets.normal)``.
-
     ``x`` are example inputs, used for shapes. ``tx``, any optax transformation, is applied to each `Layer` by itself;
     see `reference` and `separate`. ``options`` as of `Options`.
 
@@ -176,6 +175,7 @@ def grads(
           2B samples, which is taken here by automatic differentiation within the layer, so that a block may be any map.
         * The Matlab's label is 1: some 1 % of the energy of pixels in [0, 1], and .1 % of that of standardised ones,
           where layers hardly see it. By default it has a tenth of its image's; ``label_strength=1.0`` is the Matlab's.
+        * SymBa's loss is the default: it learns more at one learning rate for all. ``loss="logistic"`` is the Matlab's.
         * 0.03 for the peer term is for the sum of squares; it drowns the gradient of a mean, where the default is 0.
         * Overlaid label values replace the first C inputs in memory order. On colour images these are the channels of
           the first pixels, which are lost; ``label="append"`` keeps the image whole.
@@ -487,7 +487,7 @@ CARD = Card(
     recipe={
         **{"learning_rate": 0.01, "lr_schedule": "half_linear", "optimizer": "reference", "weight_decay": 0.001},
         **{"batch_size": 100, "epochs": 60, "keep": "last", "monitor": "accuracy", "normalise": "none"},
-        "label_strength": 1.0,
+        **{"loss": "logistic", "label_strength": 1.0},
     },
     compared={"optimizer": "adamw", "learning_rate": 1e-3, "head_learning_rate": 0.01}
     | {"negatives": "uniform", "peer": 0.0, "label_strength": None},

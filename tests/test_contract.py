@@ -351,7 +351,7 @@ DIRECTIONS = [
     ("mf", {"layer": 2}),
     ("mf", {"gradient": "joint", "auxiliary_weight": 0.5}),
     ("ff", {}),
-    ("ff", {"loss": "symba", "first": 1, "peer": 0.1}),
+    ("ff", {"loss": "logistic", "first": 1, "peer": 0.1}),
     ("cafo", {}),
     ("cafo", {"part": 2, "loss": "sl", "head_bias": True, "eps": 0.1}),
     ("cwc", {}),

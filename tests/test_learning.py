@@ -35,8 +35,8 @@ RULES = {
     "mf_sum": (mf.rule(MLP, TX, num_classes=10, prediction="sum"), DENSE),
     "mf_cnn": (mf.rule(CNN, TX, num_classes=10), CONVOLUTIONAL),
     "bp": (bp.rule(MLP, TX, num_classes=10), DENSE),
-    "ff": (ff.rule(FF_NET, FF_TX, num_classes=10), PIXELS),
-    "ff_softmax": (ff.rule(FF_NET, FF_TX, num_classes=10, prediction="softmax"), PIXELS),
+    "ff": (ff.rule(FF_NET, FF_TX, num_classes=10, loss="logistic"), PIXELS),
+    "ff_softmax": (ff.rule(FF_NET, FF_TX, num_classes=10, loss="logistic", prediction="softmax"), PIXELS),
     "ff_symba": (ff.rule(FF_NET, FF_TX, num_classes=10, loss="symba"), PIXELS),
     "ff_append": (ff.rule(FF_NET, FF_TX, num_classes=10, label="append", prediction="softmax"), PIXELS),
     "cafo": (cafo.stages(POOLED, TX, num_classes=10), DENSE),
@@ -202,9 +202,9 @@ def test_a_signal_that_never_ends_is_worse_than_frozen_layers_where_activities_h
     assert above_frozen(mode, jax.nn.relu) < -0.1
 
 
-FLOORS = {"bp": 92, "mf": 92, "ff": 84, "cafo": 85, "cwc": 91, "pepita": 85, "foton": 91, "feedback": 86}
-"""Test accuracy, %, of a first call with a rule's defaults. Seed 0 gave 93.8, 93.4, 86.5, 87.0, 92.9, 87.3, 92.3, 87.9;
-FF's softmax, which the same training has, 90.1."""
+FLOORS = {"bp": 92, "mf": 92, "ff": 89, "cafo": 85, "cwc": 91, "pepita": 85, "foton": 91, "feedback": 86}
+"""Test accuracy, %, of a first call with a rule's defaults. Seed 0 gave 93.8, 93.4, 91.8, 87.0, 92.9, 87.3, 92.3, 87.9;
+FF's softmax, which the same training has, 92.2. Seeds 1 and 2 of FF: 91.3 and 90.4."""
 
 
 @pytest.mark.parametrize("name", FLOORS)
@@ -215,7 +215,7 @@ def test_a_first_call_with_the_defaults_is_good(name):
     found = fit(rule, images, Plan(epochs=10))
     assert found.test_accuracy > FLOORS[name] / 100
     if name == "ff":
-        assert found.readouts["softmax"]["test_accuracy"] > 0.88
+        assert found.readouts["softmax"]["test_accuracy"] > 0.89
     shuffled = dataclasses.replace(images, y_train=rng.permutation(images.y_train))
     assert fit(rule, shuffled, Plan(epochs=10)).test_accuracy < 0.25
 

@@ -50,7 +50,7 @@ LOCAL = [
     ("mf", {}),
     ("mf", {"input_readout": True}),
     ("ff", {"negatives": "uniform"}),  # hard ones are drawn by a head that reads all layers
-    ("ff", {"negatives": "uniform", "loss": "symba", "first": 1}),
+    ("ff", {"negatives": "uniform", "loss": "logistic", "first": 1}),
     ("cafo", {}),
     ("cafo", {"loss": "sl"}),
     ("cwc", {}),
