@@ -34,7 +34,7 @@ class Options(NamedTuple):
     """How layers learn; keywords of `init`, `grads`, `update`, `predict` and `rule`. Numbers may be traced."""
 
     loss: Loss = "symba"
-    """"symba": the positive sample above the negative one. "logistic", of the reference: above the threshold or below."""
+    """"symba": the positive sample above the negative one. "logistic" (Hinton): above the threshold or below."""
     goodness: Goodness | None = None
     """Sum or mean of the squared activities; None: sum for "logistic", mean for "symba"."""
     threshold: float | Array | None = None
