@@ -154,7 +154,7 @@ ADAM = optax.adam(1e-3)
 MARGINS = {
     "bp": (bp.rule(HUNDRED, ADAM, num_classes=10), 0.15),
     "mf": (mf.rule(HUNDRED, ADAM, num_classes=10), 0.15),
-    "ff": (ff.rule(HUNDRED, ADAM, num_classes=10), 0.02),
+    "ff": (ff.rule(HUNDRED, ADAM, num_classes=10, loss="logistic"), 0.02),
     "ff_symba": (ff.rule(HUNDRED, ADAM, num_classes=10, loss="symba"), 0.15),
     "cafo_dfa": (cafo.stages(HUNDRED, ADAM, num_classes=10, block_tx=ADAM), 0.15),
     "cwc": (cwc.rule(HUNDRED, ADAM, num_classes=10), 0.15),
