@@ -3,6 +3,7 @@
 Every simulation has a control: the common mistake, which must show.
 """
 
+import dataclasses
 import random
 import re
 
@@ -142,6 +143,13 @@ def test_an_interval_is_called_unadjusted_where_p_values_are_corrected_and_says_
     how = {"quantity": "time", "relative": True, "margin": 5.0}
     (cost,) = stats.holm([compared(100 + SPREAD, np.full(20, 100.0), **how)])
     assert "unadjusted 95 % interval" in report.verdict(cost) and "over seeds)" in report.verdict(cost)
+
+
+def test_an_interval_without_end_is_written_out():
+    """From forged files: half of its width is beyond the largest float."""
+    found = compared(91 + SPREAD, np.full(20, 90.0))
+    endless = dataclasses.replace(found, interval=(-1.7e308, 1.7e308))
+    assert re.search(r"interval -1[67]\d{306,}\.00 to 1[67]\d{306,}\.00 over seeds", report.verdict(endless))
 
 
 def test_the_page_says_what_its_intervals_and_verdicts_rest_on(tmp_path):

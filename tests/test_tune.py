@@ -330,14 +330,15 @@ def test_a_study_that_is_not_ours_is_not_joined(tiny, tmp_path, directions, draw
     [
         {"learning_rate": FLOAT(1e-4, 10.0, log=True)},
         {"momentum": FLOAT(0.1, 0.9)},
+        {"two\nlines": FLOAT(0.1, 0.9)},
     ],
-    ids=["wider", "another name"],  # Optuna itself refuses a name that is of another kind
+    ids=["wider", "another name", "a forged name"],  # Optuna itself refuses a name that is of another kind
 )
 def test_trials_of_another_space_are_found_in_our_study(tiny, tmp_path, drawn):
     storage = tune.open_storage(str(tmp_path / "study.journal"))
     study = search(tiny, storage=storage, trials=3)
     study.tell(study.ask(drawn), 0.5)
-    with pytest.raises(UsageError, match=r"^[^\n]*is another one: its trial 3 drew \w+ from [^\n]*$"):
+    with pytest.raises(UsageError, match=r"^[^\n]*is another one: its trial 3 drew [\w ]+ from [^\n]*$"):
         search(tiny, storage=storage)
 
 

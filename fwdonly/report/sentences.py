@@ -146,7 +146,7 @@ def _show(value: float, places: int) -> str:
 def _places(interval: Interval | None) -> int:
     """Two digits of half the interval's width."""
     half = (interval[1] - interval[0]) / 2 if interval else 0.0
-    return min(max(1 - math.floor(math.log10(half)), 0), 4) if half > 0 else 2
+    return min(max(1 - math.floor(math.log10(half)), 0), 4) if 0 < half < math.inf else 2
 
 
 def _span(interval: Interval, sign: float = 1.0) -> str:

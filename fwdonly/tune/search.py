@@ -16,7 +16,7 @@ import numpy as np
 from .. import data as datasets
 from ..base import LearningRule
 from ..card import Range, Space
-from ..errors import UsageError, check_seeds, first_difference, plain
+from ..errors import UsageError, check_seeds, first_difference, plain, short
 from ..surroundings import numerics
 from ..training import Plan, Progress, sweep
 from .spaces import distributions, packed, settled, unpacked, within
@@ -429,7 +429,9 @@ def open_study(
     known = study.user_attrs.get("facts")
     difference = difference_of(optuna, study, space, known, facts)
     if difference:
-        raise UsageError(f"the study {name} is another one: {difference}; repeat its settings, or give another name")
+        raise UsageError(
+            f"the study {name} is another one: {short(difference)}; repeat its settings, or give another name"
+        )
     if known is None:
         if first is not None and not study.get_trials(deepcopy=False):
             study.enqueue_trial(first)
