@@ -24,7 +24,7 @@ MEASURED = Path(os.environ.get("FWDONLY_CPU_SECONDS", ".pytest_cpu_seconds"))
 DEEP = Path(__file__).parents[1] / "tests" / "deep.txt"
 CASES = 1.2
 """CPU seconds that the quick cases of one function may take; one case stays, if it takes no more than ``ALONE``."""
-ALONE = 2.5
+ALONE = 1.8
 """CPU seconds of a test with a single case, at most."""
 QUICK = {
     "test_axes.py::test_a_users_rule_goes_through_every_command",
