@@ -132,15 +132,9 @@ def test_defaults_of_ff_learn_on_wide_layers_and_those_of_the_matlab_do_not(loss
 @cache
 def above_frozen(mode, activation):
     """Test accuracy on the embedded MNIST images, 100-100 for ten epochs, less that of frozen hidden layers."""
-    net, images, plan, tx = (
-        nets.mlp([100, 100], activation=activation),
-        data.load("mnist5k"),
-        Plan(10),
-        optax.adam(1e-3),
-    )
-    frozen = bp.rule(net, tx, num_classes=10, hidden="frozen", readout_init=nets.he_uniform)
-    rule = feedback.rule(net, tx, num_classes=10, mode=mode)
-    return fit(rule, images, plan).test_accuracy - fit(frozen, images, plan).test_accuracy
+    net = nets.mlp([100, 100], activation=activation)
+    rule = feedback.rule(net, ADAM, num_classes=10, mode=mode)
+    return fit(rule, data.load("mnist5k"), Plan(10)).test_accuracy - frozen_accuracy(net, ADAM, Plan(10))
 
 
 @pytest.mark.parametrize("mode", get_args(feedback.Mode))
@@ -216,8 +210,9 @@ def test_a_first_call_with_the_defaults_is_good(name):
     assert found.test_accuracy > FLOORS[name] / 100
     if name == "ff":
         assert found.readouts["softmax"]["test_accuracy"] > 0.89
-    shuffled = dataclasses.replace(images, y_train=rng.permutation(images.y_train))
-    assert fit(rule, shuffled, Plan(epochs=10)).test_accuracy < 0.25
+    if name in ("mf", "ff"):  # of every rule in `test_control_shuffled_labels_teach_nothing`
+        shuffled = dataclasses.replace(images, y_train=rng.permutation(images.y_train))
+        assert fit(rule, shuffled, Plan(epochs=10)).test_accuracy < 0.25
 
 
 def test_the_defaults_of_every_rule_are_tried():
