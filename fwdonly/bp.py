@@ -277,7 +277,7 @@ def _pass(
         raise UsageError(f"there are no readouts M_l in these parameters; give init readouts={readouts!r}, too")
     a, moved = _outputs(params, statistics, x, net, key)
     G = [flat(a_l) @ M_l.T for a_l, M_l in zip(a, M, strict=True)] if M else []
-    s = nets.output.read(params, (x, *a)[-1])
+    s = nets.output.read(params, a[-1])
     return (s + sum(G) if readouts == "sum" else s), G, moved
 
 

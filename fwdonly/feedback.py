@@ -68,7 +68,7 @@ class Options(NamedTuple):
     slope over this. 0, as the public code has it: B grows without bound. It is refused where a step takes twice of B
     or more, mirror_rate * batch * mirror_noise^2 / 12 * mirror_decay >= 2: B would swing ever wider."""
     mirror_spread: float | None = None
-    """Standard deviation that each mirrored B gives to errors uniform in [0, 1). None: any. The code's 0.5 is idle."""
+    """Scale each mirrored B so that it sends errors in U[0, 1) with this SD. None, as the public code: do not."""
 
 
 class Training(NamedTuple):

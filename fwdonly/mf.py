@@ -368,18 +368,18 @@ def rule(
     first = 1 - input_readout
     if layer is not None and not first <= layer <= len(net):
         raise UsageError(f"layer is one of {first}..{len(net)} for this network; got {layer}")
-    read: dict[str, Any] = {"net": net, "prediction": prediction, "sum_includes_input": sum_includes_input}
-    read |= {"layer": layer}
+    last_or_sum: dict[str, Any] = {"prediction": prediction, "sum_includes_input": sum_includes_input}
+    common: dict[str, Any] = {"net": net, "layer": layer}
     other = "sum" if prediction == "last" else "last"
     return LearningRule(
         init=partial(init, net=net, tx=tx, num_classes=num_classes, input_readout=input_readout),
         update=partial(update, net=net, tx=tx, layer=layer, gradient=gradient, auxiliary_weight=auxiliary_weight),
-        predict=partial(predict, **read),
-        readouts=((other, partial(predict, net=net, prediction=other, layer=layer)),),
-        grads=at_state(grads, "statistics", net=net, layer=layer, gradient=gradient, auxiliary_weight=auxiliary_weight),
-        training_scores=partial(training_scores, **read),
-        layer_scores=partial(layer_scores, net=net, layer=layer),
-        activations=partial(activations, net=net, layer=layer),
+        predict=partial(predict, **common, **last_or_sum),
+        readouts=((other, partial(predict, **common, prediction=other)),),
+        grads=at_state(grads, "statistics", **common, gradient=gradient, auxiliary_weight=auxiliary_weight),
+        training_scores=partial(training_scores, **common, **last_or_sum),
+        layer_scores=partial(layer_scores, **common),
+        activations=partial(activations, **common),
     )
 
 

@@ -1,5 +1,6 @@
 """The report page: made from a recorded folder alone, with every number of it, and nothing from outside."""
 
+import contextlib
 import html.parser
 import json
 import random
@@ -611,6 +612,8 @@ RUN, PROTOCOL = ("rules", 0, "runs", 1), ("protocol",)
         ([1], (*RUN, "seed"), "seed of run 2 of rule 1 is not an integer"),
         (["A"], (*RUN, "machine"), "machine of run 2 of rule 1 is not text"),
         ("0.9", (*RUN, "test_accuracy"), "test_accuracy of run 2 of rule 1 is not a finite number"),
+        (1e308, (*RUN, "test_accuracy"), "test_accuracy of run 2 of rule 1 is not a finite number"),
+        (-1e100, (*RUN, "train_seconds"), "train_seconds of run 2 of rule 1 is not a finite number"),
         (50.0, (*RUN, "energy"), "energy of run 2 of rule 1 is not an object"),
         ("9", (*RUN, "energy", "net"), "net of the energy of run 2 of rule 1 is not an object with value, unit"),
         ("94", ("rules", 0, "published", 0, "value"), "value of a published number of rule 1 is not a finite number"),
@@ -626,6 +629,20 @@ def test_a_value_of_a_wrong_type_is_one_clear_line(tmp_path, value, path, why):
     with pytest.raises(UsageError) as raised:
         report.load(folder)
     assert why in str(raised.value) and "\n" not in str(raised.value) and str(folder) in str(raised.value)
+
+
+@pytest.mark.parametrize("number", ["1e308", "-1e100", "much"])
+def test_a_number_that_no_training_gives_is_refused_in_the_metrics_too(tmp_path, number):
+    folder = make(tmp_path / "a", seeds=2)
+    path = folder / "metrics.csv"
+    lines = path.read_text().splitlines()
+    place = lines[0].split(",").index("train_loss")
+    for value, expectation in (("3.4e38", contextlib.nullcontext()), (number, pytest.raises(UsageError, match=number))):
+        row = lines[1].split(",")
+        row[place] = value
+        path.write_text("\n".join([lines[0], ",".join(row), *lines[2:], ""]))
+        with expectation:  # the first one, float32's largest number, is the control
+            report.html_report([folder])
 
 
 def test_a_rule_without_a_run_is_a_dash_also_under_a_target(tmp_path):

@@ -86,11 +86,11 @@ def _by_counter(
         return None, "the energy counter was not read throughout"
     after = np.searchsorted(times, edges)
     gap = period + float((times[after] - times[np.maximum(after - 1, 0)]).mean())
-    shortest = float((edges[:, 1] - edges[:, 0]).mean())
-    if shortest < PERIODS * gap:
+    lasting = float((edges[:, 1] - edges[:, 0]).mean())
+    if lasting < PERIODS * gap:
         return (
             None,
-            f"spans of {shortest:.3f} s are too short for a counter that is known to {gap:.3f} s at their edges",
+            f"spans of {lasting:.3f} s are too short for a counter that is known to {gap:.3f} s at their edges",
         )
     at = np.interp(edges, times, joules)
     return float((at[:, 1] - at[:, 0]).sum()), None

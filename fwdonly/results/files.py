@@ -17,6 +17,7 @@ import numpy as np
 
 from ..errors import UsageError
 from ..files import open_arrays, readable, write_whole
+from .schema import number_in
 
 Summary = dict[str, Any]
 """One rule's results as JSON: ``rule``, ``runs`` (one record per seed), seconds, and whether it finished."""
@@ -87,7 +88,7 @@ def read_metrics(path: Path) -> list[dict[str, Any]]:
                 if name in ("rule", "layer_loss") or name not in METRIC_COLUMNS
                 else int(value)
                 if name in ("seed", "stage", "epoch")
-                else float(value or "nan")
+                else number_in(value)
                 for name, value in row.items()
             }
             for row in reader
@@ -100,7 +101,7 @@ def read_power(path: Path) -> list[dict[str, Any]]:
         return [
             row
             | {"seed": int(row["seed"]) if row.get("seed") else None}
-            | {name: float(row[name]) if row[name] else None for name in ("seconds", "watts")}
+            | {name: number_in(row[name]) if row[name] else None for name in ("seconds", "watts")}
             for row in csv.DictReader(file)
         ]
 

@@ -12,8 +12,24 @@ class _Kind(NamedTuple):
     fits: Callable[[Any], bool]
 
 
+LARGEST = 1e100
+"""No number of a result file reaches it: float32 ends at 3e38, and reports square, add and draw them."""
+
+
 def _finite(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < LARGEST
+
+
+def number_in(text: str) -> float:
+    """A number of a CSV file; NaN where there is none.
+
+    Raises:
+        ValueError: no number, or one as large as `LARGEST`.
+    """
+    value = float(text or "nan")
+    if math.isfinite(value) and not _finite(value):
+        raise ValueError(f"{text} is beyond what a result can be")
+    return value
 
 
 def _quantity(value: Any) -> bool:
