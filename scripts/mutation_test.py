@@ -304,8 +304,8 @@ MUTANTS = [
     ),
     Mutant(
         "measure/spans.py",
-        "shortest < PERIODS * gap",
-        "shortest < gap",
+        "lasting < PERIODS * gap",
+        "lasting < gap",
         ("test_energy",),
         "short spans count as measured",
     ),

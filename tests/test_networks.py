@@ -557,6 +557,17 @@ def test_declared_parts_give_what_dense_gives(name, own):
     assert differ(stepped.params, params)
 
 
+def test_a_declared_linear_part_comes_with_its_bias_or_without():
+    """As `nets.Dense` gives both, of which PEPITA's and FOTON's modulated pass needs the one without."""
+    rng = np.random.default_rng(0)
+    W, b = rng.normal(size=(X.shape[1], 6)).astype(np.float32), rng.normal(size=6).astype(np.float32)
+    layer = {"kernel": jnp.asarray(W), "bias": jnp.asarray(b)}
+    affine, dense = nets.Affine(nn.Dense(6), jnp.tanh), nets.Dense(6, activation=jnp.tanh)
+    for block, weights in ((affine, {"params": layer}), (dense, {"params": {"Dense_0": layer}})):
+        near(nets.linear(block).apply(weights, X), np.asarray(X) @ W + b)
+        near(nets.linear(block, bias=False).apply(weights, X), np.asarray(X) @ W)
+
+
 # --- saved and resumed -----------------------------------------------------------------------------------------------
 
 
