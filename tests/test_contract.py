@@ -669,6 +669,12 @@ def test_every_width_of_labels_is_read_under_jit(dtype, classes):
         assert classes > jnp.iinfo(dtype).max or np.isnan(check(y.at[1].add(1)))
 
 
+@pytest.mark.parametrize("module", [bp, mf, ff, cafo, cwc], ids=lambda module: module.__name__)
+def test_a_network_without_layers_is_refused_where_states_are_drawn(module):
+    with pytest.raises(UsageError, match=r"^[^\n]*block[^\n]*$"):
+        module.init(jax.random.key(0), VECTORS, net=(), tx=TX, num_classes=3)
+
+
 POOLED = nets.cnn([3], pool="max")
 PAIR = Batch(IMAGES, jnp.array([0, 1]))
 WITHOUT_A = cafo.init(jax.random.key(0), VECTORS, net=nets.mlp([4]), tx=TX, num_classes=3)
