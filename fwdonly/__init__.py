@@ -16,6 +16,7 @@ if TYPE_CHECKING:
         data,
         feedback,
         ff,
+        forward_gradient,
         foton,
         loggers,
         measure,
@@ -40,7 +41,7 @@ if TYPE_CHECKING:
 
 __version__ = "0.1.0"
 
-_RULES = ("bp", "mf", "ff", "cafo", "cwc", "pepita", "foton", "feedback")
+_RULES = ("bp", "mf", "ff", "cafo", "cwc", "pepita", "foton", "feedback", "forward_gradient")
 _ROOMS = (*_RULES, "data", "loggers", "measure", "models", "nets", "report", "results", "study", "training", "tune")
 _NAMES = {
     "Batch": "base",
@@ -80,6 +81,7 @@ __all__ = [
     "feedback",
     "ff",
     "fit",
+    "forward_gradient",
     "foton",
     "load",
     "loggers",

@@ -8,7 +8,7 @@ from fwdonly.measure import Work
 from fwdonly.nets import LayerSize
 
 WIDTH, HEIGHT, BOX, TOP, MIDDLE = 720, 250, 92, 92, 140
-SECOND = ("second pass", "modulated input")
+SECOND = ("second pass", "modulated input", "slope")
 LOCAL = ("readout", "scores", "head gradient", "solution")
 LEGEND = {
     "forward": "forward products",
@@ -45,7 +45,7 @@ def of_step(products: Sequence[Work], sizes: Sequence[LayerSize], batch: int) ->
         kinds.add("direct")
     for at, name in enumerate(boxes):
         i = at if 1 <= at <= last else 0
-        learns = "weight gradient" in macs_of[i] if i else name == "output"
+        learns = bool({"weight gradient", "slope"} & set(macs_of[i])) if i else name == "output"
         shapes.append(_box(left[at], name, learns, name == "x"))
     return _picture(shapes, [kind for kind in LEGEND if kind in kinds])
 
