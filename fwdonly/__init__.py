@@ -29,6 +29,7 @@ if TYPE_CHECKING:
         study,
         training,
         tune,
+        zeroth_order,
     )
     from .base import Batch, LearningRule, RuleModule
     from .errors import UsageError
@@ -41,7 +42,7 @@ if TYPE_CHECKING:
 
 __version__ = "0.1.0"
 
-_RULES = ("bp", "mf", "ff", "cafo", "cwc", "pepita", "foton", "feedback", "forward_gradient")
+_RULES = ("bp", "mf", "ff", "cafo", "cwc", "pepita", "foton", "feedback", "forward_gradient", "zeroth_order")
 _ROOMS = (*_RULES, "data", "loggers", "measure", "models", "nets", "report", "results", "study", "training", "tune")
 _NAMES = {
     "Batch": "base",
@@ -98,6 +99,7 @@ __all__ = [
     "sweep",
     "training",
     "tune",
+    "zeroth_order",
 ]
 
 
