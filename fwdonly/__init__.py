@@ -24,6 +24,7 @@ if TYPE_CHECKING:
         models,
         nets,
         pepita,
+        phyll,
         report,
         results,
         study,
@@ -42,7 +43,7 @@ if TYPE_CHECKING:
 
 __version__ = "0.1.0"
 
-_RULES = ("bp", "mf", "ff", "cafo", "cwc", "pepita", "foton", "feedback", "forward_gradient", "zeroth_order")
+_RULES = ("bp", "mf", "ff", "cafo", "cwc", "pepita", "foton", "feedback", "forward_gradient", "zeroth_order", "phyll")
 _ROOMS = (*_RULES, "data", "loggers", "measure", "models", "nets", "report", "results", "study", "training", "tune")
 _NAMES = {
     "Batch": "base",
@@ -91,6 +92,7 @@ __all__ = [
     "models",
     "nets",
     "pepita",
+    "phyll",
     "report",
     "results",
     "save",

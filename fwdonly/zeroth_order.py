@@ -62,7 +62,7 @@ class Options(NamedTuple):
 
 
 class Layer(NamedTuple):
-    """What layer i owns: ``block`` holds W_i and b_i; ``M`` (classes, n_L) is the readout of the last one, else None."""
+    """What layer i owns: ``block`` holds W_i and b_i; ``M`` (classes, n_L) is the last layer's readout, else None."""
 
     block: Any
     M: Float[Array, "classes n"] | None
