@@ -270,7 +270,7 @@ def shifted(key: Array, params: Any, step: Array, options: Options) -> Any:
     return jax.tree.map(lambda a, v: a + step.astype(a.dtype) * v, params, v)
 
 
-def _without(g: Params, noise: Params) -> Params:
+def _without(g: Any, noise: Any) -> Any:
     """g - sum_j q_j (q_j . g), where the rows of ``noise`` are the q_j."""
     parts = jax.tree.map(lambda q, a: flat(q) @ a.ravel(), noise, g)
     along = sum(jax.tree.leaves(parts))

@@ -19,6 +19,7 @@ from .places import load
 from .samples import image_files, read_images
 from .splits import paper_split, split
 from .tables import from_table, read_table, rows_and_labels
+from .vowels import vowels
 
 __all__ = [
     "CLASS_NAMES",
@@ -46,4 +47,5 @@ __all__ = [
     "split",
     "standardise",
     "statistics",
+    "vowels",
 ]

@@ -21,7 +21,7 @@ CLASS_NAMES: dict[str, tuple[str, ...]] = {
     "cifar100": tuple(_CIFAR100_NAMES.split()),
 }  # fmt: skip
 """Class names in label order; of CIFAR-100 the fine ones."""
-KNOWN = ("auto", "mnist", "fashion_mnist", "cifar10", "cifar100", "mnist5k", "digits")
+KNOWN = ("auto", "mnist", "fashion_mnist", "cifar10", "cifar100", "mnist5k", "digits", "vowels")
 IDX_RANKS = {"train-images": 3, "train-labels": 1, "t10k-images": 3, "t10k-labels": 1}
 # Of the decompressed bytes: Debian repacks the .gz files, so their own checksums differ from the published ones.
 IDX_SHA256 = {

