@@ -4,7 +4,7 @@ import functools
 import inspect
 import pickle
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Literal, NamedTuple, Protocol, TypeVar, cast, get_args, get_origin, runtime_checkable
+from typing import Any, Literal, NamedTuple, Protocol, TypeVar, get_args, get_origin, runtime_checkable
 
 import jax
 import jax.numpy as jnp
@@ -13,7 +13,14 @@ import optax
 from jax.core import Tracer
 from jaxtyping import Array, Float, Int, PyTree
 
-from .errors import UsageError, check_word, short
+from .descent import TRACED as TRACED
+from .descent import averaged as averaged
+from .descent import begin as begin
+from .descent import descend as descend
+from .descent import for_prediction as for_prediction
+from .descent import predicting as predicting
+from .descent import updates as updates
+from .errors import UsageError, check_word, fitting
 
 State = Any
 """A NamedTuple of arrays whose first two fields are ``params`` and ``opt_state``; each rule module defines its own."""
@@ -178,19 +185,14 @@ def run_block(
     if key is not None and hasattr(block, "apply_in_training"):
         out, variables = block.apply_in_training(variables, x, key)
         return out, _divided(block, variables)[1]
-    try:
+    mend = "" if statistics else "; if it has running statistics, pass statistics=state.statistics"
+    with fitting(f"a {type(block).__name__}", x.shape, mend):
         if key is None or not _is_linen(type(block)):
             return block.apply(variables, x, **_switched(block, training=False)), statistics
         how: dict[str, Any] = {"rngs": {"params": key, "dropout": key}, **_switched(block, training=True)}
         if not statistics:
             return block.apply(variables, x, **how), statistics
         return block.apply(variables, x, mutable=list(statistics), **how)
-    except Exception as error:
-        if type(error).__module__.partition(".")[0] != "flax":
-            raise
-        mend = "" if statistics else "; if it has running statistics, pass statistics=state.statistics"
-        words = f"a {type(block).__name__} cannot run on inputs {x.shape}: {short(error)}{mend}"
-        raise UsageError(words) from error
 
 
 def kept(statistics: Sequence[Any]) -> Statistics:
@@ -352,115 +354,6 @@ def at_state(grads: Callable[..., tuple[PyTree, Metrics]], *fields: str, **optio
 def flat(a: Float[Array, "batch *features"]) -> Float[Array, "batch n"]:
     """Every sample as one vector."""
     return a.reshape(a.shape[0], -1)
-
-
-def begin(tx: optax.GradientTransformation, params: Any) -> Any:
-    """The optimizer's first state for ``params``.
-
-    Raises:
-        UsageError: no optax transformation, or one that wants parameters of a form of its own.
-    """
-    if not (callable(getattr(tx, "init", None)) and callable(getattr(tx, "update", None))):
-        raise UsageError(f"tx is an optax transformation, such as optax.adam(1e-3); got {type(tx).__name__}")
-    try:
-        return tx.init(params)
-    except AttributeError as error:
-        raise UsageError(f"this optimizer cannot start from a rule's parameters ({error}); use another one") from error
-    except ValueError as error:
-        if "structure" not in str(error) or isinstance(error, UsageError):
-            raise
-        raise UsageError(
-            "the optimizer has a mask or labels as a tree of another form; a rule may step its layers one by one: give "
-            "a function of the parameters, such as mask=lambda p: jax.tree.map(lambda a: a.ndim > 1, p)"
-        ) from error
-
-
-TRACED = (
-    jax.errors.ConcretizationTypeError,
-    jax.errors.TracerArrayConversionError,
-    jax.errors.TracerIntegerConversionError,
-)
-"""What JAX raises where Python code asks for the value of a traced number."""
-
-
-def updates(
-    tx: optax.GradientTransformation, grads: Any, opt_state: Any, params: Any, value: Array | None = None
-) -> tuple[Any, Any]:
-    """What optax adds to ``params``, and its new state; ``value``, the loss, is for transformations that ask for it.
-
-    Raises:
-        UsageError: the transformation asks for more than that, or for parameters of a form of its own, or its schedule
-            decides by a number's value.
-    """
-    try:
-        return optax.with_extra_args_support(tx).update(grads, opt_state, params, value=value)
-    except (AttributeError, *TRACED) as error:
-        words = "a schedule chooses by jnp.where, not by if, and computes with jnp, not with np"
-        why = words if isinstance(error, TRACED) else str(error)
-        raise UsageError(f"this optimizer cannot step a rule's parameters: {why}; change it, or use another") from error
-    except TypeError as error:
-        if "required keyword-only argument" not in str(error):
-            raise
-        raise UsageError(
-            "this optimizer asks for the loss function, which a rule with losses of its own does not have; "
-            "use one that needs gradients and the loss's value at most"
-        ) from error
-
-
-def descend(
-    tx: optax.GradientTransformation, grads: Any, opt_state: Any, params: Any, value: Array | None = None
-) -> tuple[Any, Any]:
-    """One optax step: the new ``(params, opt_state)``; arguments as of `updates`."""
-    step, opt_state = updates(tx, grads, opt_state, params, value)
-    return optax.apply_updates(params, step), opt_state
-
-
-def for_prediction(state: State) -> State:
-    """The state that predicts: with averaged parameters where the optimizer averages (`optax.contrib.schedule_free`).
-
-    Then ``opt_state`` is None, which is all that tells such a state from others; any other state comes back as it is.
-    The state of a rule whose optimizers are neither one for all parameters nor one for every entry of a tuple of them
-    has a method ``averaged()``, which gives its parameters.
-    """
-    if not _averaging(getattr(state, "opt_state", None)):
-        return state
-    params = state.averaged() if hasattr(state, "averaged") else averaged(state.opt_state, state.params)
-    return state._replace(params=params, opt_state=None)
-
-
-def averaged(opt_state: Any, params: Any) -> Any:
-    """The parameters at which a schedule-free optimizer is to be evaluated, x = (y - (1 - b1) z) / b1 of its paper.
-
-    Others come back as they are. ``opt_state`` belongs to ``params``, or a tuple of such to a tuple of parameters.
-    """
-    places, tree = jax.tree_util.tree_flatten_with_path(params)
-    values = dict(places)
-    for one in _averaging(opt_state):
-        for place, z in jax.tree_util.tree_leaves_with_path(one.z):  # what the optimizer is masked from has no place
-            if place not in values:
-                return tuple(averaged(*pair) for pair in zip(opt_state, params, strict=True))
-            values[place] = ((values[place] - (1 - one.b1) * z) / one.b1).astype(values[place].dtype)
-    return jax.tree.unflatten(tree, values.values())
-
-
-def _averaging(opt_state: Any) -> list[Any]:
-    """The schedule-free parts of an optimizer's state."""
-    kind = optax.contrib.ScheduleFreeState
-    leaves = jax.tree.leaves(opt_state, is_leaf=lambda node: isinstance(node, kind))
-    return [leaf for leaf in leaves if isinstance(leaf, kind)]
-
-
-Read = TypeVar("Read", bound=Callable[..., Any])
-
-
-def predicting(read: Read) -> Read:
-    """Let a rule's function of (state, x) see the state as `for_prediction` gives it."""
-
-    @functools.wraps(read)
-    def of_state(state: State, x: Array, **options: Any) -> Any:
-        return read(for_prediction(state), x, **options)
-
-    return cast(Read, of_state)
 
 
 def as_params(gradients: PyTree, params: PyTree) -> PyTree:

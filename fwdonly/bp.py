@@ -305,7 +305,11 @@ def update(
         return _update_output(state, _above(state.params, state.statistics, batch, net), key, tx=tx)
     net = _normalised(net, how)
     gradients, metrics, moved = _gradients(state.params, state.statistics, batch, key, net, how)
-    return State(*descend(tx, gradients, state.opt_state, state.params, metrics["loss"]), moved), metrics
+
+    def loss_of(params: Params) -> Array:
+        return _gradients(params, state.statistics, batch, key, net, how)[1]["loss"]
+
+    return State(*descend(tx, gradients, state.opt_state, state.params, metrics["loss"], loss_of), moved), metrics
 
 
 def _update_output(
@@ -315,7 +319,11 @@ def _update_output(
     del key
     gradients, metrics = _output_grads(state.params, batch)
     old, gradients = _trained(state.params, "frozen"), _trained(gradients, "frozen")
-    output, opt_state = descend(tx, gradients, state.opt_state, old, metrics["loss"])
+
+    def loss_of(output: Params) -> Array:
+        return _output_grads(output, batch)[1]["loss"]
+
+    output, opt_state = descend(tx, gradients, state.opt_state, old, metrics["loss"], loss_of)
     return State(output._replace(blocks=state.params.blocks), opt_state, state.statistics), metrics
 
 

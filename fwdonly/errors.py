@@ -39,6 +39,54 @@ def one_line() -> Generator[None, None, None]:
         raise UsageError(str(error).splitlines()[0]) from None
 
 
+ALONG = "samples lie along the first axis, a single one as x[None]"
+
+
+def check_samples(x: Any) -> None:
+    """Refuse samples that no prediction can be made for, whatever the network.
+
+    Raises:
+        UsageError: no array, a single sample without its batch axis, or no sample.
+    """
+    if not hasattr(x, "ndim"):
+        raise UsageError(f"x is a {type(x).__name__}; pass jnp.asarray(x)")
+    if x.ndim < 2:
+        raise UsageError(f"x has shape {x.shape}, which is one sample; {ALONG}")
+    if not len(x):
+        raise UsageError("x is empty; give at least one sample")
+
+
+@contextlib.contextmanager
+def fitting(what: str, shape: Sequence[int], mend: str = "") -> Generator[None, None, None]:
+    """Says in one line that ``what`` cannot take inputs of this shape: what JAX or Flax raises there.
+
+    ``mend`` is for faults of Flax that are none of a shape. Any other fault goes its way.
+    """
+    try:
+        yield
+    except UsageError:
+        raise
+    except Exception as error:
+        is_of_shapes = _is_of_shapes(error)
+        if not is_of_shapes and type(error).__module__.partition(".")[0] != "flax":
+            raise
+        if not is_of_shapes:
+            raise UsageError(f"{what} cannot run on inputs {tuple(shape)}: {short(error)}{mend}") from error
+        raise UsageError(
+            f"{what} takes inputs of another shape than {tuple(shape)}; give samples as in training: {ALONG}"
+        ) from error
+
+
+MISFITS = "dot_general requires", "ncompatible shapes", "must have the same shape"
+"""What JAX says where arrays do not fit each other."""
+
+
+def _is_of_shapes(error: Exception) -> bool:
+    if type(error).__name__ == "ScopeParamShapeError":
+        return True
+    return isinstance(error, TypeError | ValueError) and any(part in str(error) for part in MISFITS)
+
+
 def check_word(name: str, value: Any, words: Sequence[Any]) -> None:
     """Refuse a value that is not one of ``words``.
 

@@ -265,10 +265,17 @@ def update(
     how = layer, gradient, auxiliary_weight
     known = every(state.statistics, state.params)
     gradients, metrics, moved = _pass(state.params, known, batch, key, net, how)
+
+    def loss_of(at: int, weights: Layer) -> Array:
+        there = (*state.params[:at], weights, *state.params[at + 1 :])
+        return _pass(there, known, batch, key, net, how)[1]["loss"]
+
+    # Only a layer that trains alone has one loss from step to step: below the others, inputs move.
+    objectives = [None if layer is None else partial(loss_of, at) for at in range(len(state.params))]
     losses = iter(metrics["layer_loss"])
     stepped = [
-        (weights, opt) if g is None else descend(tx, g, opt, weights, next(losses))
-        for g, opt, weights in zip(gradients, state.opt_state, state.params, strict=True)
+        (weights, opt) if g is None else descend(tx, g, opt, weights, next(losses), objective)
+        for g, opt, weights, objective in zip(gradients, state.opt_state, state.params, objectives, strict=True)
     ]
     params, opt_state = zip(*stepped, strict=True)
     return State(params, opt_state, moved), metrics

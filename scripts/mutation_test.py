@@ -143,8 +143,8 @@ MUTANTS = [
     Mutant("mf.py", "elif i < layer:", "elif i + 1 < layer:", (EQUATIONS,), "greedy stage skips the layer below"),
     Mutant(
         "mf.py",
-        "(weights, opt) if g is None else descend(tx, g, opt, weights, next(losses))",
-        "(weights, opt) if g is None else descend(tx, g, state.opt_state[0], weights, next(losses))",
+        "(weights, opt) if g is None else descend(tx, g, opt, weights, next(losses), objective)",
+        "(weights, opt) if g is None else descend(tx, g, state.opt_state[0], weights, next(losses), objective)",
         (EQUATIONS, CONTRACT),
         "layers share one optimizer state",
     ),
@@ -268,7 +268,7 @@ MUTANTS = [
         "products that nothing reads count",
     ),
     Mutant(
-        "base.py",
+        "descent.py",
         "return optax.apply_updates(params, step)",
         "return optax.apply_updates(params, jax.tree.map(jnp.negative, step))",
         (EQUATIONS,),
@@ -945,15 +945,17 @@ MUTANTS = [
     Mutant("ff.py", "and all(fits) else 0.0", "else 0.0", (ANCESTORS,), "a peer term where maxima are pooled"),
     Mutant(
         "mf.py",
-        "opt, weights, next(losses))",
-        'opt, weights, metrics["loss"])',
+        "opt, weights, next(losses), objective)",
+        'opt, weights, metrics["loss"], objective)',
         ("test_debugging",),
         "the sum for a layer's loss",
     ),
     Mutant(
-        "base.py", "opt_state, params, value=value)", "opt_state, params, value=0.0)", ("test_debugging",), "no loss"
+        "descent.py", "opt_state, params, value=value", "opt_state, params, value=0.0", ("test_debugging",), "no loss"
     ),
-    Mutant("base.py", "(1 - one.b1) * z) / one.b1", "one.b1 * z) / one.b1", ("test_small_inputs",), "wrong averages"),
+    Mutant(
+        "descent.py", "(1 - one.b1) * z) / one.b1", "one.b1 * z) / one.b1", ("test_small_inputs",), "wrong averages"
+    ),
     Mutant("training/steps.py", "& real[None, :]", "", ("test_layers",), "what fills a batch up counts by layer"),
     Mutant("base.py", "if axes := _split_over(y):", "if axes := ():", (SHARDING,), "gradients summed over shards"),
     Mutant(

@@ -195,7 +195,7 @@ def staircase(count):
 
 NO_OPTIMIZERS = {
     "none": (None, "tx is an optax transformation, such as optax.adam(1e-3); got NoneType"),
-    "line search": (optax.lbfgs(), "this optimizer asks for the loss function"),
+    "line search": (optax.lbfgs(), "this optimizer asks for the loss as a function (value_fn), which bp and stages of"),
     "lookahead": (optax.lookahead(optax.sgd(0.1), 5, 0.5), "this optimizer cannot step a rule's parameters: 'Layer'"),
     "branches": (optax.sgd(staircase), "this optimizer cannot step a rule's parameters: a schedule chooses by"),
 }

@@ -122,6 +122,50 @@ def test_fit_and_saved_models_use_the_averages(own, tiny, tmp_path):
     assert abs(raw.evaluate(tiny).loss - float(found.test_loss)) > 1e-4  # the control
 
 
+SEARCHING = optax.lbfgs(linesearch=optax.scale_by_backtracking_linesearch(8))
+ONE = nets.mlp([6])
+LINE_SEARCH = {
+    "bp": (bp.rule(ONE, SEARCHING, num_classes=4), lambda params: params),
+    "frozen": (
+        bp.rule(ONE, SEARCHING, num_classes=4, hidden="frozen"),
+        lambda params: params._replace(blocks=()),
+    ),
+    "mf": (mf.rule(ONE, SEARCHING, num_classes=4, layer=1), lambda params: params[0]),
+}
+
+
+@pytest.mark.parametrize("name", LINE_SEARCH)
+def test_a_line_search_is_optaxs_own_on_the_rules_loss(name, tiny):
+    """By optax's documented loop, over the loss of a network that is written out here; the whole batch."""
+    rule, trained = LINE_SEARCH[name]
+    x, y = jnp.asarray(tiny.x_train, jnp.float32) / 255, jnp.asarray(tiny.y_train)
+    start = state = rule.init(jax.random.key(0), x)
+
+    def loss(part):
+        hidden = part.block if name == "mf" else (part.blocks or start.params.blocks)[0]
+        layer = hidden["params"]["Dense_0"]
+        a = jax.nn.relu(x.reshape(len(x), -1) @ layer["kernel"] + layer["bias"][None])
+        scores = a @ part.M.T if name == "mf" else a @ part.W + part.b[None]
+        return -jax.nn.log_softmax(scores)[jnp.arange(len(y)), y].mean()
+
+    part = trained(state.params)
+    opt_state = SEARCHING.init(part)
+
+    @jax.jit
+    def step(part, opt_state):
+        value, gradient = jax.value_and_grad(loss)(part)
+        moved, opt_state = SEARCHING.update(gradient, opt_state, part, value=value, grad=gradient, value_fn=loss)
+        return optax.apply_updates(part, moved), opt_state
+
+    update = jax.jit(rule.update)
+    for _ in range(4):
+        state, _ = update(state, fwdonly.Batch(x, y), jax.random.key(2))
+        part, opt_state = step(part, opt_state)
+    near = lambda one, other: np.testing.assert_allclose(one, other, rtol=1e-3, atol=1e-4)
+    jax.tree.map(near, trained(state.params), part)
+    assert loss(part) < 0.9 * loss(trained(start.params))  # the control: it has moved
+
+
 def in_process(program, *words, timeout=120):
     arguments = [sys.executable, "-W", "ignore", "-c", program, *words]
     return subprocess.run(arguments, capture_output=True, text=True, timeout=timeout)

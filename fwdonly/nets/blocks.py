@@ -15,7 +15,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from ..base import DOT, setting
-from ..errors import UsageError, check_word
+from ..errors import ALONG, UsageError, check_word
 from . import starts
 from .norms import BatchNorm
 from .starts import Initializer, he_uniform, uniform_within
@@ -170,6 +170,8 @@ def convolution(
     edge = ((kernel - 1) // 2, kernel // 2) if padding == "same" else (0, 0)
 
     def applied(x: Array) -> Array:
+        if x.ndim != 4:
+            raise UsageError(f"a convolution takes images (batch, height, width, channels); got {x.shape}; {ALONG}")
         bound = (kernel**2 * x.shape[-1] / groups) ** -0.5
         return nn.Conv(
             channels,

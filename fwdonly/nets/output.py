@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from ..base import Net, check_classes, flat, predicting
+from ..base import Net, check_classes, flat, predicting, run_block
 from ..errors import UsageError
 from .builders import init
 from .starts import Initializer
@@ -81,7 +81,7 @@ def activations(params: Any, x: Float[Array, "batch *features"], net: Net) -> tu
     """The outputs a_1..a_L of the hidden layers."""
     a, out = x, []
     for block, weights in zip(net, params.blocks, strict=True):
-        a = block.apply(weights, a)
+        a, _ = run_block(block, weights, {}, a)
         out.append(a)
     return tuple(out)
 

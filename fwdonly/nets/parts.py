@@ -13,7 +13,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from ..base import Net
-from ..errors import UsageError
+from ..errors import UsageError, fitting
 from .blocks import Conv, Dense, pooled
 from .starts import identity
 
@@ -82,23 +82,27 @@ def is_plain(block: Any) -> bool:
 
 
 class _Linear(NamedTuple):
-    """The affine part of a block that declares its parts."""
+    """The affine part of a block: of a Linen module ``module``, or as the block declares it."""
 
     block: Any
     bias: bool
+    module: Any = None
 
     def apply(self, weights: Any, a: Array) -> Array:
-        out = self.block.linear(weights, a)
-        return out if self.bias else out - self.block.linear(weights, jnp.zeros_like(a[:1]))
+        with fitting(f"a {type(self.block).__name__}", a.shape):
+            if self.module is not None:
+                return self.module.apply(weights, a)
+            out = self.block.linear(weights, a)
+            return out if self.bias else out - self.block.linear(weights, jnp.zeros_like(a[:1]))
 
 
-def linear(block: Any, *, bias: bool = True) -> Any:
+def linear(block: Any, *, bias: bool = True) -> _Linear:
     """The block's affine map alone, with the same parameters: no activation, no pooling, and no bias where told so."""
     if not isinstance(block, Dense | Conv):
         return _Linear(block, bias)
     changes: dict[str, Any] = {"activation": identity, "norm": "none", "dropout": 0.0}
     changes |= {} if bias else {"bias": "none"}
-    return block.clone(**changes | ({"pool": "none"} if isinstance(block, Conv) else {}))
+    return _Linear(block, bias, block.clone(**changes | ({"pool": "none"} if isinstance(block, Conv) else {})))
 
 
 def weight_gradient(block: Any, weights: Any, a: Float[Array, "batch *in"], delta: Float[Array, "batch *out"]) -> Any:
