@@ -33,6 +33,7 @@ EQUATIONS, LOCALITY, CONTRACT, TRAIN = "test_equations", "test_locality", "test_
 ANCESTORS = "test_equations_ff_cafo"
 TWO_PASS, FEEDBACK = "test_equations_two_pass", "test_equations_feedback"
 SHARDING = "test_sharding"
+SAVINGS = "test_savings"
 
 MUTANTS = [
     Mutant(
@@ -210,6 +211,41 @@ MUTANTS = [
         '    known, how = every(state.statistics, state.params), (layer, "local", 1.0)\n',
         (EQUATIONS, LOCALITY),
         "the update of MF-Joint is MF's",
+    ),
+    Mutant(
+        "nets/savings.py",
+        "share = len(chunk.y) / samples",
+        "share = 1 / -(-samples // size)",
+        (SAVINGS,),
+        "chunks of different lengths count alike",
+    ),
+    Mutant(
+        "nets/savings.py",
+        "range(first, min(first + length, count))",
+        "range(first, min(first + length, count - 1 or 1))",
+        (SAVINGS,),
+        "segments leave out the last block",
+    ),
+    Mutant(
+        "nets/savings.py",
+        "return on_blocks, None, on_a, None",
+        "return on_blocks, None, errors[0] if on_a.shape == errors[0].shape else on_a, None",
+        (SAVINGS,),
+        "the error skips a segment",
+    ),
+    Mutant(
+        "nets/savings.py",
+        "        a = after(a, errors)\n",
+        "",
+        (SAVINGS,),
+        "what is computed again is merged with what was computed before",
+    ),
+    Mutant(
+        "bp.py",
+        "again = i <= nets.savings.segments(len(layers), remat)[-1].start",
+        'again = remat != "none"',
+        ("test_cost",),
+        "the last segment is counted twice",
     ),
     Mutant(
         "bp.py",
