@@ -8,6 +8,7 @@ their start values, and the output layer alone learns. ``remat`` and ``chunks`` 
 what the memory of any other rule must be compared with.
 """
 
+from collections.abc import Mapping
 from functools import partial
 from typing import Any, Literal, NamedTuple, get_args
 
@@ -437,6 +438,13 @@ def work(
         products += [(i, "forward again", batch * size.macs)] if again else []
         products += [(i, "readout", 3 * batch * num_classes * size.n)] if readouts != "output" else []
     return [*products, (len(layers), "output layer", 3 * batch * num_classes * layers[-1].n)]
+
+
+def factors(options: Mapping[str, Any]) -> dict[str, str]:
+    """Where a training with these options stands in the 2 x 2 of objective and locality; {} of summed readouts."""
+    locality = "local" if options["hidden"] == "frozen" else "back-propagated"
+    objective = {"output": "last", "deep": "every"}.get(options["readouts"])
+    return {"objective": objective, "locality": locality} if objective else {}
 
 
 def _formed(form: dict[str, Any]) -> Form:
