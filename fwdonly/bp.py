@@ -483,14 +483,15 @@ def training(setting: Setting) -> tuple[Stage, ...]:
     return (Stage(learning_rule),)
 
 
+TUNED = {"learning_rate": 0.0012, "weight_decay": 1e-6}
 CARD = Card(
     variants={
-        "bp": Variant("BP", tuned={"learning_rate": 0.0012, "weight_decay": 1e-6}),
+        "bp": Variant("BP", tuned=TUNED),
         "bp-deep": Variant("BP, deep supervision", {"readouts": "deep"}),
         "bp-sum": Variant("BP, all readouts", {"readouts": "sum"}),
         "bp-frozen": Variant("frozen hidden layers", {"hidden": "frozen"}),
-        "bp-remat": Variant("BP, remat", {"remat": "sqrt"}),
-        "bp-chunks": Variant("BP, in 16 chunks", {"chunks": 16}),
+        "bp-remat": Variant("BP, remat", {"remat": "sqrt"}, TUNED),
+        "bp-chunks": Variant("BP, in 16 chunks", {"chunks": 16}, TUNED),
     },
     options=(Options,),
     recipe={"epochs": 16},
