@@ -237,9 +237,10 @@ def _switches(kind: type) -> tuple[str, ...]:
 class RuleModule(Protocol):
     """What the file of a rule offers; `fwdonly.RULES` lists the modules by name. Options follow as keywords.
 
-    Two functions more are optional: ``stages(net, tx, *, num_classes)``, several `LearningRule` over one state, to be
-    trained one after another, and ``work(layers, num_classes, batch)``, the `Products` of one step. Loops and meters
-    see the `LearningRule` alone, so that a file outside this package needs no more than ``rule``.
+    Three functions more are optional: ``stages(net, tx, *, num_classes)``, several `LearningRule` over one state, to be
+    trained one after another; ``work(layers, num_classes, batch)``, the `Products` of a step; ``factors(options)``, the
+    cell of the 2 x 2 of objective ("last", "every") and locality ("back-propagated", "local"). Loops and meters see the
+    `LearningRule` alone, so that a file outside this package needs no more than ``rule``.
     """
 
     init: Callable[..., State]

@@ -4,9 +4,11 @@ Rumelhart, Hinton, Williams, *Learning representations by back-propagating error
 the output layer as in the BP twin of arXiv 2509.19063. ``readouts`` adds the class readouts of Mono-Forward, for the
 controls between the two rules: "deep" is deep supervision (BP-DS; Lee et al., *Deeply-supervised nets*, AISTATS 2015),
 "sum" one loss of all readouts together. ``hidden="frozen"`` is the control of every rule for hidden layers: they keep
-their start values, and the output layer alone learns.
+their start values, and the output layer alone learns. ``remat`` and ``chunks`` take less memory for the same gradient:
+what the memory of any other rule must be compared with.
 """
 
+from collections.abc import Mapping
 from functools import partial
 from typing import Any, Literal, NamedTuple, get_args
 
@@ -61,6 +63,11 @@ class Options(NamedTuple):
     """frozen: hidden layers keep their start values; what a rule for hidden layers must beat."""
     batch_norm: bool = False
     """Batch normalisation after every block, with a scale and a shift that learn: the twin of rules that have it."""
+    remat: nets.savings.Remat = "none"
+    """Outputs to compute again in the backward pass instead of keeping them. block: all within a block. sqrt: all but
+    every ceil(sqrt L)-th block's of L; the same gradient for at most one more forward pass."""
+    chunks: int = 1
+    """Take every batch in so many parts, one after another, and add up their gradients; the same step."""
 
 
 class Form(NamedTuple):
@@ -70,6 +77,8 @@ class Form(NamedTuple):
     auxiliary_weight: float | Array = 1.0
     hidden: Hidden = "trained"
     batch_norm: bool = False
+    remat: nets.savings.Remat = "none"
+    chunks: int = 1
 
 
 class Params(NamedTuple):
@@ -158,6 +167,9 @@ def grads(
     Every step moves running statistics by a tenth (``running <- 0.9 running + 0.1 batch``); `predict` takes these in
     the place of the batch's.
 
+    ``remat`` and ``chunks`` change no gradient but by rounding: with parts of B_1..B_c samples it is
+    ``sum_j (B_j / B) grad_j``, of the losses that are means over each part (see `fwdonly.nets.savings`).
+
     Held constant: nothing but the data; with ``hidden="frozen"`` also W_l and b_l of the hidden layers. Taken by
     reverse-mode automatic differentiation of the loss.
 
@@ -169,7 +181,8 @@ def grads(
         statistics: of blocks that have some, ``state.statistics``.
         **form: see `Form`. readouts: "output" for BP, "deep" for BP-DS, "sum" for BP with all readouts.
             auxiliary_weight: lambda, for "deep" alone; it may be traced. hidden: "trained", or "frozen" for the
-            gradient of the output layer alone. batch_norm: batch normalisation behind every block.
+            gradient of the output layer alone. batch_norm: batch normalisation behind every block. remat: "none",
+            "block" or "sqrt". chunks: parts of a batch.
 
     Returns:
         Gradients shaped like ``params`` (None for every frozen block) and the metric ``loss``, and for "deep"
@@ -177,8 +190,8 @@ def grads(
 
     Raises:
         UsageError: labels that are missing or out of range (values are seen outside compiled code only),
-            unknown words, readouts that ``params`` have not or of frozen layers, a weight for others than "deep", or
-            batch normalisation of frozen layers.
+            unknown words, readouts that ``params`` have not or of frozen layers, a weight for others than "deep",
+            batch normalisation of frozen layers, remat beside readouts, or chunks where blocks have statistics.
 
     Example:
         >>> import jax, optax, fwdonly
@@ -201,6 +214,7 @@ def grads(
         * ``batch_norm`` stands behind activation and pooling, where CaFo and CwC have it; in the paper it stands before
           the activation (``norm=batch`` of a network's specification). The running variance averages the biased one;
           the paper's inference, and PyTorch, take the unbiased one.
+        * Noise of blocks differs from chunk to chunk and so from that of a whole batch; its law does not.
     """
     how = _formed(form)
     if how.hidden == "frozen":
@@ -219,7 +233,14 @@ def _gradients(
     """Gradients where hidden layers are trained, and the statistics after this batch."""
     doubt = check_labels(batch, params.W.shape[1])
 
-    def objective(params: Params) -> tuple[Array, tuple[Metrics, Any]]:
+    if how.chunks > 1 and any(statistics):
+        raise UsageError("chunks would have statistics of their own, and these blocks take the batch's; leave it at 1")
+
+    def objective(params: Params, batch: Batch, key: Array) -> tuple[Array, tuple[Metrics, Any]]:
+        if how.remat != "none":
+            known = every(statistics, net)
+            a, moved = nets.savings.recomputed(net, params.blocks, known, batch.x, key, how.remat)
+            return cross_entropy(nets.output.read(params, a), batch.y), ({}, moved)
         s, G, moved = _pass(params, statistics, batch.x, net, how.readouts, key)
         loss = cross_entropy(s, batch.y)
         if how.readouts != "deep":
@@ -227,7 +248,9 @@ def _gradients(
         local = [cross_entropy(G_l, batch.y) for G_l in G]
         return loss + how.auxiliary_weight * sum(local), ({"layer_loss": jnp.stack([*local, loss])}, moved)
 
-    (loss, (more, moved)), gradients = jax.value_and_grad(objective, has_aux=True)(params)
+    of_batch = partial(jax.value_and_grad(objective, has_aux=True), params)
+    whole = of_batch(batch, key) if how.chunks == 1 else nets.savings.accumulated(of_batch, batch, key, how.chunks)
+    (loss, (more, moved)), gradients = whole
     return gradients, {"loss": loss + doubt} | more, moved
 
 
@@ -235,10 +258,7 @@ def features(
     params: Params, x: Float[Array, "batch *features"], net: Net, statistics: Statistics = ()
 ) -> Float[Array, "batch n"]:
     """a_L, every sample as one vector: what the output layer reads in prediction, and of frozen layers always."""
-    a = x
-    for block, weights, known in zip(net, params.blocks, every(statistics, net), strict=True):
-        a, _ = run_block(block, weights, known, a)
-    return flat(a)
+    return flat(_outputs(params, statistics, x, net)[0][-1])
 
 
 def _above(params: Params, statistics: Statistics, batch: Batch, net: Net) -> Batch:
@@ -374,8 +394,7 @@ def rule(
     """BP with its options bound; ``form`` as of `Form`, the others as of `init`.
 
     Raises:
-        UsageError: what is no network, unknown words, readouts of frozen layers, a weight for others than "deep", or
-            batch normalisation of frozen layers.
+        UsageError: what is no network, or a form that does not fit, as of `grads`.
     """
     nets.check_net(net)
     hidden = _formed(form).hidden
@@ -405,15 +424,17 @@ def work(
     readouts: str = "output",
     hidden: str = "trained",
     batch_norm: bool = False,
+    remat: str = "none",
     kept: bool = False,
 ) -> Products:
     """Multiply-accumulates of layer l, per sample: F_l forward, F_l for the weights, F_l for the input but in layer 1.
 
     F_l is the product of the layer, n_{l-1} n_l where it is dense. Three products of the output layer; "deep" and
     "sum": three more with every M_l. Frozen hidden layers: F_l forward (none where they were ``kept``, see
-    `fwdonly.base.Frozen`), and two products of the output layer. Batch normalisation has none.
+    `fwdonly.base.Frozen`), and two products of the output layer. Batch normalisation has none. ``remat``: F_l once more
+    in all segments but the last one.
     """
-    _check(readouts, 1.0, hidden, batch_norm)
+    _check(readouts, 1.0, hidden, batch_norm, remat, 1)
     products: Products = []
     if hidden == "frozen":
         products += [(i, "forward", batch * size.macs) for i, size in enumerate(layers, start=1) if not kept]
@@ -421,8 +442,17 @@ def work(
     for i, size in enumerate(layers, start=1):
         products += [(i, "forward", batch * size.macs), (i, "weight gradient", batch * size.macs)]
         products += [(i, "input gradient", batch * size.macs)] if i > 1 else []
+        again = i <= nets.savings.segments(len(layers), remat)[-1].start
+        products += [(i, "forward again", batch * size.macs)] if again else []
         products += [(i, "readout", 3 * batch * num_classes * size.n)] if readouts != "output" else []
     return [*products, (len(layers), "output layer", 3 * batch * num_classes * layers[-1].n)]
+
+
+def factors(options: Mapping[str, Any]) -> dict[str, str]:
+    """Where a training with these options stands in the 2 x 2 of objective and locality; {} of summed readouts."""
+    locality = "local" if options["hidden"] == "frozen" else "back-propagated"
+    objective = {"output": "last", "deep": "every"}.get(options["readouts"])
+    return {"objective": objective, "locality": locality} if objective else {}
 
 
 def _formed(form: dict[str, Any]) -> Form:
@@ -431,15 +461,26 @@ def _formed(form: dict[str, Any]) -> Form:
     return how
 
 
-def _check(readouts: str, auxiliary_weight: float | Array, hidden: str, batch_norm: bool) -> None:
+def _check(
+    readouts: str, auxiliary_weight: float | Array, hidden: str, batch_norm: bool, remat: str, chunks: int
+) -> None:
     check_word("readouts", readouts, get_args(Readouts))
     check_word("hidden", hidden, get_args(Hidden))
+    check_word("remat", remat, get_args(nets.savings.Remat))
     if hidden == "frozen" and readouts != "output":
         raise UsageError("hidden='frozen' trains the output layer alone; leave readouts at 'output'")
     if hidden == "frozen" and batch_norm:
         raise UsageError("batch_norm learns with the hidden layers, and hidden='frozen' trains none; leave it out")
     if readouts != "deep" and not (isinstance(auxiliary_weight, int | float) and auxiliary_weight == 1):
         raise UsageError("auxiliary_weight needs readouts='deep'; no other loss has parts to weigh")
+    if chunks < 1:
+        raise UsageError(f"chunks are parts of a batch, at least 1; got {chunks}")
+    if remat != "none" and (readouts != "output" or hidden == "frozen"):
+        raise UsageError(
+            "remat keeps no outputs of hidden layers, and readouts or frozen layers need no other; leave it"
+        )
+    if chunks > 1 and (hidden == "frozen" or batch_norm):
+        raise UsageError("chunks save memory of layers that learn, without batch_norm, whose statistics are a batch's")
 
 
 def training(setting: Setting) -> tuple[Stage, ...]:
@@ -450,12 +491,15 @@ def training(setting: Setting) -> tuple[Stage, ...]:
     return (Stage(learning_rule),)
 
 
+TUNED = {"learning_rate": 0.0012, "weight_decay": 1e-6}
 CARD = Card(
     variants={
-        "bp": Variant("BP", tuned={"learning_rate": 0.0012, "weight_decay": 1e-6}),
+        "bp": Variant("BP", tuned=TUNED),
         "bp-deep": Variant("BP, deep supervision", {"readouts": "deep"}),
         "bp-sum": Variant("BP, all readouts", {"readouts": "sum"}),
         "bp-frozen": Variant("frozen hidden layers", {"hidden": "frozen"}),
+        "bp-remat": Variant("BP, remat", {"remat": "sqrt"}, TUNED),
+        "bp-chunks": Variant("BP, in 16 chunks", {"chunks": 16}, TUNED),
     },
     options=(Options,),
     recipe={"epochs": 16},

@@ -33,6 +33,7 @@ EQUATIONS, LOCALITY, CONTRACT, TRAIN = "test_equations", "test_locality", "test_
 ANCESTORS = "test_equations_ff_cafo"
 TWO_PASS, FEEDBACK = "test_equations_two_pass", "test_equations_feedback"
 SHARDING = "test_sharding"
+SAVINGS, READOUTS = "test_savings", "test_readouts"
 
 MUTANTS = [
     Mutant(
@@ -100,8 +101,8 @@ MUTANTS = [
     ),
     Mutant(
         "mf.py",
-        "G = flat(a) @ weights.M.T\n    return",
-        "G = -flat(a) @ weights.M.T\n    return",
+        "G = how.scores(i, a, weights)\n",
+        "G = -how.scores(i, a, weights)\n",
         (EQUATIONS,),
         "sign of G",
     ),
@@ -132,7 +133,7 @@ MUTANTS = [
         "    def joint(params):\n"
         "        a, total = batch.x, 0.0\n"
         "        for _, block, weights in _layers(net, params):\n"
-        "            loss, a = _local_loss(weights, block, a, batch.y)\n"
+        "            loss, (a, _) = _local_loss(weights, {}, block, a, batch.y, (1, key, how))\n"
         "            total = total + loss\n"
         "        return total\n\n"
         "    gradients = jax.grad(joint)(params) if layer is None else gradients\n"
@@ -157,15 +158,15 @@ MUTANTS = [
     ),
     Mutant(
         "mf.py",
-        'if i == last or (prediction == "sum" and (i > 0 or sum_includes_input)):',
-        'if i == last or (prediction == "sum"):',
+        'if i == last or (how.prediction == "sum" and (i > 0 or how.sum_includes_input)):',
+        'if i == last or (how.prediction == "sum"):',
         (EQUATIONS,),
         "M_0 always enters the sum",
     ),
     Mutant(
         "mf.py",
-        "        total = total + flat(a) @ weights.M.T\n",
-        "        total = flat(a) @ weights.M.T\n",
+        "        total = total + how.scores(i, a, weights)\n",
+        "        total = how.scores(i, a, weights)\n",
         (EQUATIONS,),
         "the sum is the last layer's goodness only",
     ),
@@ -192,8 +193,8 @@ MUTANTS = [
     ),
     Mutant(
         "mf.py",
-        "losses[-1] + auxiliary_weight * sum(losses[:-1])",
-        "auxiliary_weight * losses[-1] + sum(losses[:-1])",
+        "losses[-1] + how.auxiliary_weight * sum(losses[:-1])",
+        "how.auxiliary_weight * losses[-1] + sum(losses[:-1])",
         (EQUATIONS,),
         "MF-Joint weighs the last layer's loss and not the others'",
     ),
@@ -206,10 +207,87 @@ MUTANTS = [
     ),
     Mutant(
         "mf.py",
-        "    known = every(state.statistics, state.params)\n",
-        '    known, how = every(state.statistics, state.params), (layer, "local", 1.0)\n',
+        "net, *_formed(form, net, layer))\n",
+        'net, *_formed({**form, "gradient": "local", "auxiliary_weight": 1.0}, net, layer))\n',
         (EQUATIONS, LOCALITY),
         "the update of MF-Joint is MF's",
+    ),
+    Mutant(
+        "mf.py",
+        "losses = losses[-1:] if",
+        "losses = losses[:1] if",
+        (READOUTS,),
+        "the first layer's loss for the last one's",
+    ),
+    Mutant(
+        "mf.py",
+        'if only_last and how.gradient == "local" else layer',
+        "if False else layer",
+        (READOUTS,),
+        "layers below the only loss learn by losses of their own",
+    ),
+    Mutant(
+        "mf.py",
+        'stays = {} if g.M is not None else {"M": cast(Layer, weights).M}',
+        'stays = {} if g.M is not None else {"M": 0.9 * cast(Layer, weights).M}',
+        (READOUTS,),
+        "fixed readouts shrink",
+    ),
+    Mutant(
+        "nets/output.py",
+        "jnp.sum if squares else jnp.mean",
+        "jnp.mean",
+        (READOUTS,),
+        "means of squares for sums",
+    ),
+    Mutant(
+        "nets/output.py",
+        "-(-(i + 1) * size // count)",
+        "(i + 1) * size // count",
+        (READOUTS,),
+        "windows end where the next begin",
+    ),
+    Mutant(
+        "nets/output.py",
+        "rows = [min(pool, size) for",
+        "rows = [pool for",
+        (READOUTS,),
+        "small maps have as many windows as large ones",
+    ),
+    Mutant(
+        "nets/savings.py",
+        "share = len(chunk.y) / samples",
+        "share = 1 / -(-samples // size)",
+        (SAVINGS,),
+        "chunks of different lengths count alike",
+    ),
+    Mutant(
+        "nets/savings.py",
+        "range(first, min(first + length, count))",
+        "range(first, min(first + length, count - 1 or 1))",
+        (SAVINGS,),
+        "segments leave out the last block",
+    ),
+    Mutant(
+        "nets/savings.py",
+        "return on_blocks, None, on_a, None",
+        "return on_blocks, None, errors[0] if on_a.shape == errors[0].shape else on_a, None",
+        (SAVINGS,),
+        "the error skips a segment",
+    ),
+    Mutant(
+        "nets/savings.py",
+        "        a = after(a, errors)\n",
+        "",
+        (SAVINGS,),
+        "what is computed again is merged with what was computed before",
+    ),
+    Mutant(
+        "bp.py",
+        "again = i <= nets.savings.segments(len(layers), remat)[-1].start",
+        'again = remat != "none"',
+        ("test_cost",),
+        "the last segment is counted twice",
     ),
     Mutant(
         "bp.py",
@@ -248,8 +326,8 @@ MUTANTS = [
     ),
     Mutant(
         "mf.py",
-        'if gradient == "joint" and i > 1 else',
-        'if gradient == "joint" else',
+        'if how.gradient == "joint" and i > 1 else',
+        'if how.gradient == "joint" else',
         ("test_cost",),
         "MF-Joint sends an error to the inputs",
     ),

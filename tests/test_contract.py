@@ -127,7 +127,7 @@ NEEDED = {
     "predict": (["state", "x"], ["net"]),
     "rule": (["net", "tx"], ["num_classes"]),
 }
-OPTIONAL = {"stages": NEEDED["rule"], "work": (["layers", "num_classes", "batch"], [])}
+OPTIONAL = {"stages": NEEDED["rule"], "work": (["layers", "num_classes", "batch"], []), "factors": (["options"], [])}
 """Arguments by position, and keywords that every rule takes."""
 
 
@@ -542,6 +542,12 @@ def test_empty_layers_are_refused_in_one_line(make):
         {"gradient": "joint", "layer": 1},
         {"auxiliary_weight": 0.5},
         {"auxiliary_weight": jnp.ones(())},
+        {"losses": "first"},
+        {"losses": "last", "layer": 1},
+        {"losses": "last", "input_readout": True},
+        {"losses": "last", "gradient": "joint", "auxiliary_weight": 0.5},
+        {"readout": "fixed", "input_readout": True},
+        {"readout_pool": -1},
     ],
     ids=str,
 )

@@ -53,7 +53,6 @@ MANY_ARGUMENTS = {
     "training.many.sweep": "as above",
     "tune.search.tune": "as above",
     "report.stats.paired": "as above",
-    "mf.rule": "options become one declaration",
 }
 
 

@@ -13,10 +13,10 @@ pytestmark = pytest.mark.usefixtures("users_compilation")
 WIDTH, BATCH, CLASSES = 1000, 4096, 10
 
 
-def temporary_bytes(module, depth):
+def temporary_bytes(module, depth, inputs=WIDTH, **form):
     """Peak temporary memory of one compiled step, beside the state and the batch. Nothing is allocated."""
-    rule = module.rule(nets.mlp([WIDTH] * depth), optax.adam(1e-3), num_classes=CLASSES)
-    compiled = measure.compile_step(rule, (WIDTH,), BATCH).compiled
+    rule = module.rule(nets.mlp([WIDTH] * depth), optax.adam(1e-3), num_classes=CLASSES, **form)
+    compiled = measure.compile_step(rule, (inputs,), BATCH).compiled
     return compiled.memory_analysis().temp_size_in_bytes
 
 
@@ -31,6 +31,14 @@ def test_mf_needs_less_memory_than_bp_and_no_more_for_more_layers(monkeypatch):
     # The control: without `base.after` the compiler runs all forward passes first and keeps every activation.
     monkeypatch.setattr("fwdonly.mf.after", lambda a, done: a)
     assert temporary_bytes(mf, 5) / temporary_bytes(bp, 5) > 0.7
+
+
+def test_bp_in_chunks_keeps_fewer_activations_than_mf_but_all_of_its_gradient():
+    """comparators.md 1, the prediction: 784-1000x20, batch 4096, 16 chunks; numbers: docs/method/measuring.md."""
+    chunks, local = temporary_bytes(bp, 20, 784, chunks=16), temporary_bytes(mf, 20, 784)
+    gradient = 4 * (784 * WIDTH + 19 * WIDTH**2 + 20 * WIDTH + WIDTH * CLASSES + CLASSES)
+    assert chunks - gradient < local < chunks
+    assert temporary_bytes(bp, 20, 784) > 10 * local
 
 
 @pytest.mark.parametrize(("donated", "matrices"), [((), 5), ((0,), 4)])

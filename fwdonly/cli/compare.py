@@ -32,8 +32,9 @@ DESCRIPTION = """Compare learning rules under one protocol, paired by seed, and 
 
 Every run trains by itself, the rules taking turns. MF and BP start from settings of searches on the embedded images
 (fwdonly tune); of other rules the report says that they have none, unless --tuned or options of their own give some.
-Options of a single rule are --RULE.OPTION, such as --mf.prediction sum. Ends in a table of verdicts and writes a result
-folder with report.html. Ctrl-C leaves a folder that --resume continues; finished runs are not repeated."""
+Options of a single rule are --RULE.OPTION, such as --mf.prediction sum. The rules mf, mf-joint, mf-last, mf-joint-last
+make a 2 x 2 of objective and locality, whose effects the report tells apart. Ends in a table of verdicts and writes a
+result folder with report.html. Ctrl-C leaves a folder that --resume continues; finished runs are not repeated."""
 
 TUNED = Field("tuned", tuple[Path, ...], (), "Result folders of fwdonly tune, whose best settings to take.")
 DEFAULTS = {"seeds": 5, "alone": True, "epochs": 100, "patience": 10, "keep": "best_loss"}

@@ -111,7 +111,10 @@ def verdicts(folder: Path) -> None:
     """Write the report of a comparison, and print what is decided."""
     results.write_text(folder / "report.html", report.html_report([folder]))
     results.write_text(folder / "report.md", report.markdown_report([folder]))
-    for questions in report.answers([report.load(folder)]):
+    content = report.load(folder)
+    for questions in report.answers([content]):
         rows = [[question.rule, question.quantity, question.sentence] for question in questions]
         heading = "Verdicts, paired by seed, corrected for their number (Holm); intervals are unadjusted"
         report.print_table(heading, ["rule", "of", "verdict"], rows, words=3)
+    if (outcome := report.factorial(content)) is not None:
+        print(textwrap.fill(report.factorial_sentence(outcome) + ".", max(60, shutil.get_terminal_size().columns)))

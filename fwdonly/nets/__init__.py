@@ -3,7 +3,7 @@
 Blocks are value-hashable, so a freshly built equal network does not compile anew. Flax is imported in this room alone.
 """
 
-from . import output
+from . import output, savings
 from .adapters import from_equinox, from_nnx
 from .blocks import POOLINGS, Conv, Dense, Identity, pooled
 from .builders import cnn, cwc, init, mlp, normalised, residual, separable
@@ -67,6 +67,7 @@ __all__ = [
     "parse",
     "pooled",
     "residual",
+    "savings",
     "send_back",
     "separable",
     "small_normal",

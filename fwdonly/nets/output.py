@@ -1,5 +1,7 @@
 """What rules put on top of the hidden layers: one output layer of class scores, or one class readout per layer."""
 
+import math
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
@@ -64,6 +66,37 @@ def class_readouts(
         )
         readouts.append(M)
     return tuple(readouts)
+
+
+def readable(a: Float[Array, "batch *features"], *, squares: bool = False, pool: int = 0) -> Float[Array, "batch n"]:
+    """What a class readout reads of a layer's output, one vector per sample.
+
+    Args:
+        a: activations; those of shape (batch, rows, columns, channels) can be pooled.
+        squares: read squares in the place of activations.
+        pool: p, for windows in p rows and p columns of means, or of sums where it is squares that are read; 0 pools
+            nothing. Of R rows window i has those from floor(i R / p) to ceil((i + 1) R / p); fewer than p rows have a
+            window each.
+    """
+    a = a * a if squares else a
+    if pool and a.ndim == 4:
+        for axis in (1, 2):
+            a = _windows(a, axis, min(pool, a.shape[axis]), jnp.sum if squares else jnp.mean)
+    return flat(a)
+
+
+def _windows(a: Array, axis: int, count: int, of: Callable[..., Array]) -> Array:
+    size = a.shape[axis]
+    if size % count == 0:
+        return of(a.reshape(*a.shape[:axis], count, size // count, *a.shape[axis + 1 :]), axis=axis + 1)
+    bounds = [(i * size // count, -(-(i + 1) * size // count)) for i in range(count)]
+    return jnp.stack([of(jax.lax.slice_in_dim(a, *bound, axis=axis), axis=axis) for bound in bounds], axis=axis)
+
+
+def length_read(shape: tuple[int, ...], pool: int) -> int:
+    """The length of `readable` of a sample's output of this shape."""
+    rows = [min(pool, size) for size in shape[:2]] if pool and len(shape) == 3 else shape[:2]
+    return math.prod((*rows, *shape[2:]))
 
 
 def read(params: Any, a: Float[Array, "batch *features"]) -> Float[Array, "batch classes"]:

@@ -15,7 +15,7 @@ from .parts import check_net, linear
 class LayerSize(NamedTuple):
     """Sizes of one block: multiply-accumulates per sample, its matrix (rows, columns), values per sample on the way.
 
-    ``inputs`` go in, ``h`` come out before pooling and ``n`` after it.
+    ``inputs`` go in, ``h`` come out before pooling and ``n`` after it, in the shape ``out``.
     """
 
     macs: int
@@ -23,6 +23,7 @@ class LayerSize(NamedTuple):
     inputs: int
     h: int
     n: int
+    out: tuple[int, ...]
 
 
 def layer_sizes(net: Net, shape: tuple[int, ...]) -> tuple[LayerSize, ...]:
@@ -44,7 +45,7 @@ def layer_sizes(net: Net, shape: tuple[int, ...]) -> tuple[LayerSize, ...]:
         matrix = (math.prod(kernel.shape[:-1]), kernel.shape[-1])
         positions = h.size // kernel.shape[-1]
         after = jax.eval_shape(block.apply, weights, a)
-        sizes.append(LayerSize(matrix[0] * matrix[1] * positions, matrix, a.size, h.size, after.size))
+        sizes.append(LayerSize(matrix[0] * matrix[1] * positions, matrix, a.size, h.size, after.size, after.shape[1:]))
         a = after
     return tuple(sizes)
 

@@ -2,6 +2,7 @@
 
 from . import stats
 from .comparisons import Question, answers, questions
+from .effects import Factorial, factorial, factorial_sentence
 from .folder import Folder, load, load_all
 from .markdown import markdown_table
 from .numbers import label, machines, mean_sd, number, spread
@@ -14,12 +15,15 @@ from .write import html_report, markdown_report
 
 __all__ = [
     "Cloud",
+    "Factorial",
     "Folder",
     "Question",
     "alignment_curves",
     "answers",
     "curves_svg",
     "dots_svg",
+    "factorial",
+    "factorial_sentence",
     "footnotes",
     "html_report",
     "label",

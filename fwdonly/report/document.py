@@ -5,7 +5,9 @@ from typing import Any
 
 from .blocks import Block, Facts, Heading, Items, Text
 from .comparisons import answers
+from .effects import factorial_blocks
 from .folder import Folder
+from .memory import memory_sentences
 from .numbers import label, machines
 from .pictures import picture_sections
 from .rule_tables import published_sources, rule_table, seed_table
@@ -85,6 +87,7 @@ def _verdicts(folders: Sequence[Folder]) -> list[Block]:
             out.append(Items([q.sentence + "." for q in mine if q.answer is not None]))
             why = {q.reason: [other.quantity for other in mine if other.reason == q.reason] for q in mine if q.reason}
             out.append(Items([f"{', '.join(which)}: not compared; {reason}." for reason, which in why.items()], "note"))
+        out += [*factorial_blocks(folder), Items(memory_sentences(folder), "note")]
     margins = dict.fromkeys(
         f"{f.protocol.get('margin_points', 0.25):g} points of accuracy, {f.protocol.get('margin_percent', 5.0):g} % of "
         "a cost"

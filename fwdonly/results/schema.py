@@ -114,6 +114,7 @@ def check_summary(top: Mapping[str, Any], rules: Collection[str]) -> None:
         _are(protocol, "the protocol", _WHOLE, "passes", needed=False)
         _are(protocol, "the protocol", _POSITIVE, *{"margin_points", "margin_percent"} & protocol.keys())
         _are(protocol, "the protocol", _TEXTS, "notes", needed=False)
+        _are(protocol, "the protocol", _OBJECT, "factorial", needed=False)
         reference = protocol.get("reference")
         if reference is not None and reference not in {*rules, *(summary["rule"] for summary in top["rules"])}:
             raise ValueError(f"the protocol's reference, {reference}, is no rule of it")

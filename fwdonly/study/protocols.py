@@ -92,8 +92,9 @@ class Protocol:
         Raises:
             UsageError: a reference that is none of the rules.
         """
-        names = [arm.name for arm in arms]
+        names, cells = [arm.name for arm in arms], factorial(arms)
         usual = [*(name for name in names if name == "bp"), *(name for name in names if name.startswith("bp"))]
+        usual += [cells["last back-propagated"]] if cells else []
         reference = self.reference or [*usual, names[-1]][0]
         if reference not in names:
             raise UsageError(f"--reference {reference} is not among the rules {' '.join(names)}")
@@ -106,6 +107,7 @@ class Protocol:
             "notes": self.notes(arms, values),
             "margin_points": self.margin,
             "margin_percent": self.cost_margin,
+            **({"factorial": cells} if cells else {}),
         }
 
     def words(self, values: Mapping[str, Any]) -> str:
@@ -148,3 +150,17 @@ class Protocol:
             if len(set(normalised)) > 1:
                 sentences.append(f"{label} has {'batch' if has_batch_norm else 'no batch'} normalisation.")
         return sentences
+
+
+def factorial(arms: Sequence[Arm]) -> dict[str, str]:
+    """The arms that make a 2 x 2 of objective and locality by what their rules' files say; {} where one is missing.
+
+    Of several arms in one cell it is the one named first.
+    """
+    cells: dict[str, str] = {}
+    for arm in arms:
+        factors = getattr(arm.rule.module, "factors", None)
+        where = factors(arm.options) if factors else {}
+        if where:
+            cells.setdefault(f"{where['objective']} {where['locality']}", arm.name)
+    return cells if len(cells) == 4 else {}

@@ -70,6 +70,26 @@ def local_gradient(layer, a, y):
     return loss, gradient, out
 
 
+def sums_of_squares(out, p):
+    """ASGE's goodness: the sum of squares in each of p x p equal windows, per channel, as one vector a sample."""
+    rows, columns = (size // p for size in out.shape[1:3])
+    g = np.zeros((len(out), p, p, out.shape[3]))
+    for i in range(p):
+        for j in range(p):
+            window = out[:, i * rows : (i + 1) * rows, j * columns : (j + 1) * columns]
+            g[:, i, j] = (window**2).sum(axis=(1, 2))
+    return g.reshape(len(out), -1)
+
+
+def asge_gradient(layer, a, y, p):
+    """As `local_gradient`, of a readout that is fixed and reads sums of squares: d g / d out = 2 out, by windows."""
+    out, tape = block(layer, a)
+    loss, E = cross_entropy(sums_of_squares(out, p) @ layer["M"].T, y)
+    of_windows = (E @ layer["M"]).reshape(len(out), p, p, -1)
+    of_cells = of_windows.repeat(out.shape[1] // p, axis=1).repeat(out.shape[2] // p, axis=2)
+    return loss, block_gradient(layer, tape, 2 * out * of_cells)[0], out
+
+
 def step(layers, x, y, descend, memories, only=None):
     """One step of all layers (simultaneous), or of the layer at position ``only`` of the list (greedy)."""
     a, stepped, losses = x, [], []
