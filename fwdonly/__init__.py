@@ -30,6 +30,7 @@ if TYPE_CHECKING:
         tune,
     )
     from .base import Batch, LearningRule, RuleModule
+    from .descent import by_layer
     from .errors import UsageError
     from .measure import Meter, Quantity, alignment
     from .models import load, save
@@ -53,6 +54,7 @@ _NAMES = {
     "Result": "training",
     "UsageError": "errors",
     "alignment": "measure",
+    "by_layer": "descent",
     "fit": "training",
     "load": "models",
     "save": "models",
@@ -74,6 +76,7 @@ __all__ = [
     "UsageError",
     "alignment",
     "bp",
+    "by_layer",
     "cafo",
     "cwc",
     "data",

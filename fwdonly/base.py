@@ -13,6 +13,13 @@ import optax
 from jax.core import Tracer
 from jaxtyping import Array, Float, Int, PyTree
 
+from .descent import TRACED as TRACED
+from .descent import averaged, averaging
+from .descent import begin as begin
+from .descent import begin_layers as begin_layers
+from .descent import descend as descend
+from .descent import descend_layers as descend_layers
+from .descent import updates as updates
 from .errors import UsageError, check_word, short
 
 State = Any
@@ -61,6 +68,24 @@ class Frozen(NamedTuple):
     validate: Callable[[State, Any], Array]
 
 
+class Errors(NamedTuple):
+    """What a rule that sends errors back gives to its hidden layers, beside backpropagation's, for the angles between.
+
+    Arrays, or trees of which those of one dimension (biases) are left out; those of a pair have one shape.
+
+    Attributes:
+        feedback: B_l, what stands in the place of the weights on the way to hidden layer l.
+        weights: the weights in whose place it stands.
+        errors: delta_l of every hidden layer, for every sample.
+        exact: backpropagation's delta_l, at the same parameters.
+    """
+
+    feedback: tuple[PyTree, ...]
+    weights: tuple[PyTree, ...]
+    errors: tuple[Array, ...]
+    exact: tuple[Array, ...]
+
+
 class LearningRule(NamedTuple):
     """What loops, sweeps, tuners and meters see of a rule: pure functions with every option already bound.
 
@@ -86,6 +111,8 @@ class LearningRule(NamedTuple):
             from the first one on, in one pass through the network. None: layers have no scores of their own.
         activations: ``(state, x) -> outputs`` of every hidden layer, (batch, *features) each, for probes
             (`fwdonly.measure.probe`). None: not told, as by FF, whose layers see another input for every label.
+        errors: ``(state, batch, key) -> Errors``, of a rule that sends errors back by other matrices than the weights;
+            ``key`` is that of ``update``. None: the rule sends none.
     """
 
     init: Callable[[Array, Array], State]
@@ -98,6 +125,7 @@ class LearningRule(NamedTuple):
     training_scores: Callable[[State, Array, Array], Array] | None = None
     layer_scores: Callable[[State, Array], Array] | None = None
     activations: Callable[[State, Array], tuple[Array, ...]] | None = None
+    errors: Callable[[State, Batch, Array], Errors] | None = None
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Pickle by cloudpickle: optimizers and activations are functions within functions, which pickle refuses."""
@@ -354,67 +382,6 @@ def flat(a: Float[Array, "batch *features"]) -> Float[Array, "batch n"]:
     return a.reshape(a.shape[0], -1)
 
 
-def begin(tx: optax.GradientTransformation, params: Any) -> Any:
-    """The optimizer's first state for ``params``.
-
-    Raises:
-        UsageError: no optax transformation, or one that wants parameters of a form of its own.
-    """
-    if not (callable(getattr(tx, "init", None)) and callable(getattr(tx, "update", None))):
-        raise UsageError(f"tx is an optax transformation, such as optax.adam(1e-3); got {type(tx).__name__}")
-    try:
-        return tx.init(params)
-    except AttributeError as error:
-        raise UsageError(f"this optimizer cannot start from a rule's parameters ({error}); use another one") from error
-    except ValueError as error:
-        if "structure" not in str(error) or isinstance(error, UsageError):
-            raise
-        raise UsageError(
-            "the optimizer has a mask or labels as a tree of another form; a rule may step its layers one by one: give "
-            "a function of the parameters, such as mask=lambda p: jax.tree.map(lambda a: a.ndim > 1, p)"
-        ) from error
-
-
-TRACED = (
-    jax.errors.ConcretizationTypeError,
-    jax.errors.TracerArrayConversionError,
-    jax.errors.TracerIntegerConversionError,
-)
-"""What JAX raises where Python code asks for the value of a traced number."""
-
-
-def updates(
-    tx: optax.GradientTransformation, grads: Any, opt_state: Any, params: Any, value: Array | None = None
-) -> tuple[Any, Any]:
-    """What optax adds to ``params``, and its new state; ``value``, the loss, is for transformations that ask for it.
-
-    Raises:
-        UsageError: the transformation asks for more than that, or for parameters of a form of its own, or its schedule
-            decides by a number's value.
-    """
-    try:
-        return optax.with_extra_args_support(tx).update(grads, opt_state, params, value=value)
-    except (AttributeError, *TRACED) as error:
-        words = "a schedule chooses by jnp.where, not by if, and computes with jnp, not with np"
-        why = words if isinstance(error, TRACED) else str(error)
-        raise UsageError(f"this optimizer cannot step a rule's parameters: {why}; change it, or use another") from error
-    except TypeError as error:
-        if "required keyword-only argument" not in str(error):
-            raise
-        raise UsageError(
-            "this optimizer asks for the loss function, which a rule with losses of its own does not have; "
-            "use one that needs gradients and the loss's value at most"
-        ) from error
-
-
-def descend(
-    tx: optax.GradientTransformation, grads: Any, opt_state: Any, params: Any, value: Array | None = None
-) -> tuple[Any, Any]:
-    """One optax step: the new ``(params, opt_state)``; arguments as of `updates`."""
-    step, opt_state = updates(tx, grads, opt_state, params, value)
-    return optax.apply_updates(params, step), opt_state
-
-
 def for_prediction(state: State) -> State:
     """The state that predicts: with averaged parameters where the optimizer averages (`optax.contrib.schedule_free`).
 
@@ -422,32 +389,10 @@ def for_prediction(state: State) -> State:
     The state of a rule whose optimizers are neither one for all parameters nor one for every entry of a tuple of them
     has a method ``averaged()``, which gives its parameters.
     """
-    if not _averaging(getattr(state, "opt_state", None)):
+    if not averaging(getattr(state, "opt_state", None)):
         return state
     params = state.averaged() if hasattr(state, "averaged") else averaged(state.opt_state, state.params)
     return state._replace(params=params, opt_state=None)
-
-
-def averaged(opt_state: Any, params: Any) -> Any:
-    """The parameters at which a schedule-free optimizer is to be evaluated, x = (y - (1 - b1) z) / b1 of its paper.
-
-    Others come back as they are. ``opt_state`` belongs to ``params``, or a tuple of such to a tuple of parameters.
-    """
-    places, tree = jax.tree_util.tree_flatten_with_path(params)
-    values = dict(places)
-    for one in _averaging(opt_state):
-        for place, z in jax.tree_util.tree_leaves_with_path(one.z):  # what the optimizer is masked from has no place
-            if place not in values:
-                return tuple(averaged(*pair) for pair in zip(opt_state, params, strict=True))
-            values[place] = ((values[place] - (1 - one.b1) * z) / one.b1).astype(values[place].dtype)
-    return jax.tree.unflatten(tree, values.values())
-
-
-def _averaging(opt_state: Any) -> list[Any]:
-    """The schedule-free parts of an optimizer's state."""
-    kind = optax.contrib.ScheduleFreeState
-    leaves = jax.tree.leaves(opt_state, is_leaf=lambda node: isinstance(node, kind))
-    return [leaf for leaf in leaves if isinstance(leaf, kind)]
 
 
 Read = TypeVar("Read", bound=Callable[..., Any])

@@ -23,11 +23,11 @@ from .base import (
     Statistics,
     after,
     at_state,
-    begin,
+    begin_layers,
     check_classes,
     check_labels,
     cross_entropy,
-    descend,
+    descend_layers,
     every,
     predicting,
     run_block,
@@ -84,7 +84,7 @@ def init(
                 f"the {a.shape[-1]} channels of block {number} do not split into {num_classes} equal groups, one per "
                 f"class; use a multiple of {num_classes}"
             )
-    return State(params, tuple(begin(tx, layer) for layer in params), statistics)
+    return State(params, begin_layers(tx, params), statistics)
 
 
 def _normalised(net: Net, affine: bool = True) -> Net:
@@ -183,9 +183,7 @@ def update(
 ) -> tuple[State, Metrics]:
     """One step: `grads` at the old parameters, one optax step per layer, running statistics moved by a tenth."""
     gradients, metrics, moved = _pass(state.params, state.statistics, batch, key, net, num_classes)
-    layers = zip(gradients, state.opt_state, state.params, metrics["layer_loss"], strict=True)
-    stepped = [descend(tx, *layer) for layer in layers]
-    params, opt_state = zip(*stepped, strict=True)
+    params, opt_state = descend_layers(tx, gradients, state.opt_state, state.params, metrics["layer_loss"])
     return State(params, opt_state, moved), metrics
 
 

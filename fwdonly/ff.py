@@ -13,8 +13,9 @@ import optax
 from jaxtyping import Array, Float, Int
 
 from . import base, nets
-from .base import Batch, LearningRule, Metrics, Net, Products, after, begin, check_labels, descend, flat
+from .base import Batch, LearningRule, Metrics, Net, Products, after, check_labels, flat
 from .card import Card, Setting, Stage, Variant
+from .descent import half_then_linear, lifted, windowed
 from .errors import UsageError, check_word
 
 EPS = 1e-30
@@ -114,7 +115,7 @@ def init(
         for at, (block, s) in enumerate(zip(blocks, activations, strict=True))
     ]
     m = tuple(jnp.full(s.shape[1:], 0.5, s.dtype) for s in activations)
-    return State(tuple(params), tuple(begin(tx, layer) for layer in params), m, statistics)
+    return State(tuple(params), base.begin_layers(tx, params), m, statistics)
 
 
 def grads(
@@ -278,8 +279,7 @@ def update(
     """One step: all passes at the old parameters, then one optax step per layer. Args and metrics as for `grads`."""
     before = state.params, state.m, base.every(state.statistics, net)
     gradients, metrics, m, moved = _passes(*before, batch, key, net, _checked(options, net))
-    layers = zip(gradients, state.opt_state, state.params, metrics["layer_loss"], strict=True)
-    params, opt_state = zip(*[descend(tx, *layer) for layer in layers], strict=True)
+    params, opt_state = base.descend_layers(tx, gradients, state.opt_state, state.params, metrics["layer_loss"])
     return State(params, opt_state, m, moved), metrics
 
 
@@ -407,16 +407,6 @@ def reference(
     )
 
 
-def half_then_linear(rate: float | Array, steps_per_epoch: int, epochs: int) -> optax.Schedule:
-    """``rate`` for the first half of the epochs, then falling linearly from epoch to epoch to rate / epochs."""
-
-    def schedule(count: Any) -> Array:
-        epoch = jnp.minimum(count // steps_per_epoch + 1, epochs)
-        return rate * jnp.where(2 * epoch <= epochs, 1.0, (1 + 2 * (epochs - epoch)) / epochs)
-
-    return schedule
-
-
 def _checked(options: dict[str, Any], net: Net) -> Options:
     """The options, with the strength of peer normalisation that suits the goodness and the blocks."""
     nets.check_net(net)
@@ -471,10 +461,12 @@ def training(setting: Setting) -> tuple[Stage, ...]:
     if setting.optimizer.optimizer == "reference":
         layers = {name: getattr(setting.optimizer, name) for name in ("learning_rate", "weight_decay")}
         head = {"head_learning_rate": rate, "head_weight_decay": decay}
-        tx = reference(setting.steps, setting.epochs, **layers, **head)
+        tx = windowed(
+            reference(setting.steps, setting.epochs, **layers, **head), setting.optimizer.layer_epochs, setting.steps
+        )
     else:
         head = setting.transformation(learning_rate=rate, weight_decay=decay)
-        tx = separate(setting.tx, setting.transformation(weight_decay=0.0), head)
+        tx = lifted(separate, setting.tx, setting.transformation(weight_decay=0.0), head)
     options: dict[str, Any] = setting.of(Options) | {"prediction": prediction}
     return (Stage(rule(setting.net, tx, num_classes=setting.num_classes, **options)),)
 

@@ -24,11 +24,11 @@ from .base import (
     Statistics,
     after,
     at_state,
-    begin,
+    begin_layers,
     check_classes,
     check_labels,
     cross_entropy,
-    descend,
+    descend_layers,
     every,
     flat,
     kept,
@@ -111,7 +111,7 @@ def init(
         statistics = ({}, *statistics) if statistics else ()
     readouts = nets.output.class_readouts(readout_key, activations, num_classes, first=1 - input_readout)
     params = tuple(Layer(*pair) for pair in zip(blocks, readouts, strict=True))
-    return State(params, tuple(begin(tx, layer) for layer in params), statistics)
+    return State(params, begin_layers(tx, params), statistics)
 
 
 def grads(
@@ -265,12 +265,7 @@ def update(
     how = layer, gradient, auxiliary_weight
     known = every(state.statistics, state.params)
     gradients, metrics, moved = _pass(state.params, known, batch, key, net, how)
-    losses = iter(metrics["layer_loss"])
-    stepped = [
-        (weights, opt) if g is None else descend(tx, g, opt, weights, next(losses))
-        for g, opt, weights in zip(gradients, state.opt_state, state.params, strict=True)
-    ]
-    params, opt_state = zip(*stepped, strict=True)
+    params, opt_state = descend_layers(tx, gradients, state.opt_state, state.params, metrics["layer_loss"])
     return State(params, opt_state, moved), metrics
 
 

@@ -33,6 +33,7 @@ EQUATIONS, LOCALITY, CONTRACT, TRAIN = "test_equations", "test_locality", "test_
 ANCESTORS = "test_equations_ff_cafo"
 TWO_PASS, FEEDBACK = "test_equations_two_pass", "test_equations_feedback"
 SHARDING = "test_sharding"
+SOURCES = "test_equations_sources"
 
 MUTANTS = [
     Mutant(
@@ -142,9 +143,9 @@ MUTANTS = [
     ),
     Mutant("mf.py", "elif i < layer:", "elif i + 1 < layer:", (EQUATIONS,), "greedy stage skips the layer below"),
     Mutant(
-        "mf.py",
-        "(weights, opt) if g is None else descend(tx, g, opt, weights, next(losses))",
-        "(weights, opt) if g is None else descend(tx, g, state.opt_state[0], weights, next(losses))",
+        "descent.py",
+        "descend(one, gradient, state, layer, next(losses))",
+        "descend(one, gradient, opt_states[0], layer, next(losses))",
         (EQUATIONS, CONTRACT),
         "layers share one optimizer state",
     ),
@@ -268,7 +269,7 @@ MUTANTS = [
         "products that nothing reads count",
     ),
     Mutant(
-        "base.py",
+        "descent.py",
         "return optax.apply_updates(params, step)",
         "return optax.apply_updates(params, jax.tree.map(jnp.negative, step))",
         (EQUATIONS,),
@@ -296,9 +297,9 @@ MUTANTS = [
         "alignment leaves out a scale that learns",
     ),
     Mutant(
-        "feedback.py",
-        "limit = 24 / (count",
-        "limit = 12 / (count",
+        "_mirror.py",
+        "limit = 24 / (answers",
+        "limit = 12 / (answers",
         (FEEDBACK,),
         "a weight mirror that is bounded is refused",
     ),
@@ -430,7 +431,7 @@ MUTANTS = [
         "layer 1 enters the prediction",
     ),
     Mutant(
-        "ff.py",
+        "descent.py",
         "(1 + 2 * (epochs - epoch)) / epochs",
         "(3 + 2 * (epochs - epoch)) / epochs",
         (ANCESTORS,),
@@ -543,20 +544,75 @@ MUTANTS = [
     Mutant("feedback.py", "jnp.sign(e), ", "e, ", (FEEDBACK,), "sDFA sends the errors themselves"),
     Mutant("feedback.py", '"drtp": t}', '"drtp": -e}', (FEEDBACK,), "DRTP sends the error"),
     Mutant(
-        "feedback.py",
+        "_way_back.py",
         "return jax.vjp(block.activation, a)[1](sent)[0]",
         "return sent * block.activation(a)",
         (FEEDBACK,),
         "multiplies by phi(a) instead of its slope",
     ),
-    Mutant("feedback.py", "e @ B.W.T", "e @ params.W.T", (FEEDBACK,), "the topmost error travels through the weights"),
+    Mutant("_way_back.py", "e @ B.W.T", "e @ abs(B.W).T", (FEEDBACK,), "the topmost error does not travel by B"),
+    Mutant(
+        "_way_back.py",
+        "nets.send_back(block, B_l, delta",
+        "nets.send_back(block, jax.tree.map(abs, B_l), delta",
+        (FEEDBACK,),
+        "errors between hidden layers travel without signs",
+    ),
+    Mutant(
+        "_way_back.py",
+        "rows = nets.send_back(block, weights, out[0]",
+        "rows = nets.send_back(block, jax.tree.map(abs, weights), out[0]",
+        (SOURCES,),
+        "the product of the weights beside direct feedback loses signs",
+    ),
     Mutant(
         "feedback.py",
-        "nets.send_back(block, B_l, delta",
-        "nets.send_back(block, params.blocks[len(net) - len(deltas)], delta",
-        (FEEDBACK,),
-        "errors between hidden layers travel through the weights",
+        "((*tree.blocks[1:], tree.W) for tree in (B, params))",
+        "((*tree.blocks[:-1], tree.W) for tree in (B, params))",
+        (SOURCES,),
+        "layers are compared with the weights below them",
     ),
+    Mutant(
+        "feedback.py",
+        "exact = _deltas(params, e, t",
+        "exact = _deltas(B, e, t",
+        (SOURCES,),
+        "errors are compared with themselves",
+    ),
+    Mutant(
+        "measure/angles.py", "tree) if w.ndim > 1])", "tree)])", (SOURCES,), "biases count in the angle of the weights"
+    ),
+    Mutant(
+        "feedback.py", "seen(jnp.tensordot(signal, B_l, 1))", "jnp.tensordot(signal, B_l, 1)", (SOURCES,), "no clip"
+    ),
+    Mutant("_way_back.py", "[], seen((e @", "[], ((e @", (SOURCES,), "the topmost error is not clipped"),
+    Mutant("feedback.py", "(6 / n) ** 0.5", "(3 / n) ** 0.5", (SOURCES,), "Kaiming's law of linear units"),
+    Mutant("feedback.py", "(6 / (n + num_classes))", "(6 / n)", (SOURCES,), "Xavier's law forgets the classes"),
+    Mutant(
+        "feedback.py",
+        'if options.mode != "shallow" else',
+        "if True else",
+        (SOURCES,),
+        "the optimizer sees frozen layers",
+    ),
+    Mutant(
+        "_mirror.py", "weights, xi, h), math.prod(h.shape[:-1])", "weights, xi, h), len(h)", (SOURCES,), "positions"
+    ),
+    Mutant(
+        "descent.py", "(step >= first) & (step < end)", "(step >= first) & (step <= end)", (SOURCES,), "a window's end"
+    ),
+    Mutant("descent.py", "int(end) * steps))", "int(end)))", (SOURCES,), "windows of epochs end in steps"),
+    Mutant(
+        "descent.py", "labels = tuple(numbered(one, total + at)", "labels = tuple(numbered(one, at)", (SOURCES,), "one"
+    ),
+    Mutant(
+        "descent.py",
+        "else numbered(field, total - 1)",
+        "else numbered(field, 0)",
+        (SOURCES,),
+        "an optimizer of layer 1 on top",
+    ),
+    Mutant("report/tables.py", "math.degrees(math.acos(", "(math.acos(", ("test_report",), "angles in radians"),
     Mutant("feedback.py", "jnp.abs(size) * jnp.sign(W)", "size * jnp.sign(W)", (FEEDBACK,), "signs of M are kept"),
     Mutant(
         "feedback.py",
@@ -568,7 +624,7 @@ MUTANTS = [
     Mutant(
         "feedback.py", "settings.decay) * w if w.ndim > 1 else w", "settings.decay) * w", (FEEDBACK,), "biases decay"
     ),
-    Mutant("feedback.py", "count * size**2 / 12 * B_l", "count * size**2 * B_l", (FEEDBACK,), "the mirror's decay"),
+    Mutant("_mirror.py", "settings.noise**2 / 12 * B", "settings.noise**2 * B", (FEEDBACK,), "the mirror's decay"),
     Mutant("feedback.py", "if reach > 100:", "if reach > 1e9:", (FEEDBACK,), "nobody warns of an unbounded activation"),
     Mutant(
         "feedback.py",
@@ -578,11 +634,11 @@ MUTANTS = [
         "the products of the weight mirror are not counted",
     ),
     Mutant("_two_pass.py", "(1 + both) * batch", "batch", ("test_cost",), "one weight product of PEPITA-Hebbian"),
-    Mutant("feedback.py", "-size / 2, size / 2", "0, size", (FEEDBACK,), "the mirror's noise is not centred"),
+    Mutant("_mirror.py", "-size / 2, size / 2", "0, size", (FEEDBACK,), "the mirror's noise is not centred"),
     Mutant(
         "feedback.py",
-        "        state = state._replace(B=mirrored(state, key, len(batch.y), net=net, **options))\n    return",
-        "        state = state._replace(B=mirrored(state, key, 1, net=net, **options))\n    return",
+        "        state = state._replace(B=mirrored(state, key, len(batch.y), **noise))\n    return",
+        "        state = state._replace(B=mirrored(state, key, 1, **noise))\n    return",
         (FEEDBACK,),
         "one sample of noise in the place of a batch",
     ),
@@ -596,8 +652,8 @@ MUTANTS = [
     Mutant("feedback.py", "own_key = jax.random.fold_in(key, 1)", "own_key = key", (FEEDBACK,), "B starts as W"),
     Mutant(
         "feedback.py",
-        "(like.size // like.shape[0]) ** -0.5",
-        "like.shape[-1] ** -0.5",
+        "n = h.size // h.shape[0]",
+        "n = h.shape[-1]",
         (FEEDBACK,),
         "direct feedback scaled by the channels, not by the map",
     ),
@@ -617,8 +673,8 @@ MUTANTS = [
     ),
     Mutant(
         "feedback.py",
-        "total = Params(tuple(gradients), top.T @ e",
-        "total = Params(tuple(gradients), top.T @ (e if settings.mode != 'sdfa' else jnp.sign(e))",
+        "reshape(count, -1).T @ e, None",
+        "reshape(count, -1).T @ (e if settings.mode != 'sdfa' else jnp.sign(e)), None",
         (FEEDBACK,),
         "sDFA's output layer gets signs",
     ),
@@ -944,16 +1000,18 @@ MUTANTS = [
     ),
     Mutant("ff.py", "and all(fits) else 0.0", "else 0.0", (ANCESTORS,), "a peer term where maxima are pooled"),
     Mutant(
-        "mf.py",
-        "opt, weights, next(losses))",
-        'opt, weights, metrics["loss"])',
+        "descent.py",
+        "state, layer, next(losses))",
+        "state, layer, sum(values))",
         ("test_debugging",),
         "the sum for a layer's loss",
     ),
     Mutant(
-        "base.py", "opt_state, params, value=value)", "opt_state, params, value=0.0)", ("test_debugging",), "no loss"
+        "descent.py", "opt_state, params, value=value)", "opt_state, params, value=0.0)", ("test_debugging",), "no loss"
     ),
-    Mutant("base.py", "(1 - one.b1) * z) / one.b1", "one.b1 * z) / one.b1", ("test_small_inputs",), "wrong averages"),
+    Mutant(
+        "descent.py", "(1 - one.b1) * z) / one.b1", "one.b1 * z) / one.b1", ("test_small_inputs",), "wrong averages"
+    ),
     Mutant("training/steps.py", "& real[None, :]", "", ("test_layers",), "what fills a batch up counts by layer"),
     Mutant("base.py", "if axes := _split_over(y):", "if axes := ():", (SHARDING,), "gradients summed over shards"),
     Mutant(
