@@ -85,6 +85,12 @@ def half_then_linear(rate: float | Array, steps_per_epoch: int, epochs: int) -> 
     return schedule
 
 
+def smoothed(rate: Any, decay: float, smoothing: float) -> optax.GradientTransformation:
+    """v <- smoothing v + (1 - smoothing) g, then W <- W - rate (v + decay W)."""
+    averages, decays = optax.ema(smoothing, debias=False), optax.add_decayed_weights(decay)
+    return optax.chain(averages, decays, optax.scale_by_learning_rate(rate))
+
+
 def lifted(make: Callable[..., Any], *optimizers: optax.GradientTransformation) -> Any:
     """``make(*optimizers)``; layer by layer, where one of them is `by_layer`."""
     counts = {len(tx.layers) for tx in optimizers if isinstance(tx, ByLayer)}

@@ -395,7 +395,7 @@ MUTANTS = [
         (TRAIN,),
         "of equally good epochs the last is kept",
     ),
-    Mutant("ff.py", "softplus(theta - g_pos)", "softplus(g_pos - theta)", (ANCESTORS,), "positives are pushed down"),
+    Mutant("ff.py", "softplus((theta - g_pos)", "softplus((g_pos - theta)", (ANCESTORS,), "positives are pushed down"),
     Mutant("ff.py", "flat(s).shape[1] if _sums", "2.0 if _sums", (ANCESTORS,), "threshold 2 for the sum of squares"),
     Mutant("ff.py", "jnp.where(is_true, -jnp.inf, scores)", "scores", (ANCESTORS,), "negatives carry the true label"),
     Mutant("ff.py", "peer) * (m.mean() - m)", "peer) * (m - m.mean())", (ANCESTORS,), "sign of the peer term"),
@@ -586,6 +586,20 @@ MUTANTS = [
         "feedback.py", "seen(jnp.tensordot(signal, B_l, 1))", "jnp.tensordot(signal, B_l, 1)", (SOURCES,), "no clip"
     ),
     Mutant("_way_back.py", "[], seen((e @", "[], ((e @", (SOURCES,), "the topmost error is not clipped"),
+    Mutant(
+        "ff.py", "(theta - g_pos) / T)", "(theta - g_pos))", (SOURCES,), "the temperature is forgotten for positives"
+    ),
+    Mutant("ff.py", "theta, T = theta if", "theta, T = theta if True or", (SOURCES,), "the threshold of low positives"),
+    Mutant("ff.py", '"swish": (jax.nn.silu, 6.0)', '"swish": (jax.nn.silu, 4.0)', (SOURCES,), "alpha of swish"),
+    Mutant("ff.py", '"swish": (jax.nn.silu', '"swish": (jax.nn.softplus', (SOURCES,), "swish is SymBa"),
+    Mutant("ff.py", 'options.positives == "high" else -g', "True else -g", (SOURCES,), "positives are always high"),
+    Mutant(
+        "nets/parts.py",
+        "lambda z: z + jax.lax.stop_gradient(block.activation(z) - z)",
+        "lambda z: block.activation(z)",
+        (SOURCES,),
+        "units that are off stop gradients",
+    ),
     Mutant("feedback.py", "(6 / n) ** 0.5", "(3 / n) ** 0.5", (SOURCES,), "Kaiming's law of linear units"),
     Mutant("feedback.py", "(6 / (n + num_classes))", "(6 / n)", (SOURCES,), "Xavier's law forgets the classes"),
     Mutant(

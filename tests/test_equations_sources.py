@@ -8,10 +8,11 @@ import numpy as np
 import optax
 import pytest
 import reference.feedback as feedback_restated
-from comparing import differ, drawn, jit, layers_of, near
+import reference.ff as ff_restated
+from comparing import differ, drawn, jit, layers_of, near, weights
 
 import fwdonly
-from fwdonly import Batch, UsageError, bp, descent, feedback, nets
+from fwdonly import Batch, UsageError, bp, descent, feedback, ff, nets
 
 CLASSES, BATCH = 3, 8
 SGD = optax.sgd(0.1)
@@ -25,6 +26,79 @@ def problem(shape=(9,), seed=0, low=-1.0, high=1.0):
     y = rng.integers(CLASSES, size=BATCH)
     y[:CLASSES] = np.arange(CLASSES)
     return Batch(jnp.asarray(rng.uniform(low, high, size=(BATCH, *shape))), jnp.asarray(y, jnp.int32))
+
+
+# --- Forward-Forward -------------------------------------------------------------------------------------------------
+
+
+FF_NET = nets.mlp([7, 6])
+
+
+def ff_layers():
+    """Random layers of FF, as its state and as the restatement has them."""
+    init = partial(ff.init, net=FF_NET, tx=SGD, num_classes=CLASSES)
+    shapes = jax.eval_shape(init, KEY, jax.ShapeDtypeStruct((1, 9), jnp.float64))
+    params = drawn(shapes.params)
+    return params, [weights(layer.block) for layer in params]
+
+
+FF_FORMS = {
+    "temperature": ({"loss": "logistic", "temperature": 3.0}, {"loss": "logistic", "temperature": 3.0}),
+    "low": ({"loss": "logistic", "positives": "low"}, {"loss": "logistic", "sign": -1}),
+    "low pairs": ({"loss": "symba", "positives": "low"}, {"loss": "symba", "alpha": 4.0, "sign": -1}),
+    "swish": ({"loss": "swish"}, {"loss": "swish", "alpha": 6.0}),
+    "sharp swish": ({"loss": "swish", "alpha": 2.0}, {"loss": "swish", "alpha": 2.0}),
+    "identity": ({"loss": "logistic", "relu_gradient": "identity"}, {"loss": "logistic"}),
+}
+
+
+@pytest.mark.parametrize("form", FF_FORMS)
+def test_forms_of_ff_equal_the_restatement(form, float64):
+    """Of a dense layer full-gradient ReLU is the gated one: the slope of a square is 0 where a unit is off."""
+    options, restated = FF_FORMS[form]
+    params, layers = ff_layers()
+    batch = problem()
+    options = {"label_strength": 1.0, **options}
+    gradients, metrics = jit(partial(ff.grads, net=FF_NET, **options))(params, batch, KEY)
+    x, y = map(np.asarray, batch)
+    y_neg = np.asarray(ff.wrong_labels(KEY, jnp.asarray(head_of(params, x)), batch.y))
+    n_pos, n_neg = (ff_restated.rms(ff_restated.overlay(x, np.eye(CLASSES)[labels])) for labels in (y, y_neg))
+    for at, layer in enumerate(layers):
+        loss, dW, db = ff_restated.layer_gradient(layer, n_pos, n_neg, **restated)
+        near((metrics["layer_loss"][at], weights(gradients[at].block)), (loss, {"W": dW, "b": db}))
+        other = ff_restated.layer_gradient(layer, n_pos, n_neg, loss="logistic", temperature=0.5)  # the control
+        assert differ(loss, other[0]) and differ(dW, other[1])
+        n_pos, n_neg = (ff_restated.rms(np.maximum(n @ layer["W"] + layer["b"], 0)) for n in (n_pos, n_neg))
+
+
+def head_of(params, x):
+    """sum_l n_l U_l of the neutral label, from layer 2 on."""
+    n, q = ff_restated.rms(ff_restated.neutral(x, CLASSES)), 0
+    for layer in params:
+        block = weights(layer.block)
+        n = ff_restated.rms(np.maximum(n @ block["W"] + block["b"], 0))
+        q = q + (0 if layer.U is None else n @ np.asarray(layer.U))
+    return q
+
+
+def test_low_positives_predict_the_label_of_least_activity(float64):
+    params, _ = ff_layers()
+    state, batch = ff.State(params, (), (), ()), problem()
+    high, low = (
+        jit(partial(ff.predict, net=FF_NET, loss="logistic", positives=positives))(state, batch.x)
+        for positives in ("high", "low")
+    )
+    near(low, -high)
+
+
+def test_pooled_units_that_are_off_notice_a_full_gradient(float64):
+    """Mean of two units of which one is off: a slope of 1 for both, by hand."""
+    block = nets.Dense(2)
+    W = {"params": {"Dense_0": {"kernel": jnp.array([[1.0, -1.0]]), "bias": jnp.zeros(2)}}}
+    for of_block, want in ((block, [4.0, 0.0]), (nets.straight(block), [4.0, 4.0])):
+        slope = jax.grad(lambda W, of_block=of_block: of_block.apply(W, jnp.array([[2.0]])).sum() ** 2 / 2)(W)
+        near(slope["params"]["Dense_0"]["kernel"], np.array([want]))
+    near(nets.straight(block).apply(W, jnp.array([[2.0]])), np.array([[2.0, 0.0]]))
 
 
 # --- Optimizers per layer -------------------------------------------------------------------------------------------
