@@ -600,6 +600,14 @@ MUTANTS = [
         (SOURCES,),
         "units that are off stop gradients",
     ),
+    Mutant(
+        "_two_pass.py", 'if error == "ce" else s\n', "if True else s\n", (SOURCES,), "mse is compared with a softmax"
+    ),
+    Mutant("_two_pass.py", "jnp.maximum((h[-1] ** 2).sum(),", "jnp.maximum((h[-1] ** 2).mean(),", (SOURCES,), "mean"),
+    Mutant(
+        "_two_pass.py", "[-dh / switches", "[dh / switches", (SOURCES,), "sign of the derivative along the modulation"
+    ),
+    Mutant("_two_pass.py", "[-dh / switches.perturbation", "[-dh", (SOURCES,), "the derivative depends on eps"),
     Mutant("feedback.py", "(6 / n) ** 0.5", "(3 / n) ** 0.5", (SOURCES,), "Kaiming's law of linear units"),
     Mutant("feedback.py", "(6 / (n + num_classes))", "(6 / n)", (SOURCES,), "Xavier's law forgets the classes"),
     Mutant(
@@ -768,8 +776,8 @@ MUTANTS = [
     ),
     Mutant(
         "_two_pass.py",
-        "z_mod, masks, net)\n",
-        "z_mod, _masks(params, batch.x, jax.random.fold_in(key, 99), net, switches.dropout), net)\n",
+        "z_1 + dz, masks, net, switches)",
+        "z_1 + dz, _masks(params, batch.x, jax.random.fold_in(key, 99), net, switches), net, switches)",
         (TWO_PASS,),
         "masks differ between the passes",
     ),
@@ -810,8 +818,8 @@ MUTANTS = [
     ),
     Mutant(
         "_two_pass.py",
-        "y = jax.nn.softmax(switches.temperature * s) if",
-        "y = jax.nn.softmax(s) if",
+        "return jax.nn.softmax(temperature * s) if",
+        "return jax.nn.softmax(s) if",
         (TWO_PASS,),
         "no temperature",
     ),
@@ -825,7 +833,7 @@ MUTANTS = [
     Mutant("pepita.py", "        xi = xi - xi.mean()\n", "", (TWO_PASS,), "noise keeps its mean"),
     Mutant(
         "pepita.py",
-        "eta = jax.nn.softmax(nets.output.read(state.params, xi))",
+        "eta = _two_pass.answer(nets.output.read(state.params, xi), options.error)",
         "eta = nets.output.read(state.params, xi)",
         (TWO_PASS,),
         "mirroring without the softmax",

@@ -9,10 +9,11 @@ import optax
 import pytest
 import reference.feedback as feedback_restated
 import reference.ff as ff_restated
+import reference.pepita as pepita_restated
 from comparing import differ, drawn, jit, layers_of, near, weights
 
 import fwdonly
-from fwdonly import Batch, UsageError, bp, descent, feedback, ff, nets
+from fwdonly import Batch, UsageError, bp, descent, feedback, ff, foton, nets, pepita
 
 CLASSES, BATCH = 3, 8
 SGD = optax.sgd(0.1)
@@ -99,6 +100,52 @@ def test_pooled_units_that_are_off_notice_a_full_gradient(float64):
         slope = jax.grad(lambda W, of_block=of_block: of_block.apply(W, jnp.array([[2.0]])).sum() ** 2 / 2)(W)
         near(slope["params"]["Dense_0"]["kernel"], np.array([want]))
     near(nets.straight(block).apply(W, jnp.array([[2.0]])), np.array([[2.0, 0.0]]))
+
+
+# --- PEPITA and FOTON ------------------------------------------------------------------------------------------------
+
+
+def two_pass(module, net, **options):
+    """Random state and batch of PEPITA or FOTON, and their pseudo-gradients as layers."""
+    init = partial(module.init, net=net, tx=SGD, num_classes=CLASSES)
+    shapes = jax.eval_shape(init, KEY, jax.ShapeDtypeStruct((1, 9), jnp.float64))
+    params, F, batch = drawn(shapes.params), drawn(shapes.F, seed=2), problem()
+    found, metrics = jit(partial(module.grads, net=net, **options))(params, batch, KEY, F=F)
+    layers = layers_of(params)
+    return layers_of(found), metrics["loss"], (layers, np.asarray(F).T, np.asarray(batch.x), np.eye(CLASSES)[batch.y])
+
+
+PLAIN = nets.mlp([7, 6], bias="none")
+
+
+@pytest.mark.parametrize("form", ["mse", "batch"])
+def test_forms_of_pepita_equal_the_restatement(form, float64):
+    options = {"error": "mse"} if form == "mse" else {"normalise": "batch"}
+    found, loss, given = two_pass(pepita, PLAIN, dropout=0.0, **options)
+    masks = [1.0, 1.0]
+    near(found, pepita_restated.pseudo_gradients(*given, masks, 1.0, **options))
+    assert differ(found, pepita_restated.pseudo_gradients(*given, masks, 1.0), 1e-4)  # the control
+    if form == "mse":
+        layers, _, x, t = given
+        near(loss, 0.5 * ((pepita_restated.forward(layers, x, masks)[2] - t) ** 2).sum(1).mean())
+
+
+def test_batch_normalised_pepita_predicts_the_classes_of_the_normalised_pass(float64):
+    """Without biases each layer only changes the length of all its activities together."""
+    _, _, (layers, _, x, _) = two_pass(pepita, PLAIN, dropout=0.0, normalise="batch")
+    plain, normalised = (pepita_restated.forward(layers, x, [1.0, 1.0], normalise=n)[2] for n in ("none", "batch"))
+    assert (plain.argmax(1) == normalised.argmax(1)).all()
+    near(normalised / normalised[0, 0], plain / plain[0, 0])
+
+
+def test_fotons_derivative_is_its_second_pass_where_nothing_bends(float64):
+    """Equal to rounding on a linear network and in the limit of small perturbations; not with ReLU and eps = 1."""
+    linear = nets.mlp([7, 6], activation=nets.identity, bias="none")
+    near(two_pass(foton, linear, jvp=True)[0], two_pass(foton, linear)[0], 1e-12)
+    derivative = two_pass(foton, PLAIN, jvp=True)[0]
+    near(derivative, two_pass(foton, PLAIN, perturbation=1e-7)[0], 1e-6)
+    assert differ(derivative, two_pass(foton, PLAIN)[0], 1e-3)  # the control
+    near(derivative, two_pass(foton, PLAIN, jvp=True, perturbation=0.01)[0], 1e-12)  # eps cancels
 
 
 # --- Optimizers per layer -------------------------------------------------------------------------------------------
