@@ -496,9 +496,7 @@ MUTANTS = [
         (ANCESTORS,),
         "batch normalisation forgets its shift",
     ),
-    Mutant(
-        "cwc.py", "affine: bool = True,\n) -> State", "affine: bool = False,\n) -> State", (ANCESTORS,), "not affine"
-    ),
+    Mutant("cwc.py", 'affine: bool = True\n    """', 'affine: bool = False\n    """', (ANCESTORS,), "not affine"),
     Mutant(
         "nets/norms.py",
         "x.mean(axes), x.var(axes)",
@@ -608,6 +606,19 @@ MUTANTS = [
         "_two_pass.py", "[-dh / switches", "[dh / switches", (SOURCES,), "sign of the derivative along the modulation"
     ),
     Mutant("_two_pass.py", "[-dh / switches.perturbation", "[-dh", (SOURCES,), "the derivative depends on eps"),
+    Mutant("cwc.py", "/ (num_classes - 1)", "/ num_classes", (SOURCES,), "the mean of the other groups"),
+    Mutant(
+        "cwc.py", "THRESHOLD, SHARE = 2.0, 0.28", "THRESHOLD, SHARE = 2.0, 0.72", (SOURCES,), "shares of cwg exchanged"
+    ),
+    Mutant("cwc.py", "softplus(g_neg - THRESHOLD)", "softplus(THRESHOLD - g_neg)", (SOURCES,), "others are pushed up"),
+    Mutant("cwc.py", "batch.y // (classes[-1] // count)", "batch.y % count", (SOURCES,), "super-classes by remainder"),
+    Mutant(
+        "cwc.py",
+        "jnp.repeat(goodness(y, count), num_classes // count, axis=1)",
+        "jnp.tile(goodness(y, count), num_classes // count)",
+        (SOURCES,),
+        "classes of a group lie apart",
+    ),
     Mutant("feedback.py", "(6 / n) ** 0.5", "(3 / n) ** 0.5", (SOURCES,), "Kaiming's law of linear units"),
     Mutant("feedback.py", "(6 / (n + num_classes))", "(6 / n)", (SOURCES,), "Xavier's law forgets the classes"),
     Mutant(

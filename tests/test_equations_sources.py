@@ -7,13 +7,15 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+import reference.cwc as cwc_restated
 import reference.feedback as feedback_restated
 import reference.ff as ff_restated
 import reference.pepita as pepita_restated
 from comparing import differ, drawn, jit, layers_of, near, weights
+from reference.mf import cross_entropy
 
 import fwdonly
-from fwdonly import Batch, UsageError, bp, descent, feedback, ff, foton, nets, pepita
+from fwdonly import Batch, UsageError, bp, cwc, descent, feedback, ff, foton, nets, pepita
 
 CLASSES, BATCH = 3, 8
 SGD = optax.sgd(0.1)
@@ -146,6 +148,68 @@ def test_fotons_derivative_is_its_second_pass_where_nothing_bends(float64):
     near(derivative, two_pass(foton, PLAIN, perturbation=1e-7)[0], 1e-6)
     assert differ(derivative, two_pass(foton, PLAIN)[0], 1e-3)  # the control
     near(derivative, two_pass(foton, PLAIN, jvp=True, perturbation=0.01)[0], 1e-12)  # eps cancels
+
+
+# --- CwC -------------------------------------------------------------------------------------------------------------
+
+
+def cwc_state(net, **options):
+    """Random parameters, positive statistics, and the gradients and metrics at them."""
+    init = partial(cwc.init, net=net, tx=SGD, num_classes=4, **options)
+    shapes = jax.eval_shape(init, KEY, jax.ShapeDtypeStruct((1, 9), jnp.float64))
+    params, statistics = drawn(shapes.params), jax.tree.map(jnp.ones_like, drawn(shapes.statistics))
+    batch = problem()
+    batch = batch._replace(y=jnp.arange(BATCH, dtype=jnp.int32) % 4)
+    take = jit(partial(cwc.grads, net=net, num_classes=4, **options))
+    return cwc.State(params, (), statistics), batch, *take(params, batch, KEY, statistics=statistics)
+
+
+def cwc_layer(params):
+    """A layer, or its gradient, as the restatement takes it."""
+    own = params["params"]
+    return weights(own["block"]) | {name: np.asarray(own[name]) for name in ("gamma", "beta")}
+
+
+@pytest.mark.parametrize("loss", ["pvn", "cwg"])
+def test_losses_of_cwc_equal_the_restatement(loss, float64):
+    """With super-classes in layer 1: two of two classes each."""
+    state, batch, gradients, metrics = cwc_state(nets.mlp([6, 8]), loss=loss, class_groups=(2, 4))
+    a, y = map(np.asarray, batch)
+    for at, (params, classes) in enumerate(zip(state.params, (2, 4), strict=True)):
+        layer = cwc_layer(params)
+        value, want, out = cwc_restated.competitive_gradient(layer, a, y * classes // 4, classes, loss=loss)
+        near((metrics["layer_loss"][at], cwc_layer(gradients[at])), (value, want))
+        plain = cwc_restated.competitive_gradient(layer, a, y * classes // 4, classes)  # the control
+        assert differ(value, plain[0], 1e-3) and differ(want["W"], plain[1]["W"], 1e-3)
+        a = out
+
+
+def test_the_readout_of_cwc_learns_by_softmax_regression_and_moves_no_layer(float64):
+    net = nets.mlp([4, 8])
+    state, batch, gradients, metrics = cwc_state(net, readout=True)
+    a, y = map(np.asarray, batch)
+    for params in state.params[:2]:
+        _, _, a = cwc_restated.competitive_gradient(cwc_layer(params), a, y, 4)
+    W, b = map(np.asarray, state.params[-1])
+    loss, E = cross_entropy(a @ W + b, y)
+    near((metrics["readout_loss"], *gradients[-1]), (loss, a.T @ E, E.sum(0)))
+    without = jit(partial(cwc.grads, net=net, num_classes=4))(state.params[:2], batch, KEY, statistics=state.statistics)
+    near(gradients[:2], without[0], 1e-14)
+    read = partial(cwc.training_scores, state, batch.x, KEY, net=net, num_classes=4)
+    near(read(prediction="softmax"), a @ W + b)
+    assert differ(read(prediction="softmax"), read())  # the control
+
+
+def test_classes_of_a_group_share_its_goodness_and_wrong_groups_are_refused(float64):
+    state, batch, *_ = cwc_state(nets.mlp([6, 8]), class_groups=(2, 4))
+    scores = cwc.layer_scores(state, batch.x, net=nets.mlp([6, 8]), num_classes=4, class_groups=(2, 4))
+    assert scores.shape == (2, BATCH, 4) and differ(scores[0, :, 1], scores[0, :, 2])
+    near(scores[0, :, ::2], scores[0, :, 1::2], 1e-14)
+    for groups in ((2,), (4, 2), (3, 4), (1, 4)):
+        with pytest.raises(UsageError, match="class_groups are the classes of 2 layers"):
+            cwc.rule(nets.mlp([6, 8]), SGD, num_classes=4, class_groups=groups)
+    with pytest.raises(UsageError, match="readout=True"):
+        cwc.rule(nets.mlp([8]), SGD, num_classes=4, prediction="softmax")
 
 
 # --- Optimizers per layer -------------------------------------------------------------------------------------------
