@@ -270,7 +270,7 @@ def torch_ff(widths: tuple[int, ...], optimizer: str) -> Callable[[Any, Any], No
     def normalised(s: Any) -> tuple[Any, Any]:
         """rms(s) and the sum of squares."""
         length = torch.linalg.vector_norm(s, dim=1, keepdim=True)
-        return s / (ff.EPS + length / s.shape[1] ** 0.5), length.square()
+        return s / (1e-30 + length / s.shape[1] ** 0.5), length.square()
 
     @torch.no_grad()
     def step(x: Any, y: Any) -> None:

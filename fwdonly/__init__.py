@@ -33,6 +33,7 @@ if TYPE_CHECKING:
         zeroth_order,
     )
     from .base import Batch, LearningRule, RuleModule
+    from .descent import by_layer
     from .errors import UsageError
     from .measure import Meter, Quantity, alignment
     from .models import load, save
@@ -56,6 +57,7 @@ _NAMES = {
     "Result": "training",
     "UsageError": "errors",
     "alignment": "measure",
+    "by_layer": "descent",
     "fit": "training",
     "load": "models",
     "save": "models",
@@ -77,6 +79,7 @@ __all__ = [
     "UsageError",
     "alignment",
     "bp",
+    "by_layer",
     "cafo",
     "cwc",
     "data",

@@ -22,6 +22,7 @@ OutputError = Literal["second", "first"]
 Form = Literal["difference", "hebbian", "time_local"]
 Error = Literal["ce", "mse"]
 ConvScale = Literal["sum", "sqrt", "mean"]
+Normalise = Literal["none", "batch"]
 
 
 class Switches(NamedTuple):
@@ -45,6 +46,10 @@ class Switches(NamedTuple):
     """Modulate by the sign of e."""
     dropout: float = 0.0
     """Share of hidden activities set to 0 in both passes, the others divided by the share that is kept."""
+    normalise: Normalise = "none"
+    """"batch": the activities of a hidden layer are divided by the root of the sum of all squares in the batch."""
+    jvp: bool = False
+    """The change of activities by the derivative along the modulation, in the place of a second pass: eps to 0."""
     conv_scale: ConvScale = "sum"
     """A convolution's products are summed over positions, or divided by (the root of) their number."""
 
@@ -60,6 +65,8 @@ def check(switches: Switches, net: Net) -> None:
         value = getattr(switches, name)
         if isinstance(value, float | int) and not 0 < value < math.inf:
             raise UsageError(f"{name} must be a number above 0; got {value}: try 1.0")
+    if switches.jvp and switches.presynaptic != "clean":
+        raise UsageError('jvp has no modulated activities; leave presynaptic at "clean"')
     if not 0 <= switches.dropout < 1:
         raise UsageError(f"dropout is the share of activities to drop, at least 0 and below 1; got {switches.dropout}")
 
@@ -81,15 +88,22 @@ def pseudo_gradients(
     doubt = check_labels(batch, params.W.shape[1])
     t = jax.nn.one_hot(batch.y, params.W.shape[1], dtype=batch.x.dtype)
 
-    masks = _masks(params, batch.x, key, net, switches.dropout)
+    masks = _masks(params, batch.x, key, net, switches)
     z_1 = nets.linear(net[0]).apply(params.blocks[0], batch.x)
-    h, a, s = _run(params, batch.x, z_1, masks, net)
+
+    def one_pass(z: Array) -> tuple[list[Array], list[Array], Array]:
+        return _run(params, batch.x, z, masks, net, switches)
+
+    (h, a, s), along = jax.linearize(one_pass, z_1) if switches.jvp else (one_pass(z_1), None)
     y, e = _error(s, t, switches)
     metrics = {"loss": _loss(s, t, batch.y, switches) + doubt}
 
     m = _modulation(e, switches)
-    z_mod = z_1 + jnp.tensordot(m, nets.linear(net[0], bias=False).apply(params.blocks[0], F), 1)
-    h_mod, a_mod, s_mod = _run(params, batch.x + jnp.tensordot(m, F, 1), z_mod, masks, net)
+    dz = jnp.tensordot(m, nets.linear(net[0], bias=False).apply(params.blocks[0], F), 1)
+    if along is not None:
+        change = [-dh / switches.perturbation for dh in along(dz)[0]]
+        return as_params(_products(params, change, a, e, net, switches), params), metrics
+    h_mod, a_mod, s_mod = _run(params, batch.x + jnp.tensordot(m, F, 1), z_1 + dz, masks, net, switches)
 
     if switches.form != "difference":
         both = _products(params, h, a, y, net, switches), _products(params, h_mod, a_mod, t, net, switches)
@@ -113,10 +127,10 @@ def time_local(
     doubt = check_labels(batch, params.W.shape[1])
     t = jax.nn.one_hot(batch.y, params.W.shape[1], dtype=batch.x.dtype)
 
-    masks = _masks(params, batch.x, key, net, switches.dropout)
+    masks = _masks(params, batch.x, key, net, switches)
 
     def one_pass(params: Params, x: Array) -> tuple[list[Array], list[Array], Array]:
-        return _run(params, x, nets.linear(net[0]).apply(params.blocks[0], x), masks, net)
+        return _run(params, x, nets.linear(net[0]).apply(params.blocks[0], x), masks, net, switches)
 
     h, a, s = one_pass(params, batch.x)
     y, e = _error(s, t, switches)
@@ -171,24 +185,26 @@ def _products(params: Params, h: list[Array], a: list[Array], d: Array, net: Net
 
 
 def _run(
-    params: Params, x: Array, z: Array, masks: Sequence[Array | float], net: Net
+    params: Params, x: Array, z: Array, masks: Sequence[Array | float], net: Net, switches: Switches
 ) -> tuple[list[Array], list[Array], Array]:
     """One pass: every h_l (before pooling), a_0..a_{L-1}, and s. It starts from z, the first layer's sums for ``x``."""
     h, a = [], [x]
     for at, (block, weights, m) in enumerate(zip(net, params.blocks, masks, strict=True)):
         z = nets.linear(block).apply(weights, a[-1]) if at else z
         h.append(m * block.activation(z))
+        if switches.normalise == "batch":
+            h[-1] = h[-1] / jnp.sqrt(jnp.maximum((h[-1] ** 2).sum(), jnp.finfo(h[-1].dtype).tiny))
         a.append(nets.pooled(block, h[-1]))
     return h, a, nets.output.read(params, a[-1])
 
 
-def _masks(params: Params, x: Array, key: Array, net: Net, dropout: float) -> list[Array | float]:
+def _masks(params: Params, x: Array, key: Array, net: Net, switches: Switches) -> list[Array | float]:
     """m_l of every hidden layer, drawn once for both passes. Only the matrix products take more time."""
 
     def pass_without() -> list[Array]:
-        return _run(params, x, nets.linear(net[0]).apply(params.blocks[0], x), [1.0] * len(net), net)[0]
+        return _run(params, x, nets.linear(net[0]).apply(params.blocks[0], x), [1.0] * len(net), net, switches)[0]
 
-    return [mask(jax.random.fold_in(key, at), h, dropout) for at, h in enumerate(jax.eval_shape(pass_without))]
+    return [mask(jax.random.fold_in(key, at), h, switches.dropout) for at, h in enumerate(jax.eval_shape(pass_without))]
 
 
 def mask(key: Array, h: Any, dropout: float) -> Array | float:
@@ -203,9 +219,14 @@ def _modulation(e: Array, switches: Switches) -> Array:
     return switches.sign * switches.perturbation * (jnp.sign(e) if switches.error_sign else e)
 
 
+def answer(s: Array, error: Error, temperature: float | Array = 1.0) -> Array:
+    """y, what is compared with the target."""
+    return jax.nn.softmax(temperature * s) if error == "ce" else s
+
+
 def _error(s: Array, t: Array, switches: Switches) -> tuple[Array, Array]:
     """y and e = y - t."""
-    y = jax.nn.softmax(switches.temperature * s) if switches.error == "ce" else s
+    y = answer(s, switches.error, switches.temperature)
     return y, y - t
 
 

@@ -16,7 +16,9 @@ from jaxtyping import Array, Float, Int, PyTree
 from .descent import TRACED as TRACED
 from .descent import averaged as averaged
 from .descent import begin as begin
+from .descent import begin_layers as begin_layers
 from .descent import descend as descend
+from .descent import descend_layers as descend_layers
 from .descent import for_prediction as for_prediction
 from .descent import predicting as predicting
 from .descent import updates as updates
@@ -68,6 +70,24 @@ class Frozen(NamedTuple):
     validate: Callable[[State, Any], Array]
 
 
+class Errors(NamedTuple):
+    """What a rule that sends errors back gives to its hidden layers, beside backpropagation's, for the angles between.
+
+    Arrays, or trees of which those of one dimension (biases) are left out; those of a pair have one shape.
+
+    Attributes:
+        feedback: B_l, what stands in the place of the weights on the way to hidden layer l.
+        weights: the weights in whose place it stands.
+        errors: delta_l of every hidden layer, for every sample.
+        exact: backpropagation's delta_l, at the same parameters.
+    """
+
+    feedback: tuple[PyTree, ...]
+    weights: tuple[PyTree, ...]
+    errors: tuple[Array, ...]
+    exact: tuple[Array, ...]
+
+
 class LearningRule(NamedTuple):
     """What loops, sweeps, tuners and meters see of a rule: pure functions with every option already bound.
 
@@ -93,6 +113,8 @@ class LearningRule(NamedTuple):
             from the first one on, in one pass through the network. None: layers have no scores of their own.
         activations: ``(state, x) -> outputs`` of every hidden layer, (batch, *features) each, for probes
             (`fwdonly.measure.probe`). None: not told, as by FF, whose layers see another input for every label.
+        errors: ``(state, batch, key) -> Errors``, of a rule that sends errors back by other matrices than the weights;
+            ``key`` is that of ``update``. None: the rule sends none.
     """
 
     init: Callable[[Array, Array], State]
@@ -105,6 +127,7 @@ class LearningRule(NamedTuple):
     training_scores: Callable[[State, Array, Array], Array] | None = None
     layer_scores: Callable[[State, Array], Array] | None = None
     activations: Callable[[State, Array], tuple[Array, ...]] | None = None
+    errors: Callable[[State, Batch, Array], Errors] | None = None
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Pickle by cloudpickle: optimizers and activations are functions within functions, which pickle refuses."""

@@ -24,6 +24,7 @@ from .base import (
     at_state,
     averaged,
     begin,
+    begin_layers,
     check_classes,
     check_labels,
     chosen,
@@ -36,6 +37,7 @@ from .base import (
     run_block,
 )
 from .card import Card, Range, Setting, Stage, Variant
+from .descent import of_layers
 from .errors import UsageError, check_word
 
 ROWS = 500
@@ -167,7 +169,7 @@ def init(
     params = Params(tuple(heads), blocks, A)
     trained: Any = params.blocks, A
     block_state = None if block_tx is None else begin(block_tx, trained)
-    return State(params, (tuple(begin(tx, head) for head in heads), block_state), statistics, tuple(R))
+    return State(params, (begin_layers(tx, heads), block_state), statistics, tuple(R))
 
 
 def _normalised(net: Net, eps: float) -> Net:
@@ -393,6 +395,7 @@ def _update_heads(
     del key
     numbers, num_classes = _numbers(part, net), _classes(state.params)
     heads, opt_states = list(state.params.heads), list(state.opt_state[0])
+    optimizers = of_layers(tx, len(heads))
     if options.loss == "mse":
         doubt = check_labels(batch, num_classes)
         solved = _closed_forms(batch.x, batch.y, num_classes, extract, options.ridge)
@@ -400,12 +403,12 @@ def _update_heads(
         metrics = {"loss": layer_loss.sum() + doubt, "layer_loss": layer_loss}
         for i, (V, _) in zip(numbers, solved, strict=True):
             heads[i - 1] = Head(V, None)
-            opt_states[i - 1] = begin(tx, heads[i - 1])  # nothing to average with
+            opt_states[i - 1] = begin(optimizers[i - 1], heads[i - 1])  # nothing to average with
     else:
         gradients, metrics = _head_grads(state.params, batch, numbers, extract, options)
         for i, loss in zip(numbers, metrics["layer_loss"], strict=True):
             inputs = gradients.heads[i - 1], opt_states[i - 1], heads[i - 1]
-            heads[i - 1], opt_states[i - 1] = descend(tx, *inputs, loss)
+            heads[i - 1], opt_states[i - 1] = descend(optimizers[i - 1], *inputs, loss)
     params = state.params._replace(heads=tuple(heads))
     return state._replace(params=params, opt_state=(tuple(opt_states), state.opt_state[1])), metrics
 
@@ -654,6 +657,7 @@ def training(setting: Setting) -> tuple[Stage, ...]:
             lr_schedule="constant",
             learning_rate=choices["block_learning_rate"],
             weight_decay=choices["block_weight_decay"],
+            layer_epochs=(),
             epochs=choices["block_epochs"],
         )
         blocks = ({"epochs": choices["block_epochs"], "patience": None, "keep": "last"},)

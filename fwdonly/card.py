@@ -28,6 +28,10 @@ class Optimizer(NamedTuple):
     gradient."""
     weight_decay: Any = 0.0
     """Weight decay, per step and unit of learning rate."""
+    layer_epochs: tuple[str, ...] = ()
+    """Epochs in which every layer trains, such as 0-11 0-16 0-21 0-25: from 0, without the last one; the output layer
+    is the last layer. Before and after its layer rests, and its schedule stands still. Empty: all layers in all epochs.
+    Epochs are those of a stage."""
     constraint: Literal["none", "orthonormal"] = "none"
     """orthonormal: FOTON's retraction makes every weight matrix orthonormal again after each step."""
 

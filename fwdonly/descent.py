@@ -1,10 +1,11 @@
-"""One step of an optimizer over a rule's parameters, and the parameters at which such an optimizer is evaluated."""
+"""From gradients to steps: one optax step, and optimizers that differ from layer to layer or rest in some epochs."""
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, TypeVar, cast
 
 import jax
+import jax.numpy as jnp
 import optax
 from jaxtyping import Array
 
@@ -15,13 +16,181 @@ Objective = Callable[[Any], Array]
 """The loss as a function of the parameters that an optimizer steps, on the same batch and with the same noise."""
 
 
+class ByLayer(optax.GradientTransformationExtraArgs):
+    """An optimizer per layer, see `by_layer`; ``layers`` has them one by one."""
+
+    layers: tuple[optax.GradientTransformation, ...]
+
+
+def by_layer(optimizers: Iterable[optax.GradientTransformation]) -> ByLayer:
+    """One optimizer for every layer, for any rule: give it as ``tx``.
+
+    Layers are hidden layers from the first one on, and then the output layer where the rule has one; readouts of a
+    hidden layer belong to it. Rules with parameters per layer (MF, FF, CwC, heads of CaFo) step each layer by its own
+    optimizer; to others it is one transformation of all parameters, which may stand within a chain.
+
+    Args:
+        optimizers: as many as there are layers.
+
+    Raises:
+        UsageError: no optimizers; at the start of a rule, another number of them than of layers.
+
+    Example:
+        >>> import jax, optax, fwdonly
+        >>> tx = fwdonly.by_layer([optax.sgd(0.1), optax.sgd(0.1), optax.adam(1e-3)])
+        >>> rule = fwdonly.bp.rule(fwdonly.nets.mlp([8, 6]), tx, num_classes=3)
+        >>> state = rule.init(jax.random.key(0), jax.numpy.ones((1, 4)))
+    """
+    layers = tuple(optimizers)
+    if not layers or not all(map(_is_optimizer, layers)):
+        raise UsageError("by_layer takes optax transformations, one per layer: by_layer([optax.sgd(0.1), ...])")
+    named: dict[Any, optax.GradientTransformation] = dict(enumerate(layers))
+    whole = optax.partition(named, lambda params: _numbers(params, len(layers)))
+    tx = ByLayer(whole.init, whole.update)
+    tx.layers = layers
+    return tx
+
+
+def within(tx: optax.GradientTransformation, first: int, end: int) -> optax.GradientTransformation:
+    """The optimizer in steps ``first`` to ``end`` - 1, counted from 0; before and after, parameters and it rest.
+
+    Its schedule counts the steps that it takes.
+    """
+
+    def inside(step: Any, **_: Any) -> Array:
+        return (step >= first) & (step < end)
+
+    return optax.transforms.conditionally_mask(tx, inside)
+
+
+def windowed(tx: optax.GradientTransformation, windows: Sequence[str], steps: int) -> optax.GradientTransformation:
+    """The optimizer for every layer in its window of epochs of ``steps``, such as 0-11; as it is without windows.
+
+    Raises:
+        UsageError: a text that is no window.
+    """
+    layers = []
+    for window in windows:
+        first, _, end = window.partition("-")
+        if not (first.isdecimal() and end.isdecimal() and int(first) < int(end)):
+            raise UsageError(
+                f"layer_epochs are windows such as 0-11, from 0 and without the last epoch; got {window!r}"
+            )
+        layers.append(within(tx, int(first) * steps, int(end) * steps))
+    return by_layer(layers) if layers else tx
+
+
+def half_then_linear(rate: float | Array, steps_per_epoch: int, epochs: int) -> optax.Schedule:
+    """``rate`` for the first half of the epochs, then falling linearly from epoch to epoch to rate / epochs."""
+
+    def schedule(count: Any) -> Array:
+        epoch = jnp.minimum(count // steps_per_epoch + 1, epochs)
+        return rate * jnp.where(2 * epoch <= epochs, 1.0, (1 + 2 * (epochs - epoch)) / epochs)
+
+    return schedule
+
+
+def smoothed(rate: Any, decay: float, smoothing: float) -> optax.GradientTransformation:
+    """v <- smoothing v + (1 - smoothing) g, then W <- W - rate (v + decay W)."""
+    averages, decays = optax.ema(smoothing, debias=False), optax.add_decayed_weights(decay)
+    return optax.chain(averages, decays, optax.scale_by_learning_rate(rate))
+
+
+def lifted(make: Callable[..., Any], *optimizers: optax.GradientTransformation) -> Any:
+    """``make(*optimizers)``; layer by layer, where one of them is `by_layer`."""
+    counts = {len(tx.layers) for tx in optimizers if isinstance(tx, ByLayer)}
+    if not counts:
+        return make(*optimizers)
+    return by_layer([make(*one) for one in zip(*(of_layers(tx, max(counts)) for tx in optimizers), strict=True)])
+
+
+def of_layers(tx: optax.GradientTransformation, count: int) -> tuple[optax.GradientTransformation, ...]:
+    """The optimizers of ``count`` layers that step by themselves.
+
+    Raises:
+        UsageError: `by_layer` of another number.
+    """
+    if not isinstance(tx, ByLayer):
+        return (tx,) * count
+    if len(tx.layers) != count:
+        raise UsageError(f"by_layer has {len(tx.layers)} optimizers, and this rule trains {count} layers")
+    return tx.layers
+
+
+def begin_layers(tx: optax.GradientTransformation, layers: Sequence[Any]) -> tuple[Any, ...]:
+    """The first optimizer state of every layer, for rules whose layers step by themselves; errors as of `begin`."""
+    return tuple(begin(one, layer) for one, layer in zip(of_layers(tx, len(layers)), layers, strict=True))
+
+
+def descend_layers(
+    tx: optax.GradientTransformation,
+    grads: Sequence[Any],
+    opt_states: Sequence[Any],
+    params: Sequence[Any],
+    values: Iterable[Any],
+    objective: Callable[[int, Any], Array] | None = None,
+) -> tuple[tuple[Any, ...], tuple[Any, ...]]:
+    """One step of every layer that has gradients; the others are handed on.
+
+    ``values``: a loss for each layer that steps, in order. ``objective(i, params_i)`` is the loss of the i-th layer,
+    from 0, where it has one from step to step; see `updates`.
+    """
+    losses, stepped = iter(values), []
+    layers = enumerate(zip(of_layers(tx, len(params)), grads, opt_states, params, strict=True))
+    for i, (one, gradient, state, layer) in layers:
+        value_fn = None if objective is None else functools.partial(objective, i)
+        stepped.append(
+            (layer, state) if gradient is None else descend(one, gradient, state, layer, next(losses), value_fn)
+        )
+    new, states = zip(*stepped, strict=True)
+    return new, states
+
+
+def _is_optimizer(tx: Any) -> bool:
+    return callable(getattr(tx, "init", None)) and callable(getattr(tx, "update", None))
+
+
+def _numbers(params: Any, count: int) -> Any:
+    """The number of the layer, from 0, in the place of every parameter.
+
+    Raises:
+        UsageError: parameters that are not those of all layers, or another number of layers.
+    """
+
+    def numbered(tree: Any, number: int) -> Any:
+        return jax.tree.map(lambda _: number, tree)
+
+    if hasattr(params, "blocks") and hasattr(params, "_replace"):  # of an output layer
+        total = len(params.blocks) + 1
+        fields = {
+            name: tuple(numbered(part, at) for at, part in enumerate(field))
+            if type(field) is tuple
+            else numbered(field, total - 1)
+            for name, field in params._asdict().items()
+        }
+        numbers = params._replace(**fields)
+    elif type(params) in (tuple, list):
+        total, parts = 0, []
+        for part in params:  # blocks may lie together in a tuple
+            inner = part if type(part) is tuple else (part,)
+            labels = tuple(numbered(one, total + at) for at, one in enumerate(inner))
+            parts.append(labels if type(part) is tuple else labels[0])
+            total += len(inner)
+        numbers = type(params)(parts)
+    else:
+        raise UsageError("by_layer must be the outermost optimizer of a rule whose layers step by themselves")
+    if total != count:
+        raise UsageError(f"by_layer has {count} optimizers, and this rule trains {total} layers")
+    return numbers
+
+
 def begin(tx: optax.GradientTransformation, params: Any) -> Any:
     """The optimizer's first state for ``params``.
 
     Raises:
         UsageError: no optax transformation, or one that wants parameters of a form of its own.
     """
-    if not (callable(getattr(tx, "init", None)) and callable(getattr(tx, "update", None))):
+    if not _is_optimizer(tx):
         raise UsageError(f"tx is an optax transformation, such as optax.adam(1e-3); got {type(tx).__name__}")
     try:
         return tx.init(params)

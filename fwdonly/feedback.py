@@ -6,7 +6,6 @@ Kolen-Pollack (WM, KP: Akrout et al., arXiv 1904.05391), direct random target pr
 1909.01311). All but DRTP have a backward phase; none needs the transposed weights there, sign symmetry their signs.
 """
 
-import math
 import warnings
 from functools import partial
 from typing import Any, Literal, NamedTuple, cast, get_args
@@ -16,31 +15,17 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Float
 
-from . import nets
-from .base import (
-    Batch,
-    LearningRule,
-    Metrics,
-    Net,
-    Products,
-    as_params,
-    at_state,
-    begin,
-    check_labels,
-    chosen,
-    cross_entropy,
-    descend,
-    predicting,
-    updates,
-)
+from . import _mirror, _way_back, base, nets
+from .base import Batch, LearningRule, Metrics, Net, Products, descend, updates
 from .card import Card, Setting, Stage, Variant
 from .errors import UsageError, check_word
 
 Params = nets.output.Params
-Mode = Literal["fa", "dfa", "sdfa", "drtp", "usf", "brsf", "frsf", "wm", "kp"]
+Mode = Literal["fa", "dfa", "sdfa", "drtp", "usf", "brsf", "frsf", "wm", "kp", "shallow"]
+Law = Literal["uniform", "kaiming", "xavier"]
 Part = Literal["all", "mirror"]
 
-LABELS = ("FA", "DFA", "sDFA", "DRTP", "uSF", "brSF", "frSF", "WM", "KP")
+LABELS = ("FA", "DFA", "sDFA", "DRTP", "uSF", "brSF", "frSF", "WM", "KP", "shallow")
 DIRECT = ("dfa", "sdfa", "drtp")
 """Modes that send one signal to every layer; the others go from layer to layer."""
 
@@ -57,6 +42,12 @@ class Options(NamedTuple):
     """Output of the last layer, with its cross-entropy; "sigmoid": one binary cross-entropy per class, summed."""
     feedback_scale: float | Array = 1.0
     """Factor on the feedback's start values."""
+    feedback_law: Law = "uniform"
+    """Bound of the uniform direct B_l of n_l units and C classes: 1/sqrt(n_l) ("uniform", Nokland), sqrt(6/n_l)
+    ("kaiming", DRTP's code) or sqrt(6/(n_l + C)) ("xavier", BioTorch). Layered feedback has the law of the weights."""
+    error_clip: float | Array | None = None
+    """Bound of every element of what is sent to a layer, per sample; None: no bound. BioTorch has 1 for errors of the
+    mean over N samples, which is N here."""
     decay: float | Array = 1e-4
     """1 - lambda of Kolen-Pollack, of W and B alike; per step, whatever the learning rate. Biases do not decay."""
     mirror_rate: float | Array = 0.01
@@ -88,7 +79,8 @@ class State(NamedTuple):
     """``params``, one optimizer state, and ``B``, the feedback, which no optimizer touches.
 
     B holds, for "fa", "wm", "kp" and "frsf", arrays shaped like ``params``; for "usf" one number per array of
-    ``params``; for "brsf" nothing; for "dfa", "sdfa" and "drtp" one array (classes, *features of h_l) per hidden layer.
+    ``params``; for "brsf" and "shallow" nothing; for "dfa", "sdfa" and "drtp" one array (classes,
+    *features of h_l) per hidden layer.
     """
 
     params: Params
@@ -109,7 +101,7 @@ def init(
 ) -> State:
     """Start values: weights as the network and ``readout_init`` draw them, feedback from a random stream of its own.
 
-    Layered feedback has the law of the forward weights, direct feedback is uniform on +-1/sqrt(n_l), both times
+    Layered feedback has the law of the forward weights, direct feedback that of ``feedback_law``, both times
     ``feedback_scale``. Nokland starts DFA with tanh from zero weights: ``kernel_init=nets.zeros``.
 
     Warns:
@@ -123,16 +115,18 @@ def init(
     params = nets.output.draw(key, x, net, num_classes, readout_init, readout_bias)
     own_key = jax.random.fold_in(key, 1)
     if settings.mode in DIRECT:
-        h = jax.eval_shape(partial(_forward, net=net), params, x)[2]
+        h = jax.eval_shape(partial(_way_back.forward, net=net), params, x)[2]
         keys = jax.random.split(own_key, len(h))
-        B: Any = tuple(_uniform(k, (num_classes, *h_l.shape[1:]), h_l) for k, h_l in zip(keys, h, strict=True))
-    elif settings.mode == "brsf":
+        B: Any = tuple(_direct(k, num_classes, h_l, settings) for k, h_l in zip(keys, h, strict=True))
+    elif settings.mode in ("brsf", "shallow"):
         B = ()
     elif settings.mode == "usf":
         B = jax.tree.map(jnp.std, params)
     else:
         B = nets.output.draw(own_key, x, net, num_classes, readout_init, readout_bias)
-    return State(params, begin(tx, params), jax.tree.map(lambda b: settings.feedback_scale * b, B))
+    return State(
+        params, base.begin(tx, _trained(params, settings)), jax.tree.map(lambda b: settings.feedback_scale * b, B)
+    )
 
 
 def grads(
@@ -156,10 +150,12 @@ def grads(
         FA      delta_{l+1} B_{l+1}^T                     uSF     delta_{l+1} [ std_{l+1} sign(W_{l+1})^T ]
         DFA     e B_l                                     frSF    delta_{l+1} [ abs(M_{l+1}) sign(W_{l+1})^T ]
         sDFA    sign(e) B_l                               brSF    the same, M drawn anew in every step
-        DRTP    t B_l
+        DRTP    t B_l                                     shallow hidden layers keep their start values
 
     Layered feedback has the forward weights' shapes; DFA, sDFA and DRTP have B_l (C, n_l). A convolution sends back
     through the transposed convolution with its B_l; DFA, sDFA and DRTP go straight to the map before pooling.
+
+    With ``error_clip`` every element of what is sent is bounded, before the slope.
 
     Held constant: the feedback (fixed in FA, DFA, sDFA, DRTP; std and M from the start in uSF and frSF).
 
@@ -173,7 +169,8 @@ def grads(
         **options: see `Options`.
 
     Returns:
-        Pseudo-gradients shaped like ``params``, to be subtracted, and the metric ``loss`` in nats, before any update.
+        Pseudo-gradients shaped like ``params`` ("shallow": None for every block), to be subtracted, and the metric
+        ``loss`` in nats, before any update.
 
     Raises:
         UsageError: labels that are missing or out of range (values are seen outside compiled code only), or
@@ -190,8 +187,8 @@ def grads(
     Deviations:
         * All products are means over the batch. DRTP's code sums hidden products and averages the output's over batch
           and classes, so that its hidden layers learn N C times faster.
-        * Start values of B: see `init`; sources differ (uniform +-1/sqrt(n_l), Kaiming, Xavier). Layered B has the law
-          of W, as in Akrout's code and BioTorch; ``feedback_scale`` reaches the others of that family.
+        * Start values of B: see `init`; sources differ, and ``feedback_law`` has the three laws of direct B. Layered B
+          has the law of W, as in Akrout's code and BioTorch; ``feedback_scale`` reaches the others of that family.
         * DFA in convolutions follows the code of DRTP; BioTorch broadcasts e over positions, which is another rule.
         * "Sign symmetry" names three rules: uSF, brSF, frSF.
         * uSF sends exactly 0 to a unit of the last hidden layer whose outgoing weights share one sign, for a softmax's
@@ -202,55 +199,80 @@ def grads(
         * Akrout's code divides the bias' gradient by the batch size twice; here once.
     """
     settings = _checked(options, net)
-    doubt = check_labels(batch, params.W.shape[1])
-    count, t = len(batch.y), jax.nn.one_hot(batch.y, params.W.shape[1], dtype=batch.x.dtype)
-    below, a, h = _forward(params, batch.x, net)
-    s = nets.output.read(params, below[-1])
-    e = (jax.nn.softmax(s) if settings.output == "softmax" else jax.nn.sigmoid(s)) - t
-    gradients = []
+    doubt, count = base.check_labels(batch, params.W.shape[1]), len(batch.y)
+    tapes = _way_back.forward(params, batch.x, net)
+    below, (s, t, e) = tapes[0], _output(params, tapes, batch, settings)
+    metrics = {"loss": _loss(s, t, batch.y, settings) + doubt}
+    output = (below[-1].reshape(count, -1).T @ e, None if params.b is None else e.sum(0))
+    if settings.mode == "shallow":
+        total = Params((None,) * len(net), *output)
+        return jax.tree.map(lambda g: (g / count).astype(params.W.dtype), total), metrics
+    B = _matrices(params, B, key, batch.x, net, readout_init, settings)
+    layers = zip(net, params.blocks, below, _deltas(B, e, t, tapes, net, settings), strict=False)
+    total = Params(tuple(nets.weight_gradient(*layer) for layer in layers), *output)
+    return base.as_params(jax.tree.map(lambda g: g / count, total), params), metrics
+
+
+def _output(params: Params, tapes: _way_back.Tapes, batch: Batch, options: Options) -> tuple[Array, Array, Array]:
+    """s, t and e = y - t."""
+    s, t = nets.output.read(params, tapes[0][-1]), jax.nn.one_hot(batch.y, params.W.shape[1], dtype=batch.x.dtype)
+    return s, t, _answer(s, options) - t
+
+
+def _answer(s: Array, options: Options) -> Array:
+    return jax.nn.softmax(s) if options.output == "softmax" else jax.nn.sigmoid(s)
+
+
+def _deltas(B: Any, e: Array, t: Array, tapes: _way_back.Tapes, net: Net, options: Options) -> list[Array]:
+    """delta_l of every hidden layer; ``B`` holds what stands in the place of the weights on the way back."""
+
+    def seen(sent: Array) -> Array:
+        return sent if options.error_clip is None else jnp.clip(sent, -options.error_clip, options.error_clip)
+
+    if options.mode not in DIRECT:
+        return _way_back.layered(net, B, e, tapes, seen)
+    signal = {"dfa": e, "sdfa": jnp.sign(e), "drtp": t}[options.mode]
+    layers = zip(net, B, tapes[1], strict=True)
+    return [_way_back.times_slope(block, seen(jnp.tensordot(signal, B_l, 1)), a_l) for block, B_l, a_l in layers]
+
+
+def errors(
+    state: State,
+    batch: Batch,
+    key: Array,
+    *,
+    net: Net,
+    readout_init: nets.Initializer = nets.he_uniform,
+    **options: Any,
+) -> base.Errors:
+    """What reaches every hidden layer, and what backpropagation would send, for the angles of `fwdonly.alignment`.
+
+    Layered modes have B_{l+1} beside W_{l+1}. Direct ones have B_l beside the product W_L^T ... W_{l+1}^T, which is
+    backpropagation's way where all units are on; through maximum pooling there is no such product, and its transpose
+    is taken at equal activities. delta_l of both are at the same parameters, with the same output error.
+    """
+    settings = _checked(options, net)
+    params, tapes = state.params, _way_back.forward(state.params, batch.x, net)
+    _, t, e = _output(params, tapes, batch, settings)
+    B = _matrices(params, state.B, key, batch.x, net, readout_init, settings)
+    exact = _deltas(params, e, t, tapes, net, Options(output=settings.output))
     if settings.mode in DIRECT:
-        signal = {"dfa": e, "sdfa": jnp.sign(e), "drtp": t}[settings.mode]
-        sent = [jnp.tensordot(signal, B_l, 1) for B_l in B]
-        deltas = [_times_slope(block, *pair) for block, *pair in zip(net, sent, a, strict=True)]
+        feedback, weights = B, _way_back.products(net, params, tapes[0])
     else:
-        B = _matrices(params, B, key, batch.x, net, readout_init, settings)
-        deltas, sent = [], (e @ B.W.T).reshape(below[-1].shape)
-        for block, B_l, below_l, a_l, h_l in list(zip(net, B.blocks, below, a, h, strict=False))[::-1]:
-            delta = _times_slope(block, _through_pooling(block, h_l, sent), a_l)
-            deltas.insert(0, delta)
-            sent = nets.send_back(block, B_l, delta, below_l.shape[1:])  # the lowest one is not used
-    for block, weights, below_l, delta in zip(net, params.blocks, below, deltas, strict=False):
-        gradients.append(nets.weight_gradient(block, weights, below_l, delta))
-    top = below[-1].reshape(count, -1)
-    total = Params(tuple(gradients), top.T @ e, None if params.b is None else e.sum(0))
-    return as_params(jax.tree.map(lambda g: g / count, total), params), {"loss": _loss(s, t, batch.y, settings) + doubt}
+        feedback, weights = ((*tree.blocks[1:], tree.W) for tree in (B, params))
+    return base.Errors(feedback, weights, tuple(_deltas(B, e, t, tapes, net, settings)), tuple(exact))
 
 
-def _forward(params: Params, x: Array, net: Net) -> tuple[list[Array], list[Array], list[Array]]:
-    """What every layer and the readout are given (h_0, h_1 pooled, ...), every a_l, and every h_l before pooling."""
-    below, a, h = [x], [], []
-    for block, weights in zip(net, params.blocks, strict=True):
-        a.append(nets.linear(block).apply(weights, below[-1]))
-        h.append(block.activation(a[-1]))
-        below.append(nets.pooled(block, h[-1]))
-    return below, a, h
-
-
-def _times_slope(block: Any, sent: Array, a: Array) -> Array:
-    """send_l * phi'(a_l)."""
-    return jax.vjp(block.activation, a)[1](sent)[0]
-
-
-def _through_pooling(block: Any, h: Array, sent: Array) -> Array:
-    """An error of the pooled map, at the map."""
-    return jax.vjp(partial(nets.pooled, block), h)[1](sent)[0]
+def _trained(params: Params, options: Options) -> Params:
+    """What the optimizer sees."""
+    return params if options.mode != "shallow" else params._replace(blocks=())
 
 
 def _matrices(
     params: Params, B: Any, key: Array, x: Array, net: Net, readout_init: nets.Initializer, options: Options
-) -> Params:
-    """What a layered mode has in the place of the weights on the way back, shaped like ``params``."""
-    if options.mode in ("fa", "wm", "kp"):
+) -> Any:
+    """What a mode has in the place of the weights on the way back, shaped like ``params`` where it is layered."""
+    if options.mode in ("fa", "wm", "kp", *DIRECT):
         return B
     if options.mode == "brsf":
         B = nets.output.draw(jax.random.fold_in(key, 1), x, net, params.W.shape[1], readout_init, params.b is not None)
@@ -260,7 +282,7 @@ def _matrices(
 
 def _loss(s: Array, t: Array, y: Array, options: Options) -> Array:
     if options.output == "softmax":
-        return cross_entropy(s, y)
+        return base.cross_entropy(s, y)
     return optax.sigmoid_binary_cross_entropy(s, t).sum(1).mean()
 
 
@@ -284,8 +306,9 @@ def update(
     settings = _checked(options, net)
     _check_part(part, settings)
     gradients, metrics = grads(state.params, batch, key, net=net, B=state.B, readout_init=readout_init, **options)
+    noise: dict[str, Any] = {"net": net, "shape": batch.x.shape[1:], **options}
     if part == "mirror":
-        return state._replace(B=mirrored(state, key, len(batch.y), net=net, **options)), metrics
+        return state._replace(B=mirrored(state, key, len(batch.y), **noise)), metrics
     if settings.mode == "kp":
 
         def shrunk(w: Array) -> Array:
@@ -294,61 +317,47 @@ def update(
         u, opt_state = updates(tx, gradients, state.opt_state, state.params, metrics["loss"])
         params, B = (cast(Any, optax.apply_updates(jax.tree.map(shrunk, tree), u)) for tree in (state.params, state.B))
         return State(params, opt_state, B), metrics
-    state = State(*descend(tx, gradients, state.opt_state, state.params, metrics["loss"]), state.B)
+    old, gradients = (_trained(tree, settings) for tree in (state.params, gradients))
+    params, opt_state = descend(tx, gradients, state.opt_state, old, metrics["loss"])
+    state = State(params._replace(blocks=params.blocks or state.params.blocks), opt_state, state.B)
     if settings.mode == "wm":
-        state = state._replace(B=mirrored(state, key, len(batch.y), net=net, **options))
+        state = state._replace(B=mirrored(state, key, len(batch.y), **noise))
     return state, metrics
 
 
-def mirrored(state: State, key: Array, count: int, *, net: Net, **options: Any) -> Params:
+def mirrored(
+    state: State, key: Array, count: int, *, net: Net, shape: tuple[int, ...] | None = None, **options: Any
+) -> Params:
     """The weight mirror: every layer is shown ``count`` samples of noise xi by itself, and B_l learns what it does.
 
     ``B_l <- B_l + rate * (xi^T layer_l(xi) - decay * count * A^2 / 12 * B_l)``, xi uniform in [-A/2, A/2] of shape
-    (count, n_{l-1}); held constant: W_l. The output layer answers with its softmax or sigmoid. With ``mirror_spread``
-    B_l is then scaled so that it sends errors uniform in [0, 1) with that standard deviation over its units.
+    (count, n_{l-1}); held constant: W_l. A convolution's products run over its windows, before pooling, and count times
+    positions stands for count. The output layer answers with its softmax or sigmoid. With ``mirror_spread`` B_l is then
+    scaled so that it sends errors uniform in [0, 1) with that standard deviation over its units.
 
-    The expected step without decay is ``g W_l``, g = rate count A^2 / 12 times the mean slope (1/2 for ReLU): 5.3e-4 at
-    the defaults and 128 samples. After 1 / g = 1,900 steps B_l has as much of W_l as of its start, and without decay it
-    never stops growing; with it, it tends to W_l times slope / decay. A = 1 turns B_l a hundred times faster.
+    `fwdonly._mirror` says how fast B_l turns, where it ends and when it swings ever wider.
 
-    A step leaves 1 - r of B_l, r = rate count A^2 / 12 times decay: from r = 2 on B_l swings ever wider. Noise of
-    sampling leaves ReLU after k steps a cosine of 1 / sqrt(1 + 2 n_{l-1} / (count K)), where K = k without decay and
-    K = (2 - r) / r * (1 - (1 - r)^k) / (1 + (1 - r)^k) with it. So at A = 1, 128 samples and 784 inputs it stays below
-    .865, for K below 37; a smaller rate has a higher bound, later.
+    ``shape`` is that of a sample of the network's inputs, for networks that begin with a convolution.
 
     Raises:
-        UsageError: r is 2 or more (seen where the numbers are not traced).
+        UsageError: r, the share of B_l that a step takes, is 2 or more (seen where the numbers are not traced).
 
     Deviations:
         * The public code mirrors through sigmoid layers, takes the sum over the batch and has no decay. After mirroring
           it means to give B_l the spread 0.5; the line rebinds a local name and changes nothing.
+        * The public code has no convolutions. BioTorch's correlate maps over the batch's channels alone and stretch the
+          outcome to the kernel's size; here a kernel's step is that of a dense layer on its windows.
     """
     settings = _checked(options, net)
-    _check_bounded(settings, count)
-
-    def turned(at: int, W_l: Array, B_l: Array, layer: Any) -> Array:
-        noise_key, size = jax.random.fold_in(key, at), settings.mirror_noise
-        xi = jax.random.uniform(noise_key, (count, W_l.shape[0]), W_l.dtype, -size / 2, size / 2)
-        B_l = B_l + settings.mirror_rate * (xi.T @ layer(xi) - settings.mirror_decay * count * size**2 / 12 * B_l)
-        if settings.mirror_spread is None:
-            return B_l
-        errors = jax.random.uniform(jax.random.fold_in(noise_key, 0), (count, B_l.shape[1]), B_l.dtype)
-        return settings.mirror_spread / (errors @ B_l.T).std(1).mean() * B_l
-
-    blocks = []
-    for at, (block, weights, B_l) in enumerate(zip(net, state.params.blocks, state.B.blocks, strict=True)):
-        W_l, layer = weights["params"]["Dense_0"]["kernel"], B_l["params"]["Dense_0"]
-        kernel = turned(at, W_l, layer["kernel"], partial(block.apply, weights))
-        blocks.append({"params": {"Dense_0": {**layer, "kernel": kernel}}})
+    noise = _mirror.Noise(*(getattr(settings, f"mirror_{name}") for name in _mirror.Noise._fields))
 
     def output(xi: Array) -> Array:
-        s = nets.output.read(state.params, xi)
-        return jax.nn.softmax(s) if settings.output == "softmax" else jax.nn.sigmoid(s)
+        return _answer(nets.output.read(state.params, xi), settings)
 
-    return state.B._replace(blocks=tuple(blocks), W=turned(len(net), state.params.W, state.B.W, output))
+    return _mirror.mirrored(state.params, state.B, key, (count, shape), net, output, noise)
 
 
-@predicting
+@base.predicting
 def predict(state: State, x: Float[Array, "batch *features"], *, net: Net) -> Float[Array, "batch classes"]:
     """Class scores s of shape (batch, classes)."""
     return nets.output.scores(state.params, x, net)
@@ -369,14 +378,16 @@ def rule(
     Raises:
         UsageError: an option that does not exist or does not fit.
     """
-    _check_part(part, _checked(options, net))
+    settings = _checked(options, net)
+    _check_part(part, settings)
     start = {"num_classes": num_classes, "readout_init": readout_init, "readout_bias": readout_bias}
     return LearningRule(
         init=partial(init, net=net, tx=tx, **start, **options),
         update=partial(update, net=net, tx=tx, part=part, readout_init=readout_init, **options),
         predict=partial(predict, net=net),
         activations=partial(nets.output.outputs, net=net),
-        grads=at_state(grads, "B", net=net, readout_init=readout_init, **options),
+        grads=base.at_state(grads, "B", net=net, readout_init=readout_init, **options),
+        errors=None if settings.mode == "shallow" else partial(errors, net=net, readout_init=readout_init, **options),
     )
 
 
@@ -389,21 +400,22 @@ def work(
     part: str = "all",
     mirror_spread: float | None = None,
 ) -> Products:
-    """As backpropagation's, or C n_l in the place of a layer's product on the way back (dfa, sdfa, drtp).
+    """As backpropagation's, or C n_l in the place of a layer's product on the way back (dfa, sdfa, drtp), or none.
 
     "wm" shows every layer a batch of noise besides: F_l forward and F_l for B_l, and F_l more with ``mirror_spread``.
     ``part="mirror"`` has these and the forward pass, for the loss.
     """
     direct, mirrors = mode in DIRECT, (2 if mirror_spread is None else 3) if mode == "wm" else 0
+    learns, layered = part == "all" and mode != "shallow", mode not in (*DIRECT, "shallow")
     products: Products = []
     for i, size in enumerate(layers, start=1):
         products += [(i, "forward", batch * size.macs)]
-        products += [(i, "weight gradient", batch * size.macs)] if part == "all" else []
+        products += [(i, "weight gradient", batch * size.macs)] if learns else []
         products += [(i, "direct feedback", batch * num_classes * size.h)] if direct else []
-        products += [(i, "input gradient", batch * size.macs)] if i > 1 and part == "all" and not direct else []
+        products += [(i, "input gradient", batch * size.macs)] if i > 1 and learns and layered else []
         products += [(i, "mirror", mirrors * batch * size.macs)] if mirrors else []
     out, last = batch * num_classes * layers[-1].n, len(layers)
-    products += [(last, "output layer", (1 if part == "mirror" else 2 if direct else 3) * out)]
+    products += [(last, "output layer", (1 if part == "mirror" else 3 if layered else 2) * out)]
     return products + ([(last, "mirror", mirrors * out)] if mirrors else [])
 
 
@@ -414,7 +426,7 @@ def _check_part(part: Part, options: Options) -> None:
 
 
 def _checked(options: dict[str, Any], net: Net) -> Options:
-    settings = chosen(Options, options, "feedback alignment")
+    settings = base.chosen(Options, options, "feedback alignment")
     nets.check_parts(net)
     if isinstance(settings.decay, float | int) and not 0 <= settings.decay < 1:
         raise UsageError(f"decay is 1 - lambda, at least 0 and below 1; got {settings.decay}")
@@ -422,26 +434,11 @@ def _checked(options: dict[str, Any], net: Net) -> Options:
         raise UsageError(f"mirror_decay must be 0 or more, or B grows by itself; got {settings.mirror_decay}")
     if isinstance(settings.mirror_spread, float | int) and not settings.mirror_spread > 0:
         raise UsageError(f"mirror_spread is a standard deviation, above 0; got {settings.mirror_spread}")
-    if settings.mode == "wm" and not all(isinstance(block, nets.Dense) for block in net):
-        raise UsageError('mode="wm" mirrors dense layers; choose another mode for convolutions')
+    if settings.mode == "wm" and not all(isinstance(block, nets.Dense | nets.Conv) for block in net):
+        raise UsageError('mode="wm" mirrors dense layers and convolutions; choose another mode for other blocks')
+    if isinstance(settings.error_clip, float | int) and not settings.error_clip > 0:
+        raise UsageError(f"error_clip is a bound, above 0; got {settings.error_clip}")
     return settings
-
-
-def _check_bounded(options: Options, count: int) -> None:
-    """Refuse a mirror whose decay takes so much of B in a step that B swings ever wider.
-
-    Raises:
-        UsageError: it does.
-    """
-    rate, noise, decay = options.mirror_rate, options.mirror_noise, options.mirror_decay
-    if not all(isinstance(number, float | int) for number in (rate, noise, decay)):
-        return
-    limit = 24 / (count * noise**2 * decay) if noise and decay else math.inf
-    if rate >= limit:
-        raise UsageError(
-            f"mirror_rate {rate:g} lets the mirrored feedback swing ever wider with batches of {count}, "
-            f"mirror_noise {noise:g} and mirror_decay {decay:g}; set mirror_rate below {limit:.3g}, or lower the others"
-        )
 
 
 def _warn(net: Net, options: Options) -> None:
@@ -460,9 +457,12 @@ def _warn(net: Net, options: Options) -> None:
             return
 
 
-def _uniform(key: Array, shape: tuple[int, ...], like: Any) -> Array:
-    bound = (like.size // like.shape[0]) ** -0.5
-    return jax.random.uniform(key, shape, like.dtype, -bound, bound)
+def _direct(key: Array, num_classes: int, h: Any, options: Options) -> Array:
+    """B_l at a map of n_l units, of which ``h`` has a batch."""
+    n = h.size // h.shape[0]
+    bounds = {"uniform": n**-0.5, "kaiming": (6 / n) ** 0.5, "xavier": (6 / (n + num_classes)) ** 0.5}
+    bound = bounds[options.feedback_law]
+    return jax.random.uniform(key, (num_classes, *h.shape[1:]), h.dtype, -bound, bound)
 
 
 def training(setting: Setting) -> tuple[Stage, ...]:
@@ -472,7 +472,7 @@ def training(setting: Setting) -> tuple[Stage, ...]:
         UsageError: start weights of zero, whose law layered feedback has, too.
     """
     choices, options = setting.of(Training), setting.of(Options)
-    if setting.start is nets.zeros and options["mode"] not in DIRECT:
+    if setting.start is nets.zeros and options["mode"] not in (*DIRECT, "shallow"):
         raise UsageError(
             f"start=zeros leaves no feedback for {options['mode']}, whose law it also is; use another start"
         )

@@ -1,7 +1,8 @@
 r"""Forward-Forward (FF): every layer learns to be active on images with their true label and quiet on false labels.
 
 Hinton, *The Forward-Forward Algorithm*, arXiv 2212.13345, with the equations of his released Matlab ("ffcode").
-Options: SymBa's pair loss (Lee, Song, arXiv 2303.08418), uniform negatives, labels as further inputs.
+Options: SymBa's pair loss (Lee, Song, arXiv 2303.08418), uniform negatives, labels as further inputs. Layers one after
+another, as in many third-party codes, are ``--layer-epochs`` that do not overlap, or `fwdonly.by_layer`.
 """
 
 from functools import partial
@@ -13,34 +14,43 @@ import optax
 from jaxtyping import Array, Float, Int
 
 from . import base, nets
-from .base import Batch, LearningRule, Metrics, Net, Products, after, begin, check_labels, descend, flat
+from .base import Batch, LearningRule, Metrics, Net, Products, after, check_labels, flat
 from .card import Card, Setting, Stage, Variant
+from .descent import half_then_linear, lifted, smoothed, windowed
 from .errors import UsageError, check_word
-
-EPS = 1e-30
-"""In `rms`. The Matlab's exp(-100) is below the smallest normal float32, which processors may take for 0."""
 
 LABELLED_ROWS = 8192
 """Rows (images times labels) that the goodness prediction puts through the network at a time; at least one label's."""
 
-Loss = Literal["logistic", "symba"]
+Loss = Literal["logistic", "symba", "swish"]
 Goodness = Literal["sum", "mean"]
 Negatives = Literal["hard", "uniform"]
 Label = Literal["overlay", "append"]
 Prediction = Literal["goodness", "softmax"]
 
 
+rms = nets.rms
+
+
 class Options(NamedTuple):
     """How layers learn; keywords of `init`, `grads`, `update`, `predict` and `rule`. Numbers may be traced."""
 
     loss: Loss = "symba"
-    """"symba": the positive sample above the negative one. "logistic" (Hinton): above the threshold or below."""
+    """"symba": the positive sample above the negative one; "swish": the same, with a loss that ends growing where pairs
+    are hopeless. "logistic" (Hinton): above the threshold or below."""
     goodness: Goodness | None = None
-    """Sum or mean of the squared activities; None: sum for "logistic", mean for "symba"."""
+    """Sum or mean of the squared activities; None: sum for "logistic", mean for the others."""
+    positives: Literal["high", "low"] = "high"
+    """"low": positive samples have low activity, and the label of least activity is the prediction."""
     threshold: float | Array | None = None
     """Threshold of the goodness, for "logistic"; None: N_l for the sum, 1 for the mean."""
-    alpha: float | Array = 4.0
-    """Sharpness of SymBa's loss."""
+    temperature: float | Array = 1.0
+    """T of "logistic": p_l = sigmoid((g_l - threshold) / T)."""
+    alpha: float | Array | None = None
+    """Sharpness of a pair's loss; None: 4 for "symba", 6 for "swish"."""
+    relu_gradient: Literal["gated", "identity"] = "gated"
+    """"identity": the activation's slope counts as 1 also where a unit is off, in blocks `Dense` and `Conv`. A square's
+    slope is 0 there all the same, so that only units that are pooled before it notice."""
     negatives: Negatives = "hard"
     """Wrong labels drawn by the head's probabilities ("hard"), or all alike ("uniform")."""
     peer: float | Array | None = None
@@ -114,7 +124,7 @@ def init(
         for at, (block, s) in enumerate(zip(blocks, activations, strict=True))
     ]
     m = tuple(jnp.full(s.shape[1:], 0.5, s.dtype) for s in activations)
-    return State(tuple(params), tuple(begin(tx, layer) for layer in params), m, statistics)
+    return State(tuple(params), base.begin_layers(tx, params), m, statistics)
 
 
 def grads(
@@ -138,7 +148,8 @@ def grads(
         peer_l = peer [0.03] * (mean_j m_l - m_l)     m_l <- 0.9 m_l + 0.1 mean_b s_l(pos)
 
     The peer term is no part of loss_l: it is the same for all samples and passes the ReLU of units that are off,
-    which revives dead ones. SymBa: loss_l = (1/B) sum_b log(1 + exp(-alpha (G_pos - G_neg))) with G = g_l / N_l.
+    which revives dead ones. Pairs have G = g_l / N_l and z = -alpha (G_pos - G_neg): SymBa's loss_l is the mean of
+    log(1 + exp(z)), swish's that of z sigmoid(z). ``positives="low"``: -g_l for g_l, and minus the threshold.
 
     Held constant for layer l: n_{l-1} and all other layers; no gradient crosses a layer. Of the others a layer learns
     only through the false labels, which the head draws, and the head's parts share their error q - T.
@@ -176,6 +187,8 @@ def grads(
         * The Matlab's label is 1: some 1 % of the energy of pixels in [0, 1], and .1 % of that of standardised ones,
           where layers hardly see it. By default it has a tenth of its image's; ``label_strength=1.0`` is the Matlab's.
         * SymBa's loss is the default: it learns more at one learning rate for all. ``loss="logistic"`` is the Matlab's.
+        * Low positives are in Hinton's experiments on CIFAR-10, whose code is not public. The Matlab's gradient for a
+          temperature other than 1 is not known; here it is that of loss_l, with its factor 1 / T.
         * 0.03 for the peer term is for the sum of squares; it drowns the gradient of a mean, where the default is 0.
         * Overlaid label values replace the first C inputs in memory order. On colour images these are the channels of
           the first pixels, which are lost; ``label="append"`` keeps the image whole.
@@ -202,6 +215,7 @@ def _passes(
     gradients, losses, wrong_pairs, new_m, moved = [], [], [], [], []
     layers = zip(net, params, [None] * len(net) if m is None else m, statistics, neutral, strict=True)
     for i, (block, layer, m_l, known, n_neutral) in enumerate(layers, start=1):
+        block = nets.straight(block) if options.relu_gradient == "identity" else block
         run = partial(base.run_block, block, statistics=known, key=jax.random.fold_in(key, i))
         g, (loss, (s, known), wrong, m_l) = jax.grad(_objective, has_aux=True)(layer.block, run, n, m_l, options)
         new_m += [] if m_l is None else [m_l]
@@ -232,11 +246,14 @@ def _objective(
     else:
         s, known = z, _ = run(weights, x=n)
     g_pos, g_neg = jnp.split(_goodness(s, options), 2)
-    if options.loss == "symba":
-        loss = jax.nn.softplus(-options.alpha * (g_pos - g_neg)).mean()
-    else:
+    if options.loss == "logistic":
         theta = options.threshold if options.threshold is not None else flat(s).shape[1] if _sums(options) else 1.0
-        loss = (jax.nn.softplus(theta - g_pos) + jax.nn.softplus(g_neg - theta)).mean() / 2
+        theta, T = theta if options.positives == "high" else -theta, options.temperature
+        loss = (jax.nn.softplus((theta - g_pos) / T) + jax.nn.softplus((g_neg - theta) / T)).mean() / 2
+    else:
+        of_pair = {"symba": (jax.nn.softplus, 4.0), "swish": (jax.nn.silu, 6.0)}[options.loss]
+        alpha = of_pair[1] if options.alpha is None else options.alpha
+        loss = of_pair[0](-alpha * (g_pos - g_neg)).mean()
     objective = loss
     if m is not None:
         m = options.peer_momentum * m + (1 - options.peer_momentum) * jax.lax.stop_gradient(s[:count].mean(0))
@@ -266,20 +283,13 @@ def wrong_labels(key: Array, scores: Float[Array, "batch classes"], y: Int[Array
     )
 
 
-def rms(a: Float[Array, "batch *features"]) -> Float[Array, "batch *features"]:
-    """Every sample divided by the root of its mean square: only the direction is left."""
-    axes = tuple(range(1, a.ndim))
-    return a / (EPS + jnp.sqrt(jnp.mean(a**2, axes, keepdims=True)))
-
-
 def update(
     state: State, batch: Batch, key: Array, *, net: Net, tx: optax.GradientTransformation, **options: Any
 ) -> tuple[State, Metrics]:
     """One step: all passes at the old parameters, then one optax step per layer. Args and metrics as for `grads`."""
     before = state.params, state.m, base.every(state.statistics, net)
     gradients, metrics, m, moved = _passes(*before, batch, key, net, _checked(options, net))
-    layers = zip(gradients, state.opt_state, state.params, metrics["layer_loss"], strict=True)
-    params, opt_state = zip(*[descend(tx, *layer) for layer in layers], strict=True)
+    params, opt_state = base.descend_layers(tx, gradients, state.opt_state, state.params, metrics["layer_loss"])
     return State(params, opt_state, m, moved), metrics
 
 
@@ -395,32 +405,19 @@ def reference(
     The gain is 1 in epochs e <= E/2 and (1 + 2 (E - e)) / E afterwards, which ends at 1/E.
     """
 
-    def chain(rate: float | Array, decay: float) -> optax.GradientTransformation:
-        return optax.chain(
-            optax.ema(smoothing, debias=False),
-            optax.add_decayed_weights(decay),
-            optax.scale_by_learning_rate(half_then_linear(rate, steps_per_epoch, epochs)),
-        )
-
-    return separate(
-        chain(learning_rate, weight_decay), chain(learning_rate, 0.0), chain(head_learning_rate, head_weight_decay)
-    )
-
-
-def half_then_linear(rate: float | Array, steps_per_epoch: int, epochs: int) -> optax.Schedule:
-    """``rate`` for the first half of the epochs, then falling linearly from epoch to epoch to rate / epochs."""
-
-    def schedule(count: Any) -> Array:
-        epoch = jnp.minimum(count // steps_per_epoch + 1, epochs)
-        return rate * jnp.where(2 * epoch <= epochs, 1.0, (1 + 2 * (epochs - epoch)) / epochs)
-
-    return schedule
+    rates, decays = (learning_rate, learning_rate, head_learning_rate), (weight_decay, 0.0, head_weight_decay)
+    schedules = [half_then_linear(rate, steps_per_epoch, epochs) for rate in rates]
+    return separate(*(smoothed(rate, decay, smoothing) for rate, decay in zip(schedules, decays, strict=True)))
 
 
 def _checked(options: dict[str, Any], net: Net) -> Options:
     """The options, with the strength of peer normalisation that suits the goodness and the blocks."""
     nets.check_net(net)
     settings = base.chosen(Options, options, "Forward-Forward")
+    if isinstance(settings.temperature, float | int) and not settings.temperature > 0:
+        raise UsageError(f"temperature must be above 0; got {settings.temperature}: try 1.0")
+    if settings.relu_gradient != "gated" and not all(isinstance(block, nets.Dense | nets.Conv) for block in net):
+        raise UsageError('relu_gradient="identity" needs blocks Dense or Conv; leave it out')
     if settings.first < 1:
         raise UsageError(f"first is the number of a layer, from 1; got {settings.first}")
     if settings.label == "append" and isinstance(net[0], nets.Conv):
@@ -444,9 +441,10 @@ def _sums(options: Options) -> bool:
 
 
 def _goodness(s: Array, options: Options) -> Array:
-    """g_l, or its mean form."""
+    """g_l, or its mean form; its negative for low positives."""
     squares = flat(s) ** 2
-    return squares.sum(1) if _sums(options) else squares.mean(1)
+    g = squares.sum(1) if _sums(options) else squares.mean(1)
+    return g if options.positives == "high" else -g
 
 
 def _labelled(x: Array, label: Array, options: Options) -> Array:
@@ -471,10 +469,12 @@ def training(setting: Setting) -> tuple[Stage, ...]:
     if setting.optimizer.optimizer == "reference":
         layers = {name: getattr(setting.optimizer, name) for name in ("learning_rate", "weight_decay")}
         head = {"head_learning_rate": rate, "head_weight_decay": decay}
-        tx = reference(setting.steps, setting.epochs, **layers, **head)
+        tx = windowed(
+            reference(setting.steps, setting.epochs, **layers, **head), setting.optimizer.layer_epochs, setting.steps
+        )
     else:
         head = setting.transformation(learning_rate=rate, weight_decay=decay)
-        tx = separate(setting.tx, setting.transformation(weight_decay=0.0), head)
+        tx = lifted(separate, setting.tx, setting.transformation(weight_decay=0.0), head)
     options: dict[str, Any] = setting.of(Options) | {"prediction": prediction}
     return (Stage(rule(setting.net, tx, num_classes=setting.num_classes, **options)),)
 

@@ -53,6 +53,9 @@ class Options(NamedTuple):
     """Also keep the output layer orthonormal."""
     perturbation: float | Array = 1.0
     """eps, of x~ = x - eps e F^T; the difference of the activities is divided by it."""
+    jvp: bool = False
+    """The second pass as one derivative along -e F^T (`jax.jvp`), which is the limit of eps to 0: the same to rounding
+    where activations are linear, and without kinks crossed where they are not. Needs presynaptic clean."""
     presynaptic: _two_pass.Presynaptic = "clean"
     """p: activities of the first ("clean") or of the second ("modulated") pass."""
     dropout: float = 0.0
@@ -121,7 +124,9 @@ def grads(
     and dW_l is the gradient of (1/T) times the cross-entropy of T s. If W_i^T W_i = c_i I instead, the direction is
     exact and the length that of the gradient times c_1 c_2 ... c_l.
 
-    Held constant: both passes use the same weights, F and dropout masks. Nothing is differentiated.
+    With ``jvp`` the difference is the forward-mode derivative of h_l at x along -e F^T, times -1.
+
+    Held constant: both passes use the same weights, F and dropout masks. Nothing is differentiated, but with ``jvp``.
 
     Args:
         params: from `init`.
@@ -414,6 +419,7 @@ def _switches(options: Options) -> _two_pass.Switches:
         error=options.error,
         temperature=options.temperature,
         perturbation=options.perturbation,
+        jvp=options.jvp,
         dropout=options.dropout,
     )
 

@@ -27,12 +27,12 @@ from .base import (
     Statistics,
     after,
     at_state,
-    begin,
+    begin_layers,
     check_classes,
     check_labels,
     chosen,
     cross_entropy,
-    descend,
+    descend_layers,
     every,
     flat,
     kept,
@@ -143,8 +143,8 @@ def init(
         statistics = ({}, *statistics) if statistics else ()
     readouts = nets.output.class_readouts(readout_key, read, num_classes, first=1 - how.input_readout)
     params = tuple(Layer(*pair) for pair in zip(blocks, readouts, strict=True))
-    opt_state = tuple(begin(tx, how.trained(layer, layer is params[-1])) for layer in params)
-    return State(params, opt_state, statistics)
+    stepping = tuple(how.trained(layer, layer is params[-1]) for layer in params)
+    return State(params, begin_layers(tx, stepping), statistics)
 
 
 def grads(
@@ -306,23 +306,16 @@ def update(
     known = every(state.statistics, state.params)
     how = _formed(form, net, layer)
     gradients, metrics, moved = _pass(state.params, known, batch, key, net, *how)
-    stepping = [
-        weights if g is None else how[0].trained(weights, weights is state.params[-1])
-        for g, weights in zip(gradients, state.params, strict=True)
-    ]
+    stepping = [how[0].trained(weights, weights is state.params[-1]) for weights in state.params]
 
     def loss_of(at: int, weights: Layer) -> Array:
         there = (*state.params[:at], _whole(weights, state.params[at]), *state.params[at + 1 :])
         return _pass(there, known, batch, key, net, *how)[1]["loss"]
 
     # Only a layer that trains alone has one loss from step to step: below the others, inputs move.
-    objectives = [None if layer is None else partial(loss_of, at) for at in range(len(state.params))]
+    objective = None if layer is None else loss_of
     losses = cycle(metrics["layer_loss"])  # a loss per layer, or the last one's for all
-    stepped = [
-        (weights, opt) if g is None else descend(tx, g, opt, weights, next(losses), objective)
-        for g, opt, weights, objective in zip(gradients, state.opt_state, stepping, objectives, strict=True)
-    ]
-    params, opt_state = zip(*stepped, strict=True)
+    params, opt_state = descend_layers(tx, gradients, state.opt_state, stepping, losses, objective)
     return State(tuple(map(_whole, params, state.params)), opt_state, moved), metrics
 
 

@@ -34,10 +34,15 @@ class Options(NamedTuple):
     """d, of the output layer: e~ of the second or e of the first pass."""
     form: _two_pass.Form = "difference"
     """"hebbian" (PEPITA-Hebbian, "mixed") and "time_local": see `grads` and `update`. Both have their own p and d."""
+    error: _two_pass.Error = "ce"
+    """"ce": y is the softmax, which is part of the papers' networks; "mse": y = h_{L-1} W_L, e = y - t."""
     error_sign: bool = False
     """Modulate by the sign of e (the original code's ERINsign, which also scales F by 0.1)."""
     dropout: float = 0.1
     """Share of hidden activities set to 0, the same ones in both passes."""
+    normalise: _two_pass.Normalise = "none"
+    """"batch" (Srinivasan et al.): divide a hidden layer's activities by the root of their sum of squares in the whole
+    batch, in both passes. Predictions are without."""
     conv_scale: _two_pass.ConvScale = "mean"
     """Over a convolution's positions: mean, or the sum divided by the root of their number, or the sum."""
     feedback: Feedback = "uniform"
@@ -150,7 +155,7 @@ def grads(
 
     Returns:
         Pseudo-gradients shaped like ``params``, to be subtracted, and the metric ``loss``: the cross-entropy of y in
-        nats, before any update.
+        nats, or half the squared error, before any update.
 
     Raises:
         UsageError: labels that are missing or out of range (values are seen outside compiled code only), or
@@ -172,7 +177,8 @@ def grads(
         * Dropout comes after the activation. Srinivasan et al. have it before; the same for ReLU.
         * "hebbian" is the formula; the released code overwrites it by the default rule. In "time_local" both passes
           share their masks; the released code draws new ones.
-        * Activity normalisation by the norm of the whole batch (an option of Srinivasan et al.) is not here.
+        * Predictions with ``normalise`` are without it, for a sample's scores would depend on its neighbours. Without
+          biases and with ReLU scores are then positive multiples, so that the classes are the same; the loss is not.
         * Mirroring is scheduled by steps (``mirror_every``); the released code mirrors in every step of some epochs.
     """
     return _two_pass.pseudo_gradients(params, F, batch, key, net=net, switches=_switches(_checked(options, net)))
@@ -231,7 +237,7 @@ def _mirrored(state: State, key: Array, count: int, net: Net, options: Options) 
             h = net[at].apply(state.params.blocks[at], xi)
             eta = h * _two_pass.mask(mask_key, h, options.dropout)
         else:
-            eta = jax.nn.softmax(nets.output.read(state.params, xi))
+            eta = _two_pass.answer(nets.output.read(state.params, xi), options.error)
         B.append(B_l + options.mirror_rate * (xi.T @ eta / count - options.mirror_decay * B_l))
     F = _product(tuple(B))
     factor = options.feedback_scale * (2 / len(F)) ** 0.5 / F.std()
@@ -320,7 +326,9 @@ def _switches(options: Options) -> _two_pass.Switches:
         presynaptic=options.presynaptic,
         output_error=options.output_error,
         form=options.form,
+        error=options.error,
         error_sign=options.error_sign,
+        normalise=options.normalise,
         dropout=options.dropout,
         conv_scale=options.conv_scale,
     )

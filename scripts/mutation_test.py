@@ -34,6 +34,7 @@ ANCESTORS = "test_equations_ff_cafo"
 TWO_PASS, FEEDBACK = "test_equations_two_pass", "test_equations_feedback"
 SHARDING = "test_sharding"
 SAVINGS, READOUTS = "test_savings", "test_readouts"
+SOURCES = "test_equations_sources"
 
 MUTANTS = [
     Mutant(
@@ -143,9 +144,9 @@ MUTANTS = [
     ),
     Mutant("mf.py", "elif i < layer:", "elif i + 1 < layer:", (EQUATIONS,), "greedy stage skips the layer below"),
     Mutant(
-        "mf.py",
-        "(weights, opt) if g is None else descend(tx, g, opt, weights, next(losses), objective)",
-        "(weights, opt) if g is None else descend(tx, g, state.opt_state[0], weights, next(losses), objective)",
+        "descent.py",
+        "descend(one, gradient, state, layer, next(losses), value_fn)",
+        "descend(one, gradient, opt_states[0], layer, next(losses), value_fn)",
         (EQUATIONS, CONTRACT),
         "layers share one optimizer state",
     ),
@@ -374,9 +375,9 @@ MUTANTS = [
         "alignment leaves out a scale that learns",
     ),
     Mutant(
-        "feedback.py",
-        "limit = 24 / (count",
-        "limit = 12 / (count",
+        "_mirror.py",
+        "limit = 24 / (answers",
+        "limit = 12 / (answers",
         (FEEDBACK,),
         "a weight mirror that is bounded is refused",
     ),
@@ -472,7 +473,7 @@ MUTANTS = [
         (TRAIN,),
         "of equally good epochs the last is kept",
     ),
-    Mutant("ff.py", "softplus(theta - g_pos)", "softplus(g_pos - theta)", (ANCESTORS,), "positives are pushed down"),
+    Mutant("ff.py", "softplus((theta - g_pos)", "softplus((g_pos - theta)", (ANCESTORS,), "positives are pushed down"),
     Mutant("ff.py", "flat(s).shape[1] if _sums", "2.0 if _sums", (ANCESTORS,), "threshold 2 for the sum of squares"),
     Mutant("ff.py", "jnp.where(is_true, -jnp.inf, scores)", "scores", (ANCESTORS,), "negatives carry the true label"),
     Mutant("ff.py", "peer) * (m.mean() - m)", "peer) * (m - m.mean())", (ANCESTORS,), "sign of the peer term"),
@@ -508,7 +509,7 @@ MUTANTS = [
         "layer 1 enters the prediction",
     ),
     Mutant(
-        "ff.py",
+        "descent.py",
         "(1 + 2 * (epochs - epoch)) / epochs",
         "(3 + 2 * (epochs - epoch)) / epochs",
         (ANCESTORS,),
@@ -573,9 +574,7 @@ MUTANTS = [
         (ANCESTORS,),
         "batch normalisation forgets its shift",
     ),
-    Mutant(
-        "cwc.py", "affine: bool = True,\n) -> State", "affine: bool = False,\n) -> State", (ANCESTORS,), "not affine"
-    ),
+    Mutant("cwc.py", 'affine: bool = True\n    """', 'affine: bool = False\n    """', (ANCESTORS,), "not affine"),
     Mutant(
         "nets/norms.py",
         "x.mean(axes), x.var(axes)",
@@ -621,20 +620,110 @@ MUTANTS = [
     Mutant("feedback.py", "jnp.sign(e), ", "e, ", (FEEDBACK,), "sDFA sends the errors themselves"),
     Mutant("feedback.py", '"drtp": t}', '"drtp": -e}', (FEEDBACK,), "DRTP sends the error"),
     Mutant(
-        "feedback.py",
+        "_way_back.py",
         "return jax.vjp(block.activation, a)[1](sent)[0]",
         "return sent * block.activation(a)",
         (FEEDBACK,),
         "multiplies by phi(a) instead of its slope",
     ),
-    Mutant("feedback.py", "e @ B.W.T", "e @ params.W.T", (FEEDBACK,), "the topmost error travels through the weights"),
+    Mutant("_way_back.py", "e @ B.W.T", "e @ abs(B.W).T", (FEEDBACK,), "the topmost error does not travel by B"),
+    Mutant(
+        "_way_back.py",
+        "nets.send_back(block, B_l, delta",
+        "nets.send_back(block, jax.tree.map(abs, B_l), delta",
+        (FEEDBACK,),
+        "errors between hidden layers travel without signs",
+    ),
+    Mutant(
+        "_way_back.py",
+        "rows = nets.send_back(block, weights, out[0]",
+        "rows = nets.send_back(block, jax.tree.map(abs, weights), out[0]",
+        (SOURCES,),
+        "the product of the weights beside direct feedback loses signs",
+    ),
     Mutant(
         "feedback.py",
-        "nets.send_back(block, B_l, delta",
-        "nets.send_back(block, params.blocks[len(net) - len(deltas)], delta",
-        (FEEDBACK,),
-        "errors between hidden layers travel through the weights",
+        "((*tree.blocks[1:], tree.W) for tree in (B, params))",
+        "((*tree.blocks[:-1], tree.W) for tree in (B, params))",
+        (SOURCES,),
+        "layers are compared with the weights below them",
     ),
+    Mutant(
+        "feedback.py",
+        "exact = _deltas(params, e, t",
+        "exact = _deltas(B, e, t",
+        (SOURCES,),
+        "errors are compared with themselves",
+    ),
+    Mutant(
+        "measure/angles.py", "tree) if w.ndim > 1])", "tree)])", (SOURCES,), "biases count in the angle of the weights"
+    ),
+    Mutant(
+        "feedback.py", "seen(jnp.tensordot(signal, B_l, 1))", "jnp.tensordot(signal, B_l, 1)", (SOURCES,), "no clip"
+    ),
+    Mutant("_way_back.py", "[], seen((e @", "[], ((e @", (SOURCES,), "the topmost error is not clipped"),
+    Mutant(
+        "ff.py", "(theta - g_pos) / T)", "(theta - g_pos))", (SOURCES,), "the temperature is forgotten for positives"
+    ),
+    Mutant("ff.py", "theta, T = theta if", "theta, T = theta if True or", (SOURCES,), "the threshold of low positives"),
+    Mutant("ff.py", '"swish": (jax.nn.silu, 6.0)', '"swish": (jax.nn.silu, 4.0)', (SOURCES,), "alpha of swish"),
+    Mutant("ff.py", '"swish": (jax.nn.silu', '"swish": (jax.nn.softplus', (SOURCES,), "swish is SymBa"),
+    Mutant("ff.py", 'options.positives == "high" else -g', "True else -g", (SOURCES,), "positives are always high"),
+    Mutant(
+        "nets/parts.py",
+        "lambda z: z + jax.lax.stop_gradient(block.activation(z) - z)",
+        "lambda z: block.activation(z)",
+        (SOURCES,),
+        "units that are off stop gradients",
+    ),
+    Mutant(
+        "_two_pass.py", 'if error == "ce" else s\n', "if True else s\n", (SOURCES,), "mse is compared with a softmax"
+    ),
+    Mutant("_two_pass.py", "jnp.maximum((h[-1] ** 2).sum(),", "jnp.maximum((h[-1] ** 2).mean(),", (SOURCES,), "mean"),
+    Mutant(
+        "_two_pass.py", "[-dh / switches", "[dh / switches", (SOURCES,), "sign of the derivative along the modulation"
+    ),
+    Mutant("_two_pass.py", "[-dh / switches.perturbation", "[-dh", (SOURCES,), "the derivative depends on eps"),
+    Mutant("cwc.py", "/ (num_classes - 1)", "/ num_classes", (SOURCES,), "the mean of the other groups"),
+    Mutant(
+        "cwc.py", "THRESHOLD, SHARE = 2.0, 0.28", "THRESHOLD, SHARE = 2.0, 0.72", (SOURCES,), "shares of cwg exchanged"
+    ),
+    Mutant("cwc.py", "softplus(g_neg - THRESHOLD)", "softplus(THRESHOLD - g_neg)", (SOURCES,), "others are pushed up"),
+    Mutant("cwc.py", "batch.y // (classes[-1] // count)", "batch.y % count", (SOURCES,), "super-classes by remainder"),
+    Mutant(
+        "cwc.py",
+        "jnp.repeat(goodness(y, count), num_classes // count, axis=1)",
+        "jnp.tile(goodness(y, count), num_classes // count)",
+        (SOURCES,),
+        "classes of a group lie apart",
+    ),
+    Mutant("feedback.py", "(6 / n) ** 0.5", "(3 / n) ** 0.5", (SOURCES,), "Kaiming's law of linear units"),
+    Mutant("feedback.py", "(6 / (n + num_classes))", "(6 / n)", (SOURCES,), "Xavier's law forgets the classes"),
+    Mutant(
+        "feedback.py",
+        'if options.mode != "shallow" else',
+        "if True else",
+        (SOURCES,),
+        "the optimizer sees frozen layers",
+    ),
+    Mutant(
+        "_mirror.py", "weights, xi, h), math.prod(h.shape[:-1])", "weights, xi, h), len(h)", (SOURCES,), "positions"
+    ),
+    Mutant(
+        "descent.py", "(step >= first) & (step < end)", "(step >= first) & (step <= end)", (SOURCES,), "a window's end"
+    ),
+    Mutant("descent.py", "int(end) * steps))", "int(end)))", (SOURCES,), "windows of epochs end in steps"),
+    Mutant(
+        "descent.py", "labels = tuple(numbered(one, total + at)", "labels = tuple(numbered(one, at)", (SOURCES,), "one"
+    ),
+    Mutant(
+        "descent.py",
+        "else numbered(field, total - 1)",
+        "else numbered(field, 0)",
+        (SOURCES,),
+        "an optimizer of layer 1 on top",
+    ),
+    Mutant("report/tables.py", "math.degrees(math.acos(", "(math.acos(", ("test_report",), "angles in radians"),
     Mutant("feedback.py", "jnp.abs(size) * jnp.sign(W)", "size * jnp.sign(W)", (FEEDBACK,), "signs of M are kept"),
     Mutant(
         "feedback.py",
@@ -646,7 +735,7 @@ MUTANTS = [
     Mutant(
         "feedback.py", "settings.decay) * w if w.ndim > 1 else w", "settings.decay) * w", (FEEDBACK,), "biases decay"
     ),
-    Mutant("feedback.py", "count * size**2 / 12 * B_l", "count * size**2 * B_l", (FEEDBACK,), "the mirror's decay"),
+    Mutant("_mirror.py", "settings.noise**2 / 12 * B", "settings.noise**2 * B", (FEEDBACK,), "the mirror's decay"),
     Mutant("feedback.py", "if reach > 100:", "if reach > 1e9:", (FEEDBACK,), "nobody warns of an unbounded activation"),
     Mutant(
         "feedback.py",
@@ -656,11 +745,11 @@ MUTANTS = [
         "the products of the weight mirror are not counted",
     ),
     Mutant("_two_pass.py", "(1 + both) * batch", "batch", ("test_cost",), "one weight product of PEPITA-Hebbian"),
-    Mutant("feedback.py", "-size / 2, size / 2", "0, size", (FEEDBACK,), "the mirror's noise is not centred"),
+    Mutant("_mirror.py", "-size / 2, size / 2", "0, size", (FEEDBACK,), "the mirror's noise is not centred"),
     Mutant(
         "feedback.py",
-        "        state = state._replace(B=mirrored(state, key, len(batch.y), net=net, **options))\n    return",
-        "        state = state._replace(B=mirrored(state, key, 1, net=net, **options))\n    return",
+        "        state = state._replace(B=mirrored(state, key, len(batch.y), **noise))\n    return",
+        "        state = state._replace(B=mirrored(state, key, 1, **noise))\n    return",
         (FEEDBACK,),
         "one sample of noise in the place of a batch",
     ),
@@ -674,8 +763,8 @@ MUTANTS = [
     Mutant("feedback.py", "own_key = jax.random.fold_in(key, 1)", "own_key = key", (FEEDBACK,), "B starts as W"),
     Mutant(
         "feedback.py",
-        "(like.size // like.shape[0]) ** -0.5",
-        "like.shape[-1] ** -0.5",
+        "n = h.size // h.shape[0]",
+        "n = h.shape[-1]",
         (FEEDBACK,),
         "direct feedback scaled by the channels, not by the map",
     ),
@@ -695,8 +784,8 @@ MUTANTS = [
     ),
     Mutant(
         "feedback.py",
-        "total = Params(tuple(gradients), top.T @ e",
-        "total = Params(tuple(gradients), top.T @ (e if settings.mode != 'sdfa' else jnp.sign(e))",
+        "reshape(count, -1).T @ e, None",
+        "reshape(count, -1).T @ (e if settings.mode != 'sdfa' else jnp.sign(e)), None",
         (FEEDBACK,),
         "sDFA's output layer gets signs",
     ),
@@ -776,8 +865,8 @@ MUTANTS = [
     ),
     Mutant(
         "_two_pass.py",
-        "z_mod, masks, net)\n",
-        "z_mod, _masks(params, batch.x, jax.random.fold_in(key, 99), net, switches.dropout), net)\n",
+        "z_1 + dz, masks, net, switches)",
+        "z_1 + dz, _masks(params, batch.x, jax.random.fold_in(key, 99), net, switches), net, switches)",
         (TWO_PASS,),
         "masks differ between the passes",
     ),
@@ -818,8 +907,8 @@ MUTANTS = [
     ),
     Mutant(
         "_two_pass.py",
-        "y = jax.nn.softmax(switches.temperature * s) if",
-        "y = jax.nn.softmax(s) if",
+        "return jax.nn.softmax(temperature * s) if",
+        "return jax.nn.softmax(s) if",
         (TWO_PASS,),
         "no temperature",
     ),
@@ -833,7 +922,7 @@ MUTANTS = [
     Mutant("pepita.py", "        xi = xi - xi.mean()\n", "", (TWO_PASS,), "noise keeps its mean"),
     Mutant(
         "pepita.py",
-        "eta = jax.nn.softmax(nets.output.read(state.params, xi))",
+        "eta = _two_pass.answer(nets.output.read(state.params, xi), options.error)",
         "eta = nets.output.read(state.params, xi)",
         (TWO_PASS,),
         "mirroring without the softmax",
@@ -1022,9 +1111,9 @@ MUTANTS = [
     ),
     Mutant("ff.py", "and all(fits) else 0.0", "else 0.0", (ANCESTORS,), "a peer term where maxima are pooled"),
     Mutant(
-        "mf.py",
-        "opt, weights, next(losses), objective)",
-        'opt, weights, metrics["loss"], objective)',
+        "descent.py",
+        "state, layer, next(losses), value_fn)",
+        "state, layer, sum(values), value_fn)",
         ("test_debugging",),
         "the sum for a layer's loss",
     ),

@@ -5,6 +5,7 @@ import math
 import warnings
 from functools import cache, partial
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import jaxtyping
@@ -563,7 +564,7 @@ def test_a_mirror_that_takes_more_than_twice_of_b_in_a_step_is_refused(share, fl
     with pytest.raises(UsageError, match=r"mirror_rate below 0\.096") as caught:
         mirrored_for_long(1, mirror_rate=rate, mirror_decay=0.5)
     assert "\n" not in str(caught.value)
-    monkeypatch.setattr(feedback, "_check_bounded", lambda *_: None)  # the control: what would have come
+    monkeypatch.setattr(feedback._mirror, "check_bounded", lambda *_: None)  # the control: what would have come
     for _, size in mirrored_for_long(300, mirror_rate=rate, mirror_decay=0.5):
         assert abs(size) > 1e6
 
@@ -801,7 +802,8 @@ def test_measured_adds_metrics_and_nothing_else(float64):
     want, plain = jit(rule.update)(state, batch, key)
     after, metrics = jit(update)(state, batch, key)
     near(after, want, 1e-14)
-    assert set(metrics) == {"loss", "cosine", "norm_ratio"} and set(plain) == {"loss"}
+    angles = {"cosine", "norm_ratio", "feedback_cosine", "error_cosine"}
+    assert set(metrics) == {"loss"} | angles and set(plain) == {"loss"}
     assert metrics["cosine"].shape == metrics["norm_ratio"].shape == (4,)
     here, later = (aligned(each, grads("kp", each, batch)[0], batch) for each in (state, after))
     near((metrics["cosine"], metrics["norm_ratio"]), tuple(here))
@@ -876,14 +878,15 @@ def updated(mode, part):
         (lambda: feedback.rule(NET, SGD, num_classes=3, mode="wm", mirror_spread=0), "above 0"),
         (lambda: feedback.rule(NET, SGD, num_classes=3, mode="wm", mirror_decay=-0.1), "mirror_decay"),
         (lambda: feedback.rule((nets.Identity(),), SGD, num_classes=3), "Identity"),
-        (lambda: feedback.rule(nets.cnn([3]), SGD, num_classes=3, mode="wm"), "wm"),
+        (lambda: feedback.rule((nets.Affine(nn.Dense(3), jnp.tanh),), SGD, num_classes=3, mode="wm"), "wm"),
+        (lambda: feedback.rule(NET, SGD, num_classes=3, error_clip=0.0), "error_clip"),
         (lambda: feedback.rule(NET, SGD, num_classes=3, part="mirror"), "mirror"),
         (lambda: feedback.rule(NET, SGD, num_classes=3, mode="wm", part="mirrors"), "'mirrors'"),
         (lambda: updated("wm", "mirrors"), "'mirrors'"),
         (lambda: updated("fa", "mirror"), 'mode="wm"'),
         (lambda: updated("dfa", "mirror"), 'mode="wm"'),
         (lambda: start("fa", ()), "no hidden layer"),
-        (lambda: start("wm", nets.cnn([3]), (8, 8, 1)), "wm"),
+        (lambda: start("wm", (nets.Affine(nn.Dense(3), jnp.tanh),)), "wm"),
         (lambda: start("fas"), "'fas'"),
         (lambda: big("fa", num_classes=1), "2 classes"),
         (lambda: big("dfa", num_classes=1), "2 classes"),
@@ -922,6 +925,7 @@ def test_a_signal_that_never_ends_on_an_activation_without_bounds_is_warned_of_o
 def test_good_input_is_taken():
     """Control: what differs from the bad input by its fault alone."""
     feedback.rule(nets.cnn([3]), SGD, num_classes=3, mode="kp", output="sigmoid")
+    feedback.rule(nets.cnn([3]), SGD, num_classes=3, mode="wm", error_clip=1.0)
     feedback.rule(NET, SGD, num_classes=3, mode="wm", part="mirror")
     assert same(updated("wm", "mirror").params, start("wm").params)
     assert differ(updated("fa", "all").params, start("fa").params)

@@ -238,10 +238,10 @@ def test_both_passes_share_their_masks(float64, monkeypatch):
     assert not any(np.any(layer["W"]) for layer in hidden())
     of_one_pass, calls = _two_pass._run, itertools.count()
 
-    def with_masks_of_its_own(params, x, z, masks, net):
+    def with_masks_of_its_own(params, x, z, masks, *rest):
         if not isinstance(masks[0], float):  # with floats it is asked for shapes
             masks = [_two_pass.mask(jax.random.fold_in(KEY, next(calls)), m, 0.5) for m in masks]
-        return of_one_pass(params, x, z, masks, net)
+        return of_one_pass(params, x, z, masks, *rest)
 
     monkeypatch.setattr(_two_pass, "_run", with_masks_of_its_own)
     assert all(np.any(layer["W"]) for layer in hidden())

@@ -439,11 +439,7 @@ def test_every_bad_input_is_one_line_a_non_zero_exit_and_loses_nothing(script, t
             *("pepita_mlp", [*digits[:2], "--net", "cnn:4", "--feedback", "mirrored", *new]),
             "dense layers",
         ),
-        "mirror of a convolution": (
-            "mf_mlp",
-            [*digits[:2], "--net", "cnn:4", "--against", "wm", *new],
-            "another mode",
-        ),
+        "bound of errors": ("feedback_mlp", [*digits, "--error-clip", "0"], "error_clip"),
         "windows over the edge": ("pepita_mlp", [*digits[:2], "--net", "cnn:4,4;kernel=5;padding=valid", *new], "5x5"),
         "drop of the rate": ("pepita_mlp", [*digits, "--lr-drops", "0"], "lr-drops"),
     }

@@ -20,6 +20,14 @@ FILES = (
 """Files of a result folder, in the order in which they are named."""
 
 
+ANGLES = (
+    "direction: of the layer's update and BP's gradient, without readouts of hidden layers (M_i of MF, U_l of FF), "
+    "which BP does not know. B to W: of the feedback and the weights in whose place it stands (direct feedback: their "
+    "product). errors: of the layer's errors and BP's. 90 degrees is no relation; the output layer is the last one."
+)
+"""What the table of angles shows."""
+
+
 MODELS = 4
 """Names of models that are shown one by one."""
 
@@ -31,12 +39,14 @@ def render(contents: Contents) -> None:
     table = report.markdown_table(*report.table_rows(contents.summaries))
     header, layers = report.layer_rows(contents.summaries)
     by_layer = ["", report.markdown_table(header, layers), ""] if layers else []
-    lines = [heading, "", table, *report.footnotes(contents.summaries), *by_layer, partial]
-    results.write_text(folder / "table.md", "\n".join(lines))
     labels = {summary["rule"]: report.label(summary) for summary in contents.summaries}
+    header, angles = report.angle_rows(contents.rows, labels)
+    of_angles = ["", report.markdown_table(header, angles), "", ANGLES, ""] if angles else []
+    lines = [heading, "", table, *report.footnotes(contents.summaries), *by_layer, *of_angles, partial]
+    results.write_text(folder / "table.md", "\n".join(lines))
     if contents.rows:
         report.learning_curves(folder / "learning_curves.png", contents.rows, heading, labels)
-        if any(row.get("cosine") for row in contents.rows):
+        if angles:
             report.alignment_curves(folder / "alignment.png", contents.rows, heading, labels)
     if layers:
         report.layer_curves(folder / "layer_accuracy.png", contents.summaries, heading)
@@ -55,6 +65,10 @@ def conclude(outcome: Outcome, command: Sequence[str], finish: Callable[[Path], 
     print("\n".join(textwrap.fill(line, width) for line in report.footnotes(contents.summaries)))
     _tell_layers(contents)
     labels = {summary["rule"]: report.label(summary) for summary in contents.summaries}
+    header, angles = report.angle_rows(contents.rows, labels)
+    if angles:
+        report.print_table("Angles with backpropagation, last epoch", header, angles, spare=("norm ratio",))
+        print(textwrap.fill(ANGLES, width))
     for rule, seeds in outcome.diverged:
         which = f"{labels.get(rule, rule.upper())} with seed {', '.join(map(str, seeds))}"
         mend = "try a lower learning rate (in a closed form, a larger ridge)"

@@ -6,7 +6,7 @@ layers know of the classes (`probe`).
 """
 
 from . import opinions, sensors
-from .angles import Alignment, alignment, with_alignment
+from .angles import Alignment, FeedbackAngles, alignment, feedback_angles, with_alignment
 from .arithmetic import Work, macs, optimizer_bytes, products, work
 from .clock import Clock
 from .meter import Meter, Window, wait_for_devices
@@ -20,6 +20,7 @@ __all__ = [
     "Alignment",
     "Clock",
     "CodeCarbon",
+    "FeedbackAngles",
     "Intensity",
     "Meter",
     "Opinion",
@@ -37,6 +38,7 @@ __all__ = [
     "carbon",
     "compile_step",
     "device_peak",
+    "feedback_angles",
     "flops",
     "macs",
     "memory",

@@ -1,4 +1,4 @@
-"""How near a rule's update direction is to the gradient: cosine and ratio of norms, layer by layer."""
+"""How near a rule's update direction is to the gradient, and what it sends back to what backpropagation would."""
 
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from ..base import Batch, LearningRule, Metrics, State, cross_entropy, for_prediction
+from ..base import Batch, Errors, LearningRule, Metrics, State, cross_entropy, for_prediction
 from ..errors import UsageError
 
 READOUTS = ("M", "U")
@@ -24,6 +24,46 @@ class Alignment(NamedTuple):
     norm_ratio: Float[Array, " layers"]
 
 
+class FeedbackAngles(NamedTuple):
+    """The two angles of papers on feedback alignment, as cosines, per hidden layer that is sent errors."""
+
+    feedback_cosine: Float[Array, " layers"]
+    error_cosine: Float[Array, " layers"]
+
+
+def feedback_angles(errors: Errors) -> FeedbackAngles:
+    """Compare what a rule sends back with what backpropagation would, layer by layer.
+
+    ``feedback_cosine`` is that between B_l and the weights in whose place it stands; for direct feedback these are the
+    product W_L^T ... W_{l+1}^T. ``error_cosine`` is that between the layer's error delta_l and backpropagation's, over
+    all units and samples of the batch as one vector, so that samples with large errors count more. Biases are left out.
+    The angles of the papers are the arc cosines: 90 degrees is no relation, below it a step goes downhill.
+
+    Args:
+        errors: from ``rule.errors(state, batch, key)``, of a rule that has them (`LearningRule`).
+
+    Returns:
+        Cosines in [-1, 1], nan where a direction is 0.
+
+    Example:
+        >>> import jax, optax, fwdonly
+        >>> net, batch = fwdonly.nets.mlp([8, 8]), fwdonly.Batch(jax.numpy.ones((4, 6)), jax.numpy.array([0, 1, 2, 0]))
+        >>> rule = fwdonly.feedback.rule(net, optax.sgd(0.1), num_classes=3)
+        >>> state = rule.init(jax.random.key(0), batch.x)
+        >>> errors = rule.errors(state, batch, jax.random.key(1))
+        >>> fwdonly.measure.feedback_angles(errors).error_cosine.shape
+        (2,)
+    """
+    pairs = (errors.feedback, errors.weights), (errors.errors, errors.exact)
+    return FeedbackAngles(*(jnp.stack([_cosine(*two) for two in zip(*pair, strict=True)]) for pair in pairs))
+
+
+def _cosine(one: Any, other: Any) -> Array:
+    """That of two trees as vectors, without what has one dimension."""
+    a, b = (jnp.concatenate([w.ravel() for w in jax.tree.leaves(tree) if w.ndim > 1]) for tree in (one, other))
+    return a @ b / (jnp.linalg.norm(a) * jnp.linalg.norm(b))
+
+
 def alignment(
     predict: Callable[[State, Array], Array],
     state: State,
@@ -37,7 +77,8 @@ def alignment(
     Backpropagation's side is the gradient of ``loss(predict(state, x), y)`` with respect to ``state.params``: for
     BP, PEPITA, FOTON and the feedback-alignment family that of the network's output, for Mono-Forward that of the
     goodness it predicts from, with all layers differentiated through. All that a layer trains is one vector (weights,
-    biases, scale and shift), less its readout, M of Mono-Forward and U of Forward-Forward.
+    biases, scale and shift), less its readout, M_i of Mono-Forward and U_l of Forward-Forward: backpropagation knows no
+    readout of a hidden layer, so that M_i is in neither vector.
 
     Pure, to be called within a compiled step.
 
@@ -73,6 +114,8 @@ def alignment(
 def with_alignment(rule: LearningRule, **options: Any) -> LearningRule:
     """The rule with the metrics ``cosine`` and ``norm_ratio`` (layers,) of every step, before it is taken.
 
+    Where the rule says its ``errors``, also the ``feedback_cosine`` and ``error_cosine`` of `feedback_angles`.
+
     What is compared is ``rule.grads``, with backpropagation through ``rule.training_scores`` where the rule has them:
     statistics of the same batch, noise of the same key. ``options`` are those of `alignment`. Features of frozen layers
     are not kept: backpropagation's side needs the inputs.
@@ -94,8 +137,9 @@ def with_alignment(rule: LearningRule, **options: Any) -> LearningRule:
         scores = rule.training_scores
         read = rule.predict if scores is None else lambda state, x: scores(state, x, key)
         angles = alignment(read, state, gradients, batch, **options)
+        sent = {} if rule.errors is None else feedback_angles(rule.errors(state, batch, key))._asdict()
         state, metrics = rule.update(state, batch, key)
-        return state, metrics | angles._asdict()
+        return state, metrics | angles._asdict() | sent
 
     return rule._replace(update=update_and_measure, frozen=None)
 

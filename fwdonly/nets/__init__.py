@@ -8,8 +8,8 @@ from .adapters import from_equinox, from_nnx
 from .blocks import POOLINGS, Conv, Dense, Identity, pooled
 from .builders import cnn, cwc, init, mlp, normalised, residual, separable
 from .composed import Residual, Separable
-from .norms import BatchNorm, Normalised, batch_norm, moments
-from .parts import Affine, check_net, check_parts, is_plain, linear, send_back, unpooled, weight_gradient
+from .norms import BatchNorm, Normalised, batch_norm, moments, rms
+from .parts import Affine, check_net, check_parts, is_plain, linear, send_back, straight, unpooled, weight_gradient
 from .sizes import LayerSize, layer_sizes
 from .spec import Spec, described, parse
 from .starts import (
@@ -67,10 +67,12 @@ __all__ = [
     "parse",
     "pooled",
     "residual",
+    "rms",
     "savings",
     "send_back",
     "separable",
     "small_normal",
+    "straight",
     "torch_uniform",
     "unpooled",
     "weight_gradient",

@@ -122,3 +122,13 @@ def batch_norm(
     factor = scale / jnp.sqrt(var + eps)
     lead = (1,) * (x.ndim - 1)
     return x * factor.reshape(*lead, -1) + (shift - mean * factor).reshape(*lead, -1)
+
+
+SMALLEST = 1e-30
+"""In `rms`. The exp(-100) of Hinton's Matlab is below the smallest normal float32, which processors may take for 0."""
+
+
+def rms(a: Float[Array, "batch *features"]) -> Float[Array, "batch *features"]:
+    """Every sample divided by the root of its mean square: only the direction is left."""
+    axes = tuple(range(1, a.ndim))
+    return a / (SMALLEST + jnp.sqrt(jnp.mean(a**2, axes, keepdims=True)))

@@ -105,6 +105,11 @@ def linear(block: Any, *, bias: bool = True) -> _Linear:
     return _Linear(block, bias, block.clone(**changes | ({"pool": "none"} if isinstance(block, Conv) else {})))
 
 
+def straight(block: Dense | Conv) -> Any:
+    """The block with the same outputs, whose activation passes gradients on as they are, also where a unit is off."""
+    return block.clone(activation=lambda z: z + jax.lax.stop_gradient(block.activation(z) - z))
+
+
 def weight_gradient(block: Any, weights: Any, a: Float[Array, "batch *in"], delta: Float[Array, "batch *out"]) -> Any:
     """The gradient of sum(delta * linear(a)) with respect to the block's parameters: a^T delta, summed over samples."""
     if isinstance(block, Dense):

@@ -9,7 +9,7 @@ from .numbers import label, machines, mean_sd, number, spread
 from .png import alignment_curves, layer_curves, learning_curves, power_figure, search_figure
 from .sentences import verdict
 from .svg import Cloud, curves_svg, dots_svg, scatter_svg
-from .tables import footnotes, layer_rows, table_rows
+from .tables import angle_rows, footnotes, layer_rows, table_rows
 from .terminal import print_table
 from .write import html_report, markdown_report
 
@@ -19,6 +19,7 @@ __all__ = [
     "Folder",
     "Question",
     "alignment_curves",
+    "angle_rows",
     "answers",
     "curves_svg",
     "dots_svg",

@@ -111,6 +111,19 @@ def learning_curves(
     _save(figure, path)
 
 
+BY_LAYER = {
+    "cosine": {"ylabel": "cosine", "title": "first epoch (dashed) and last one"},
+    "norm_ratio": {
+        "ylabel": "norm over that of BP's gradient",
+        "yscale": "log",
+        "title": "the same, ratio of norms",
+    },
+    "feedback_cosine": {"ylabel": "cosine of B with W", "title": "the same, feedback and weights"},
+    "error_cosine": {"ylabel": "cosine with BP's errors", "title": "the same, errors of hidden layers"},
+}
+"""Panels over depth of the figure of alignment, by column."""
+
+
 @_apart
 def alignment_curves(
     path: Path, rows: Sequence[dict[str, Any]], title: str, labels: Mapping[str, str] | None = None
@@ -118,41 +131,45 @@ def alignment_curves(
     """Draw the cosine with backpropagation's gradient over training and over depth, and the ratio of norms over depth.
 
     Left: mean over hidden layers, every seed thin and the mean of each rule thick; an epoch's value is the mean over
-    its steps. Middle and right: every layer, the output layer last, of the first epoch (dashed) and the last one.
+    its steps. The others: every layer, the output layer last, of the first epoch (dashed) and the last one. Where rules
+    send errors by other matrices than the weights, two more: the cosine of these with the weights, and of the errors.
 
     Args:
         path: the PNG to write (extra ``experiments``).
-        rows: as from `metric_rows` or `read_metrics`, with the columns ``cosine`` and ``norm_ratio``; others are left
-            out.
+        rows: as from `metric_rows` or `read_metrics`, with the columns ``cosine`` and ``norm_ratio``, and perhaps
+            ``feedback_cosine`` and ``error_cosine``; others are left out.
         title: a line above the figure, such as network and data.
         labels: as for `learning_curves`.
     """
-    figure, ((left, middle, right),) = _panels(1, 3, (14, 4.2))
     rows = [row for row in rows if row.get("cosine")]
+    panels = [name for name in BY_LAYER if any(row.get(name) for row in rows)]
+    figure, ((left, *others),) = _panels(1, 1 + len(panels), (4 + 4.5 * len(panels), 4.2))
     for colour, rule in enumerate(dict.fromkeys(row["rule"] for row in rows)):
         rule_rows = [row for row in rows if row["rule"] == rule]
-        values = {name: _by_run(rule_rows, name) for name in ("cosine", "norm_ratio")}  # (seeds, epochs, layers)
         look: dict[str, Any] = {"color": f"C{colour}"}
-        hidden = values["cosine"][..., : max(values["cosine"].shape[-1] - 1, 1)].mean(-1)
+        cosine = _by_run(rule_rows, "cosine")  # (seeds, epochs, layers)
+        hidden = cosine[..., : max(cosine.shape[-1] - 1, 1)].mean(-1)
         epochs = 1 + np.arange(hidden.shape[1])
         for seed in hidden:
             left.plot(epochs, seed, alpha=0.35, linewidth=0.8, **look)
         left.plot(epochs, hidden.mean(0), linewidth=2, marker="o", markersize=3, label=_shown(rule, labels), **look)
-        for axis, name in ((middle, "cosine"), (right, "norm_ratio")):
-            mean = values[name].mean(0)
+        for axis, name in zip(others, panels, strict=True):
+            if not any(row.get(name) for row in rule_rows):
+                continue
+            mean = _by_run(rule_rows, name).mean(0)
             layers = 1 + np.arange(mean.shape[1])
             axis.plot(layers, mean[0], linestyle="--", linewidth=1, **look)
             axis.plot(layers, mean[-1], marker="o", markersize=3, label=_shown(rule, labels), **look)
     figure.suptitle(textwrap.fill(title, 130))
     left.set(xlabel="epoch", ylabel="cosine with BP's gradient", title="mean over hidden layers")
-    middle.set(xlabel="layer", ylabel="cosine", title="first epoch (dashed) and last one")
-    right.set(xlabel="layer", ylabel="norm over that of BP's gradient", yscale="log", title="the same, ratio of norms")
-    for axis in (left, middle, right):
+    for axis, name in zip(others, panels, strict=True):
+        axis.set(xlabel="layer", **BY_LAYER[name])
+    for axis in (left, *others):
         axis.grid(alpha=0.3)
         axis.legend(fontsize="small")
         axis.xaxis.get_major_locator().set_params(integer=True)
-    for axis in (left, middle):
-        axis.set_ylim(-1.05, 1.05)
+        if axis.get_yscale() == "linear":
+            axis.set_ylim(-1.05, 1.05)
     _save(figure, path)
 
 

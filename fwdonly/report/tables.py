@@ -1,7 +1,8 @@
 """The result table and what must be said beside it."""
 
+import math
 import statistics
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from ..results import Summary
@@ -32,6 +33,13 @@ ALONE = (
 )
 SHORTEST = 30.0
 """Seconds below which the energy of a window decides nothing, and its time supports no claim."""
+ANGLES = {
+    "cosine": "direction °",
+    "norm_ratio": "norm ratio",
+    "feedback_cosine": "B to W °",
+    "error_cosine": "errors °",
+}
+"""Columns of ``metrics.csv`` that compare with backpropagation, by their heads in the table of angles."""
 PER_STEP = 0.05
 """Share of a step's arithmetic that does not depend on the batch, from which a reader is told."""
 
@@ -114,6 +122,42 @@ def layer_rows(summaries: Sequence[Summary]) -> tuple[list[str], list[list[str]]
         if any(len(values) > at for values in runs)
     ]
     return ["rule", "layer", "val %"], rows
+
+
+def angle_rows(
+    rows: Sequence[Mapping[str, Any]], labels: Mapping[str, str] | None = None
+) -> tuple[list[str], list[list[str]]]:
+    """Header and rows of the table of angles with backpropagation, of a training's last epoch, in degrees.
+
+    Per layer, the output layer last: the angle between the rule's direction and BP's gradient, the ratio of their
+    norms, and, for hidden layers that are sent errors by other matrices, the angles of these matrices with the weights
+    and of the errors with BP's. Mean ± sd over seeds; no rows where nobody asked for it.
+    """
+    last: dict[str, dict[Any, Mapping[str, Any]]] = {}
+    for row in rows:
+        if row.get("cosine"):
+            last.setdefault(row["rule"], {})[row["seed"]] = row
+    table = []
+    for rule, seeds in last.items():
+        columns = [
+            [[float(value) for value in str(row.get(name) or "").split()] for row in seeds.values()] for name in ANGLES
+        ]
+        for at in range(max(map(len, columns[0]))):
+            cells = [
+                mean_sd([value if name == "norm_ratio" else _degrees(value) for value in _at(column, at)])
+                for name, column in zip(ANGLES, columns, strict=True)
+            ]
+            table.append([(labels or {}).get(rule, rule.upper()), str(at + 1), *cells])
+    return ["rule", "layer", *ANGLES.values()], table
+
+
+def _at(column: list[list[float]], at: int) -> list[float]:
+    """What every seed has of layer ``at`` + 1."""
+    return [values[at] for values in column if len(values) > at]
+
+
+def _degrees(cosine: float) -> float:
+    return math.degrees(math.acos(min(1.0, max(-1.0, cosine)))) if math.isfinite(cosine) else cosine
 
 
 def footnotes(summaries: Sequence[Summary]) -> list[str]:

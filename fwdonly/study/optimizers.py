@@ -4,8 +4,9 @@ from typing import Any
 
 import optax
 
-from .. import ff, foton
+from .. import foton
 from ..card import Optimizer
+from ..descent import half_then_linear, windowed
 from ..errors import UsageError
 
 OPTIMIZERS = ("adam", "adamw", "sgd", "momentum")
@@ -16,8 +17,11 @@ def transformation(optimizer: Optimizer, *, epochs: int, steps: int) -> optax.Gr
     """The optax transformation for a training of ``epochs`` with ``steps`` optimizer steps each.
 
     Raises:
-        UsageError: a name that none of the common optimizers has.
+        UsageError: a name that none of the common optimizers has, or epochs of layers that are no windows.
     """
+    if optimizer.layer_epochs:
+        tx = transformation(optimizer._replace(layer_epochs=()), epochs=epochs, steps=steps)
+        return windowed(tx, optimizer.layer_epochs, steps)
     rate, decay = _schedule(optimizer, epochs, steps), optimizer.weight_decay
     known = {
         "adam": optax.adam(rate),
@@ -42,7 +46,7 @@ def _schedule(optimizer: Optimizer, epochs: int, steps: int) -> Any:
     if optimizer.lr_schedule == "cosine":
         return optax.cosine_decay_schedule(rate, epochs * steps)
     if optimizer.lr_schedule == "half_linear":
-        return ff.half_then_linear(rate, steps, epochs)
+        return half_then_linear(rate, steps, epochs)
     if optimizer.lr_schedule == "drops":
         return optax.piecewise_constant_schedule(rate, {epoch * steps: 0.1 for epoch in optimizer.lr_drops})
     return rate

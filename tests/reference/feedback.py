@@ -65,28 +65,61 @@ def matrix(mode, layer, B_l):
     return B_l * np.sign(layer["W"])  # usf: s sign(W); brsf, frsf: |M| sign(W)
 
 
-def gradients(layers, x, y, mode, B=None, activation="relu", output="softmax"):
+def gradients(layers, x, y, mode, B=None, activation="relu", output="softmax", clip=np.inf):
     """The loss and G_l of every layer: delta_l = send_l * phi'(a_l), G_l = h_{l-1}^T delta_l / N."""
+    return _backwards(layers, x, y, mode, B, activation, output, clip)[:2]
+
+
+def errors(layers, x, y, mode, B=None, activation="relu", output="softmax", clip=np.inf):
+    """delta_l of every hidden layer."""
+    return _backwards(layers, x, y, mode, B, activation, output, clip)[2]
+
+
+def _backwards(layers, x, y, mode, B, activation, output, clip):
     B = [None] * len(layers) if B is None else B
     tapes, shape, top, s = forward(layers, x, activation)
     t = np.eye(s.shape[1])[y]
     e = OUTPUTS[output](s) - t
     found = [{"W": top.T @ e / len(x)} | ({"b": e.mean(0)} if "b" in layers[-1] else {})]
-    send = (e @ matrix(mode, layers[-1], B[-1]).T).reshape(shape) if mode not in ("dfa", "sdfa", "drtp") else None
+    deltas = []
+    if mode not in ("dfa", "sdfa", "drtp"):
+        send = np.clip((e @ matrix(mode, layers[-1], B[-1]).T).reshape(shape), -clip, clip)
     for at in range(len(tapes) - 1, -1, -1):
         layer, (below, rows, a) = layers[at], tapes[at]
         if mode in ("dfa", "sdfa", "drtp"):
             signal = {"dfa": e, "sdfa": np.sign(e), "drtp": t}[mode]
-            send = (signal @ B[at].reshape(s.shape[1], -1)).reshape(a.shape)  # at the map, before pooling
+            send = np.clip(signal @ B[at].reshape(s.shape[1], -1), -clip, clip).reshape(a.shape)  # before pooling
         elif layer["W"].ndim == 4:
             send = unpool(send, a.shape)
         delta = send * ACTIVATIONS[activation][1](a)
+        deltas.insert(0, delta)
         flat = delta.reshape(-1, a.shape[-1])
         G = (rows.reshape(len(flat), -1).T @ flat).reshape(layer["W"].shape) / len(x)
         found.insert(0, {"W": G} | ({"b": flat.sum(0) / len(x)} if "b" in layer else {}))
         if mode not in ("dfa", "sdfa", "drtp"):
-            send = input_error({"W": matrix(mode, layer, B[at])}, delta, below.shape)
-    return loss(s, y, output), found
+            send = np.clip(input_error({"W": matrix(mode, layer, B[at])}, delta, below.shape), -clip, clip)
+    return loss(s, y, output), found, deltas
+
+
+def ways(layers):
+    """W_L^T ... W_{l+1}^T of every hidden layer of a dense network, written out for direct feedback."""
+    way, found = np.eye(layers[-1]["W"].shape[1]), []
+    for layer in layers[:0:-1]:
+        way = way @ layer["W"].T
+        found.insert(0, way)
+    return found
+
+
+def cosine(one, other):
+    """That of two arrays as vectors."""
+    return (one * other).sum() / np.sqrt((one**2).sum() * (other**2).sum())
+
+
+def mirror_kernel(K, b, B, xi, rate, decay, activation):
+    """As `mirror` for one 3x3 convolution with edges of zeros: a sum over samples and positions, noise with A = 1.5."""
+    rows = patches(xi).reshape(-1, K.shape[0] * K.shape[1] * K.shape[2])
+    eta = ACTIVATIONS[activation][0](rows @ K.reshape(len(rows[0]), -1) + b)
+    return B + rate * ((rows.T @ eta).reshape(K.shape) - decay * len(rows) * 1.5**2 / 12 * B)
 
 
 def momentum(rate, mu=0.0):

@@ -137,3 +137,26 @@ def symba_gradient(layer, n_pos, n_neg, alpha=4.0):
     dG = (-alpha * sigmoid(z) / len(z))[:, None]  # by G_pos; by G_neg the negative of it
     d_pos, d_neg = dG * 2 * s_pos / s_pos.shape[1], -dG * 2 * s_neg / s_neg.shape[1]
     return np.logaddexp(0, z).mean(), n_pos.T @ d_pos + n_neg.T @ d_neg, d_pos.sum(0) + d_neg.sum(0)
+
+
+def layer_gradient(layer, n_pos, n_neg, loss="logistic", temperature=1.0, alpha=4.0, sign=1):
+    """Loss, dW and db (descent) of one dense layer, without a peer term.
+
+    "logistic": the sum of squares against N times ``sign``; "symba" and "swish": pairs of means of squares. ``sign`` -1
+    is for low activity of positives: it stands before every goodness.
+    """
+    s = [np.maximum(n @ layer["W"] + layer["b"], 0) for n in (n_pos, n_neg)]
+    if loss == "logistic":
+        u = [(sign * (a**2).sum(1) - sign * a.shape[1]) / temperature for a in s]
+        value = (np.logaddexp(0, -u[0]).mean() + np.logaddexp(0, u[1]).mean()) / 2
+        dg = [-sigmoid(-u[0]) / 2 / temperature, sigmoid(u[1]) / 2 / temperature]
+        unit = sign
+    else:
+        g = [sign * (a**2).mean(1) for a in s]
+        z, unit = -alpha * (g[0] - g[1]), sign / s[0].shape[1]
+        p = sigmoid(z)
+        value = np.logaddexp(0, z).mean() if loss == "symba" else (z * p).mean()
+        slope = p if loss == "symba" else p + z * p * (1 - p)
+        dg = [-alpha * slope, alpha * slope]
+    d = [(one * unit)[:, None] * 2 * a / len(a) for one, a in zip(dg, s, strict=True)]
+    return value, n_pos.T @ d[0] + n_neg.T @ d[1], d[0].sum(0) + d[1].sum(0)

@@ -1,0 +1,60 @@
+"""The way of errors back through the parts of a network: by its weights, or by anything of their shape."""
+
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Any
+
+import jax
+from jaxtyping import Array, Float
+
+from . import nets
+from .base import Net
+
+Params = nets.output.Params
+Tapes = tuple[list[Array], list[Array], list[Array]]
+"""What every layer and the readout are given (h_0, h_1 pooled, ...), every a_l, and every h_l before pooling."""
+
+
+def forward(params: Params, x: Float[Array, "batch *features"], net: Net) -> Tapes:
+    """One pass through the hidden layers."""
+    below, a, h = [x], [], []
+    for block, weights in zip(net, params.blocks, strict=True):
+        a.append(nets.linear(block).apply(weights, below[-1]))
+        h.append(block.activation(a[-1]))
+        below.append(nets.pooled(block, h[-1]))
+    return below, a, h
+
+
+def times_slope(block: Any, sent: Array, a: Array) -> Array:
+    """send_l * phi'(a_l)."""
+    return jax.vjp(block.activation, a)[1](sent)[0]
+
+
+def layered(
+    net: Net, B: Params, e: Float[Array, "batch classes"], tapes: Tapes, seen: Callable[[Array], Array]
+) -> list[Array]:
+    """delta_l of every hidden layer, sent from layer to layer: delta_l = seen(delta_{l+1} B_{l+1}^T) * phi'(a_l)."""
+    below, a, h = tapes
+    deltas, sent = [], seen((e @ B.W.T).reshape(below[-1].shape))
+    for block, B_l, below_l, a_l, h_l in list(zip(net, B.blocks, below, a, h, strict=False))[::-1]:
+        delta = times_slope(block, _through_pooling(block, h_l, sent), a_l)
+        deltas.insert(0, delta)
+        sent = seen(nets.send_back(block, B_l, delta, below_l.shape[1:]))  # the lowest one is not used
+    return deltas
+
+
+def products(net: Net, params: Params, below: Sequence[Array]) -> tuple[Float[Array, "classes *features"], ...]:
+    """W_L^T ... W_{l+1}^T of every hidden layer l, at its map before pooling, without slopes.
+
+    Maximum pooling is no linear map; its transpose is taken at equal activities.
+    """
+    rows, out = params.W.T.reshape(-1, *below[-1].shape[1:]), []
+    for block, weights, below_l in list(zip(net, params.blocks, below, strict=False))[::-1]:
+        out.insert(0, nets.unpooled(block, weights, rows, below_l.shape[1:]))
+        rows = nets.send_back(block, weights, out[0], below_l.shape[1:])
+    return tuple(out)
+
+
+def _through_pooling(block: Any, h: Array, sent: Array) -> Array:
+    """An error of the pooled map, at the map."""
+    return jax.vjp(partial(nets.pooled, block), h)[1](sent)[0]
