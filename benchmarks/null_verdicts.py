@@ -103,7 +103,7 @@ def of_values(rng: np.random.Generator, n: int, shift: float, word: str = "confi
 
 
 def of_looks(rng: np.random.Generator, n: int, shift: float, looks: int = 2) -> bool:
-    """Whether a difference is decided at n or at 2 n pairs, each at half of the level; ``looks`` 1: at the whole one."""
+    """Whether a difference is decided at n or at 2 n pairs, each at half of the level (``looks`` 1: the whole)."""
     differences = normal(rng, 2 * n) + shift
     more, less = claim("more", looks=looks), claim("less", looks=looks)
     return any(wrong_side(difference(differences[:k]), more, less) for k in (n, 2 * n))

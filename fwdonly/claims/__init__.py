@@ -1,7 +1,8 @@
-"""The claims of the field as data, and their verdicts from committed result files. Nothing here trains, or imports JAX."""
+"""The claims of the field as data, and their verdicts from committed files. Nothing here trains, or imports JAX."""
 
 from .evidence import Evidence, Values, gather, root
-from .registry import LEVEL, MEASURES, Claim, Measure, Published, Side, find, registry
+from .page import differing, facts, files, tally
+from .registry import LEVEL, MEASURES, Claim, Measure, Published, Side, all_claims, find
 from .verdicts import Verdict, answer, by_tests, decide, family_size, judge, planned, sensitivity, sentence
 
 __all__ = [
@@ -14,16 +15,20 @@ __all__ = [
     "Side",
     "Values",
     "Verdict",
+    "all_claims",
     "answer",
     "by_tests",
     "decide",
+    "differing",
+    "facts",
     "family_size",
+    "files",
     "find",
     "gather",
     "judge",
     "planned",
-    "registry",
     "root",
     "sensitivity",
     "sentence",
+    "tally",
 ]

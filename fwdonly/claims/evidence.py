@@ -159,6 +159,7 @@ def _weak(claim: Claim, sides: Iterable[Side], contents: Mapping[str, Mapping[st
                     reasons.append(f"seeds of {side.rule} were trained together, so none has seconds of its own")
                 elif min(known) < SHORTEST:
                     reasons.append(f"a run of {side.rule} took under {SHORTEST:g} s")
-    if timed and len({run.get("machine") for c in contents.values() for r in c.get("rules", ()) for run in r["runs"]}) > 1:
+    records = [record for content in contents.values() for record in content.get("rules", ())]
+    if timed and len({run.get("machine") for record in records for run in record["runs"]}) > 1:
         reasons.append("the runs were made on different machines")
     return tuple(dict.fromkeys(reasons))

@@ -50,8 +50,8 @@ class Side(NamedTuple):
     files: tuple[str, ...] = ()
     """Result files, below the root of the repository."""
     rows: Mapping[str, Any] | None = None
-    """Where they are, in files that are no result files: where the rows are ("list"), which ones ("where"), the column of the value
-    ("value"), of the pair ("by"), and of the seconds of a window ("seconds")."""
+    """In files of benchmarks: where the rows are ("list"), which ones ("where"), the columns of the value ("value") and
+    of the pair ("by"), and the seconds of a window ("seconds")."""
     named: str = ""
     """How files call the rule, where that is not its name."""
 
@@ -62,7 +62,7 @@ class Side(NamedTuple):
 
 
 class Published(NamedTuple):
-    """The number of the source, in the unit of the measure; of two rules the difference, or the relative change in %."""
+    """The number of the source, in the unit of the measure; of two rules the difference, or the change in %."""
 
     value: float
     sd: float | None = None
@@ -79,6 +79,7 @@ class Claim:
     Attributes:
         id: a name for commands.
         sentence: what is claimed, of ``ours`` against ``theirs``.
+        group: its heading on pages.
         source: where it is claimed.
         family: claims that are corrected together.
         kind: "more" or "less" of the measure, "equal" within the margin, or a "value" that is reproduced within it.
@@ -103,6 +104,7 @@ class Claim:
 
     id: str
     sentence: str
+    group: str
     source: str
     family: str
     kind: Literal["more", "less", "equal", "value"]
@@ -136,7 +138,7 @@ class Claim:
 
 
 @functools.cache
-def registry() -> dict[str, Claim]:
+def all_claims() -> dict[str, Claim]:
     """All claims by id, in the order of the files and of the records in them."""
     known: dict[str, Claim] = {}
     for path in sorted(FOLDER.glob("*.toml")):
@@ -153,16 +155,17 @@ def find(name: str) -> Claim:
     Raises:
         UsageError: there is none of that name.
     """
-    if name not in registry():
+    if name not in all_claims():
         raise UsageError(f"there is no claim {name!r}; fwdonly claims lists them")
-    return registry()[name]
+    return all_claims()[name]
 
 
 def _claim(name: str, record: dict[str, Any]) -> Claim:
     sides = [_side(record.pop(side)) if record.get(side) else None for side in ("ours", "theirs")]
     record.pop("theirs", None)
     published = record.pop("published", None)
-    changed = {"traps": tuple(record.pop("traps", ())), "published": Published(**published) if published else None}
+    changed: dict[str, Any] = {"traps": tuple(record.pop("traps", ()))}
+    changed |= {"published": Published(**published) if published else None}
     claim = Claim(id=name, ours=sides[0] or Side(""), theirs=sides[1], **record | changed)
     assert claim.measure in MEASURES, f"{name}: unknown measure {claim.measure}"
     assert (claim.theirs is None) == (claim.kind == "value"), f"{name}: a value has one side, a comparison two"

@@ -8,7 +8,7 @@ from typing import Literal, NamedTuple
 
 from ..report import power, stats, verdict
 from .evidence import Evidence, gather
-from .registry import LEVEL, MEASURES, Claim, registry
+from .registry import LEVEL, MEASURES, Claim, all_claims
 
 Word = Literal["confirmed", "refuted", "not decided", "not measured"]
 Answer = stats.Difference | stats.Reach | stats.Reproduction
@@ -42,8 +42,10 @@ class Verdict(NamedTuple):
             return f"{self.word} (a computed number)"
         if self.word != "not decided":
             return f"{self.word} ({seeds})"
+        if self.why:
+            return f"not decided ({seeds}): {self.why}"
         more = f"over {power.MOST} more" if self.more is None else f"{self.more} more"
-        return f"not decided ({seeds}; {more} needed)" + (f": {self.why}" if self.why else "")
+        return f"not decided ({seeds}; {more} needed)"
 
 
 def judge(folder: Path, claims: Sequence[Claim] | None = None) -> dict[str, Verdict]:
@@ -52,12 +54,13 @@ def judge(folder: Path, claims: Sequence[Claim] | None = None) -> dict[str, Verd
     Raises:
         UsageError: a file that a claim names is missing, damaged or of other data.
     """
-    claims = list(registry().values()) if claims is None else claims
+    claims = list(all_claims().values()) if claims is None else claims
     evidence = {claim.id: gather(claim, folder) for claim in claims}
     answers = {claim.id: answer(claim, evidence[claim.id]) for claim in claims}
     for family in dict.fromkeys(claim.family for claim in claims):
         answers |= _corrected([claim for claim in claims if claim.family == family], answers)
-    return {claim.id: _verdict(claim, evidence[claim.id], answers[claim.id], _open(claim, claims, answers)) for claim in claims}
+    open_ones = {claim.id: _open(claim, claims, answers) for claim in claims}
+    return {c.id: _verdict(c, evidence[c.id], answers[c.id], open_ones[c.id]) for c in claims}
 
 
 def answer(claim: Claim, evidence: Evidence | None, margin: float | None = None) -> Answer | None:
@@ -94,7 +97,7 @@ def decide(claim: Claim, answer: Answer, *, corrected: bool = True) -> Word:
     """The word for an answer, at the level of one look at the claim; fewer than ten pairs decide nothing.
 
     "more" and "less" are confirmed by a difference in their direction, and refuted by one in the other, or by
-    equivalence. "equal" is confirmed by equivalence, and refuted by a difference whose interval lies outside the margin.
+    equivalence. "equal" is confirmed by equivalence, and refuted by a difference with its interval outside the margin.
     """
     if isinstance(answer, stats.Reproduction):
         return _of_value(answer)
@@ -109,10 +112,7 @@ def by_tests(claim: Claim, answer: stats.Difference | stats.Reach, *, corrected:
     wanted = 1 if claim.kind == "more" else -1
     different = p is not None and p <= claim.level
     equivalent = equivalence is not None and equivalence <= claim.level
-    if isinstance(answer, stats.Reach):
-        sign = answer.losses - answer.wins
-    else:
-        sign = answer.mean or 0.0
+    sign = answer.losses - answer.wins if isinstance(answer, stats.Reach) else answer.mean or 0.0
     if claim.kind == "equal":
         if equivalent:
             return "confirmed"
@@ -145,7 +145,9 @@ def by_median(question: stats.Difference) -> stats.Difference:
     sides = (sum(d > low for d in question.each), sum(d < bound for d in question.each))
     equivalence = max(float(binomial(side, question.n, alternative="greater").pvalue) for side in sides)
     middle = sorted(question.each)[question.n // 2]
-    return dataclasses.replace(question, p=p, equivalence_p=equivalence, mean=middle, p_holm=None, equivalence_p_holm=None)
+    return dataclasses.replace(
+        question, p=p, equivalence_p=equivalence, mean=middle, p_holm=None, equivalence_p_holm=None
+    )
 
 
 def sentence(found: Verdict) -> str:
@@ -197,6 +199,8 @@ def missing_pairs(claim: Claim, answer: Answer, level: float) -> int | None:
     enough = [power.pairs_for_equivalence(margin, mean, sd, level=level)]
     if claim.kind != "value":
         enough.append(power.pairs_for_difference(mean or margin, sd, level=level))
+    elif abs(mean) > margin:  # one-sided: a number beyond the margin
+        enough.append(power.pairs_for_difference(abs(mean) - margin, sd, level=2 * level))
     known = [pairs for pairs in enough if pairs is not None]
     return max(least - n, min(known) - n, 1) if known else None
 
@@ -218,7 +222,7 @@ def planned(claim: Claim, family: int = 1) -> float | None:
 
 def family_size(claim: Claim) -> int:
     """Claims that are corrected with this one."""
-    return 1 if claim.kind == "value" else sum(other.family == claim.family for other in registry().values())
+    return 1 if claim.kind == "value" else sum(other.family == claim.family for other in all_claims().values())
 
 
 def _computed(claim: Claim, evidence: Evidence) -> Verdict:

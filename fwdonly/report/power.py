@@ -1,6 +1,7 @@
 """What a number of pairs can decide: power of the paired t test and of equivalence, in the unit of the differences.
 
-Differences are taken as normal with a known standard deviation, each pair on its own. Of relative changes, give logarithms.
+Differences are taken as normal with a known standard deviation, each pair on its own. Of relative changes, give
+logarithms.
 Needs SciPy: ``pip install 'fwdonly[stats]'``.
 """
 
