@@ -3,7 +3,7 @@
 from .evidence import Evidence, Values, gather, root
 from .page import differing, facts, files, tally
 from .registry import LEVEL, MEASURES, Claim, Measure, Published, Side, all_claims, find
-from .verdicts import Verdict, answer, by_tests, decide, family_size, judge, planned, sensitivity, sentence
+from .verdicts import Verdict, answer, by_median, by_tests, decide, family_size, judge, planned, sensitivity, sentence
 
 __all__ = [
     "LEVEL",
@@ -17,6 +17,7 @@ __all__ = [
     "Verdict",
     "all_claims",
     "answer",
+    "by_median",
     "by_tests",
     "decide",
     "differing",

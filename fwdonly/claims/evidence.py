@@ -17,7 +17,7 @@ SHORTEST = 30.0
 class Values(NamedTuple):
     """One side: a value by seed, or None where a run has none."""
 
-    by_seed: dict[int, float | None]
+    by_seed: dict[int, float | int | None]
     diverged: frozenset[int] = frozenset()
     """Seeds of runs that diverged."""
 
@@ -87,7 +87,7 @@ def _read(path: Path) -> dict[str, Any]:
 
 
 def _values(claim: Claim, side: Side, contents: Mapping[str, Mapping[str, Any]]) -> Values:
-    by_seed: dict[int, float | None] = {}
+    by_seed: dict[int, float | int | None] = {}
     diverged = set()
     for name in side.files:
         if side.rows is not None:
@@ -113,7 +113,7 @@ def _runs(claim: Claim, side: Side, name: str, content: Mapping[str, Any]) -> li
     return list(runs[0])
 
 
-def _value(claim: Claim, run: Mapping[str, Any]) -> float | None:
+def _value(claim: Claim, run: Mapping[str, Any]) -> float | int | None:
     """The value of a run; of a run that missed the target None, which counts as a miss."""
     value = run.get(claim.measure)
     if claim.measure in ("energy", "co2e"):
@@ -127,7 +127,7 @@ def _value(claim: Claim, run: Mapping[str, Any]) -> float | None:
     return claim.what.factor * value
 
 
-def _of_rows(claim: Claim, rows: Mapping[str, Any], content: Mapping[str, Any]) -> Iterable[tuple[int, float]]:
+def _of_rows(claim: Claim, rows: Mapping[str, Any], content: Mapping[str, Any]) -> Iterable[tuple[int, float | int]]:
     """Values of rows in a benchmark's file."""
     table: Any = content
     for name in rows["list"].split("."):

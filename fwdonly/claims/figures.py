@@ -29,8 +29,8 @@ class Row(NamedTuple):
     """A line of the figure."""
 
     label: str
-    points: Sequence[float]
-    interval: tuple[float, float] | None
+    points: Sequence[float | int]
+    interval: tuple[float | int, float | int] | None
     colour: str
     look: str
     """"dots", "mean" or "published"."""
@@ -51,7 +51,7 @@ def figure(verdict: Verdict) -> str | None:
     low, high = low - room, high + room
     height = TOP + ROW * len(rows) + 44
     place = lambda value: LEFT + (WIDTH - LEFT - RIGHT) * (value - low) / (high - low)
-    foot = TOP + ROW * len(rows)
+    foot, unit = TOP + ROW * len(rows), "%" if claim.what.relative else "points"
     parts = [
         f'<rect width="{WIDTH}" height="{height}" rx="6" fill="#ffffff"/>',
         f'<rect x="{place(band[0]):.1f}" y="{TOP}" width="{place(band[1]) - place(band[0]):.1f}" '
@@ -60,7 +60,7 @@ def figure(verdict: Verdict) -> str | None:
         f'<path d="M{LEFT} {foot}H{WIDTH - RIGHT}" stroke="{INK}"/>',
         *_ticks(low, high, foot, place),
         _text((LEFT + WIDTH - RIGHT) / 2, foot + 37, _axis(claim), "middle"),
-        _text(LEFT, 19, f"{verdict.text}; shaded: within the margin of {claim.margin:g}", "start", FAINT),
+        _text(LEFT, 19, f"{verdict.word}; shaded: within the margin of {claim.margin:g} {unit}", "start", FAINT),
     ]
     for at, row in enumerate(rows):
         parts += _drawn(row, TOP + ROW * (at + 0.5), place)
@@ -82,7 +82,8 @@ def _rows(verdict: Verdict) -> list[Row] | None:
         interval = answer.measured.interval
     else:
         return None
-    rows = [Row(f"{len(values)} seed{'s' * (len(values) != 1)}", values, None, colour, "dots")]
+    kind = "pair" if claim.theirs else "seed"
+    rows = [Row(f"{len(values)} {kind}{'s' * (len(values) != 1)}", values, None, colour, "dots")]
     if len(values) > 1:
         rows.append(Row(label, [mean], interval, colour, "mean"))
     if claim.published is not None:
@@ -90,14 +91,14 @@ def _rows(verdict: Verdict) -> list[Row] | None:
     return rows
 
 
-def _published(known: Published) -> tuple[float, float] | None:
+def _published(known: Published) -> tuple[float | int, float | int] | None:
     """The interval of the source, or its standard deviation either way."""
     if known.low is not None and known.high is not None:
         return known.low, known.high
     return None if not known.sd else (known.value - known.sd, known.value + known.sd)
 
 
-def _drawn(row: Row, y: float, place) -> list[str]:
+def _drawn(row: Row, y: float | int, place) -> list[str]:
     parts = [_text(LEFT - 10, y + 4, row.label, "end")]
     if row.interval is not None:
         low, high = map(place, row.interval)
@@ -117,7 +118,7 @@ def _drawn(row: Row, y: float, place) -> list[str]:
     return parts
 
 
-def _ticks(low: float, high: float, foot: float, place) -> list[str]:
+def _ticks(low: float | int, high: float | int, foot: float | int, place) -> list[str]:
     rough = (high - low) / 6
     size = 10.0 ** math.floor(math.log10(rough))
     step = next(size * factor for factor in (1, 2, 2.5, 5, 10) if size * factor >= rough * 0.999)
@@ -130,7 +131,7 @@ def _ticks(low: float, high: float, foot: float, place) -> list[str]:
     return parts
 
 
-def _text(x: float, y: float, words: str, anchor: str, colour: str = INK) -> str:
+def _text(x: float | int, y: float | int, words: str, anchor: str, colour: str = INK) -> str:
     return f'<text x="{x:.1f}" y="{y:.1f}" text-anchor="{anchor}" fill="{colour}">{html.escape(words)}</text>'
 
 

@@ -1,7 +1,7 @@
 """The page of results and its figures, from the committed files; ``fwdonly claims --write`` writes them."""
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 
 from ..report import stats
@@ -20,7 +20,7 @@ READING = """\
 *Confirmed* and *refuted*: at the 5 % level, corrected for the other claims of the family (Holm), from ten pairs on; a
 published number: by the 90 % interval, from three runs on. *Not decided*: neither; the seeds that are missing are those
 for 80 % power if the estimate stays. *Not measured*: no committed file.
-How often such verdicts are wrong on drawn numbers: [statistics](STATISTICS)."""
+How often such verdicts are wrong on drawn numbers: [statistics](docs/method/statistics.md)."""
 
 
 def tally(verdicts: Mapping[str, Verdict]) -> str:
@@ -35,22 +35,21 @@ def files(verdicts: Mapping[str, Verdict]) -> dict[str, str]:
     """All that the page is made of: text by place below the root of the repository."""
     pictures = {name: drawn for name, verdict in verdicts.items() if (drawn := figure(verdict)) is not None}
     places = {f"docs/pictures/claims/{name}.svg": drawn for name, drawn in pictures.items()}
-    return places | {
-        "RESULTS.md": page(verdicts, pictures, "docs/pictures/claims", "docs/method/statistics.md"),
-        "docs/results.md": page(verdicts, pictures, "pictures/claims", "method/statistics.md"),
-    }
+    text = page(verdicts, pictures)
+    return places | {"RESULTS.md": text, "docs/results.md": text.replace("](docs/", "](")}
 
 
-def page(verdicts: Mapping[str, Verdict], pictures: Mapping[str, str], folder: str, statistics: str) -> str:
-    """The page in Markdown, with figures in ``folder``."""
-    lines = ["# Results", "", INTRODUCTION, "", f"**{tally(verdicts)}**", "", READING.replace("STATISTICS", statistics)]
+def page(verdicts: Mapping[str, Verdict], pictures: Collection[str]) -> str:
+    """The page in Markdown, as it lies at the root of the repository; ``pictures`` are claims with a figure."""
+    lines = ["# Results", "", INTRODUCTION, "", f"**{tally(verdicts)}**", "", READING]
     for group in dict.fromkeys(verdict.claim.group for verdict in verdicts.values()):
         lines += ["", f"## {group}", "", "| claim | verdict | ours | published | command |", "|---|---|---|---|---|"]
         members = {name: v for name, v in verdicts.items() if v.claim.group == group}
         lines += [_row(name, verdict) for name, verdict in members.items()]
         for name, verdict in members.items():
             if verdict.word != "not measured":
-                lines += ["", *_section(name, verdict, f"{folder}/{name}.svg" if name in pictures else None)]
+                picture = f"docs/pictures/claims/{name}.svg" if name in pictures else None
+                lines += ["", *_section(name, verdict, picture)]
     return "\n".join(lines) + "\n"
 
 

@@ -64,11 +64,11 @@ class Side(NamedTuple):
 class Published(NamedTuple):
     """The number of the source, in the unit of the measure; of two rules the difference, or the change in %."""
 
-    value: float
-    sd: float | None = None
+    value: float | int
+    sd: float | int | None = None
     n: int | None = None
-    low: float | None = None
-    high: float | None = None
+    low: float | int | None = None
+    high: float | int | None = None
     note: str = ""
 
 
@@ -114,11 +114,11 @@ class Claim:
     dataset: str
     network: str
     protocol: str
-    margin: float
+    margin: float | int
     seeds: int
-    sd: float
+    sd: float | int
     sd_source: str
-    minutes: Mapping[str, float]
+    minutes: Mapping[str, float | int]
     traps: tuple[str, ...]
     command: str = ""
     how: str = ""

@@ -63,7 +63,9 @@ def judge(folder: Path, claims: Sequence[Claim] | None = None) -> dict[str, Verd
     return {c.id: _verdict(c, evidence[c.id], answers[c.id], open_ones[c.id]) for c in claims}
 
 
-def answer(claim: Claim, evidence: Evidence | None, margin: float | None = None) -> Answer | None:
+def answer(
+    claim: Claim, evidence: Evidence | None, margin: float | int | None = None, resamples: int = 2000
+) -> Answer | None:
     """The statistics of a claim's runs; None without runs, and of computed numbers."""
     if evidence is None or claim.what.computed:
         return None
@@ -88,7 +90,7 @@ def answer(claim: Claim, evidence: Evidence | None, margin: float | None = None)
         margin=margin,
         names=names,
         unit=unit,
-        resamples=2000,
+        resamples=resamples,
         diverged=(ours.diverged, theirs.diverged),
     )
 
@@ -96,8 +98,9 @@ def answer(claim: Claim, evidence: Evidence | None, margin: float | None = None)
 def decide(claim: Claim, answer: Answer, *, corrected: bool = True) -> Word:
     """The word for an answer, at the level of one look at the claim; fewer than ten pairs decide nothing.
 
-    "more" and "less" are confirmed by a difference in their direction, and refuted by one in the other, or by
-    equivalence. "equal" is confirmed by equivalence, and refuted by a difference with its interval outside the margin.
+    "more" and "less" are refuted by equivalence, however surely there is a difference: it is smaller than what matters.
+    Otherwise a difference in their direction confirms, and one in the other refutes. "equal" is confirmed by
+    equivalence, and refuted by a difference with its interval outside the margin.
     """
     if isinstance(answer, stats.Reproduction):
         return _of_value(answer)
@@ -117,19 +120,21 @@ def by_tests(claim: Claim, answer: stats.Difference | stats.Reach, *, corrected:
         if equivalent:
             return "confirmed"
         return "refuted" if different and _outside(answer) else "not decided"
-    if different:
-        return "confirmed" if sign * wanted > 0 else "refuted"
-    return "refuted" if equivalent else "not decided"
+    if equivalent:
+        return "refuted"
+    if not different:
+        return "not decided"
+    return "confirmed" if sign * wanted > 0 else "refuted"
 
 
 def sensitivity(claim: Claim, evidence: Evidence) -> list[tuple[str, Word]]:
     """The words with half and twice the margin, without correction, and by medians; all without the family's."""
     words: list[tuple[str, Word]] = []
     for name, factor in (("without Holm", 1.0), ("half the margin", 0.5), ("twice the margin", 2.0)):
-        answered = answer(claim, evidence, factor * claim.margin)
+        answered = answer(claim, evidence, factor * claim.margin, resamples=2)
         if answered is not None:
             words.append((name, decide(claim, answered, corrected=False)))
-    answered = answer(claim, evidence)
+    answered = answer(claim, evidence, resamples=2)
     if isinstance(answered, stats.Difference) and answered.n:
         words.append(("medians", decide(claim, by_median(answered), corrected=False)))
     return words
@@ -150,11 +155,11 @@ def by_median(question: stats.Difference) -> stats.Difference:
     )
 
 
-def sentence(found: Verdict) -> str:
+def sentence(judged: Verdict) -> str:
     """What the numbers say, in a sentence."""
-    claim, known = found.claim, found.answer
-    if found.change is not None:
-        return f"{claim.ours.rule.upper()} has {found.change:+.1f} % {claim.what.quantity}, by the compiler's account"
+    claim, known = judged.claim, judged.answer
+    if judged.change is not None:
+        return f"{claim.ours.rule.upper()} has {judged.change:+.1f} % {claim.what.quantity}, by the compiler's account"
     if known is None:
         return "no file"
     if isinstance(known, stats.Reproduction):
@@ -180,7 +185,7 @@ def _verdict(claim: Claim, evidence: Evidence | None, answered: Answer | None, o
     return Verdict(claim, word, n, more, "; ".join(evidence.weak), answered, None, evidence)
 
 
-def missing_pairs(claim: Claim, answer: Answer, level: float) -> int | None:
+def missing_pairs(claim: Claim, answer: Answer, level: float | int) -> int | None:
     """Pairs that are missing for 80 % power, if the estimate stays; below three runs by the assumed spread.
 
     It is the smaller of what a difference takes and what equivalence takes. None: more than `power.MOST`.
@@ -245,11 +250,11 @@ def _of_value(answer: stats.Reproduction) -> Word:
 
 def _corrected(claims: Sequence[Claim], answers: dict[str, Answer | None]) -> dict[str, Answer | None]:
     """The answers of a family after Holm; a claim that was not measured was asked, too, and counts."""
-    asked = [claim for claim in claims if claim.theirs is not None and not claim.what.computed]
-    questions = [_question(claim, answers[claim.id]) for claim in asked]
+    compared = [claim for claim in claims if claim.theirs is not None and not claim.what.computed]
+    questions = [_question(claim, answers[claim.id]) for claim in compared]
     return {
         claim.id: corrected
-        for claim, corrected in zip(asked, stats.holm(questions), strict=True)
+        for claim, corrected in zip(compared, stats.holm(questions), strict=True)
         if answers[claim.id] is not None
     }
 

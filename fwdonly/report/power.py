@@ -5,6 +5,7 @@ logarithms.
 Needs SciPy: ``pip install 'fwdonly[stats]'``.
 """
 
+import functools
 import math
 from collections.abc import Callable
 
@@ -16,7 +17,7 @@ MOST = 10_000
 """Pairs beyond which nothing is searched."""
 
 
-def of_difference(n: int, difference: float, sd: float, *, level: float = 0.05) -> float:
+def of_difference(n: int, difference: float | int, sd: float | int, *, level: float = 0.05) -> float:
     """The probability that the two-sided paired t test rejects "no difference" where there is ``difference``."""
     if n < 2:
         return 0.0
@@ -25,7 +26,9 @@ def of_difference(n: int, difference: float, sd: float, *, level: float = 0.05) 
     return float(law.sf(bound, n - 1, shift) + law.cdf(-bound, n - 1, shift))
 
 
-def of_equivalence(n: int, margin: float, difference: float, sd: float, *, level: float = 0.05) -> float:
+def of_equivalence(
+    n: int, margin: float | int, difference: float | int, sd: float | int, *, level: float = 0.05
+) -> float:
     """The probability that two one-sided t tests reject "at least the margin" where there is ``difference``.
 
     The mean and the sample's deviation are independent, so it is one integral over the latter, here by 2,000 quantiles.
@@ -39,26 +42,29 @@ def of_equivalence(n: int, margin: float, difference: float, sd: float, *, level
     return float(np.clip(high - low, 0.0, None).mean())
 
 
-def smallest_difference(n: int, sd: float, *, level: float = 0.05, power: float = 0.8) -> float | None:
+@functools.cache
+def smallest_difference(n: int, sd: float | int, *, level: float = 0.05, power: float = 0.8) -> float | None:
     """The difference that ``n`` pairs show with this power; None below two pairs."""
     if n < 2:
         return None
     low, high = 0.0, sd
     while of_difference(n, high, sd, level=level) < power:
         high *= 2
-    for _ in range(50):
+    for _ in range(40):
         middle = (low + high) / 2
         low, high = (low, middle) if of_difference(n, middle, sd, level=level) >= power else (middle, high)
     return high
 
 
-def pairs_for_difference(difference: float, sd: float, *, level: float = 0.05, power: float = 0.8) -> int | None:
+def pairs_for_difference(
+    difference: float | int, sd: float | int, *, level: float = 0.05, power: float = 0.8
+) -> int | None:
     """The fewest pairs that show ``difference`` with this power; None above `MOST`."""
     return _fewest(lambda n: of_difference(n, abs(difference), sd, level=level) >= power)
 
 
 def pairs_for_equivalence(
-    margin: float, difference: float, sd: float, *, level: float = 0.05, power: float = 0.8
+    margin: float | int, difference: float | int, sd: float | int, *, level: float = 0.05, power: float = 0.8
 ) -> int | None:
     """The fewest pairs that show that ``difference`` is within the margin; None above `MOST` or outside of it."""
     if abs(difference) >= margin:
