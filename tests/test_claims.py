@@ -94,7 +94,7 @@ def planted(folder, mf, bp, kind="more", **changes):
     """The verdict of one claim whose file has these accuracies in %."""
     name = summary(folder / "file.json", {"mf": [a / 100 for a in mf], "bp": [b / 100 for b in bp]})
     sides = {"ours": claims.Side("mf", (name,)), "theirs": claims.Side("bp", (name,))}
-    claim = dataclasses.replace(claims.find("mf-mnist-own"), kind=kind, looks=1, **sides | changes)
+    claim = dataclasses.replace(claims.find("mf-mnist-own"), kind=kind, **{"looks": 1} | sides | changes)
     return claims.judge(folder, [claim])[claim.id]
 
 
@@ -128,6 +128,14 @@ def test_nothing_is_decided_between_or_by_nine_pairs_and_missing_ones_are_told(t
     nine = planted(tmp_path, 99 + SPREAD[:9], np.full(9, 98.0))
     assert (nine.word, nine.more, nine.text) == ("not decided", 1, "not decided (9 seeds; 1 more needed)")
     assert planted(tmp_path, 99 + SPREAD, np.full(10, 98.0)).word == "confirmed"
+
+
+def test_of_two_looks_each_has_half_of_the_level(tmp_path):
+    """t = 2.4 of nine degrees: p = 0.04 is enough for one look, and not for one of two."""
+    values = 98.8 + 10 * SPREAD
+    once = planted(tmp_path, values, np.full(10, 98.0))
+    assert once.word == "confirmed" and 0.025 < once.answer.p < 0.05
+    assert planted(tmp_path, values, np.full(10, 98.0), looks=2).word == "not decided"
 
 
 def test_a_value_is_reproduced_refuted_or_left_open(tmp_path):

@@ -126,6 +126,8 @@ def _show(verdict: claims.Verdict) -> None:
 
 def _write(root: Path, verdicts: dict[str, claims.Verdict]) -> int:
     """Write the page and its figures; figures that no claim has any more go."""
+    if not (root / "mkdocs.yml").is_file():
+        raise UsageError(f"--write is for a checkout of the repository, and {root} is none; give --root")
     wanted = claims.files(verdicts)
     for place in claims.differing(root, wanted):
         path = root / place
