@@ -179,10 +179,7 @@ def grads(
         key: of the noise of blocks that have some; BP itself is deterministic.
         net: the hidden layers.
         statistics: of blocks that have some, ``state.statistics``.
-        **form: see `Form`. readouts: "output" for BP, "deep" for BP-DS, "sum" for BP with all readouts.
-            auxiliary_weight: lambda, for "deep" alone; it may be traced. hidden: "trained", or "frozen" for the
-            gradient of the output layer alone. batch_norm: batch normalisation behind every block. remat: "none",
-            "block" or "sqrt". chunks: parts of a batch.
+        **form: see `Form`, and `Options` for what each is.
 
     Returns:
         Gradients shaped like ``params`` (None for every frozen block) and the metric ``loss``, and for "deep"
@@ -232,7 +229,6 @@ def _gradients(
 ) -> tuple[Params, Metrics, Statistics]:
     """Gradients where hidden layers are trained, and the statistics after this batch."""
     doubt = check_labels(batch, params.W.shape[1])
-
     if how.chunks > 1 and any(statistics):
         raise UsageError("chunks would have statistics of their own, and these blocks take the batch's; leave it at 1")
 
@@ -476,9 +472,7 @@ def _check(
     if chunks < 1:
         raise UsageError(f"chunks are parts of a batch, at least 1; got {chunks}")
     if remat != "none" and (readouts != "output" or hidden == "frozen"):
-        raise UsageError(
-            "remat keeps no outputs of hidden layers, and readouts or frozen layers need no other; leave it"
-        )
+        raise UsageError("remat is for plain BP; leave remat out, or readouts at 'output' and hidden at 'trained'")
     if chunks > 1 and (hidden == "frozen" or batch_norm):
         raise UsageError("chunks save memory of layers that learn, without batch_norm, whose statistics are a batch's")
 

@@ -35,8 +35,40 @@ TWO_PASS, FEEDBACK = "test_equations_two_pass", "test_equations_feedback"
 SHARDING = "test_sharding"
 SAVINGS, READOUTS = "test_savings", "test_readouts"
 SOURCES = "test_equations_sources"
+CLAIMS = "test_claims"
 
 MUTANTS = [
+    Mutant(
+        "claims/verdicts.py", "if answer.n < stats.CLAIM:", "if answer.n < 2:", (CLAIMS,), "nine pairs decide a claim"
+    ),
+    Mutant(
+        "claims/verdicts.py",
+        'if equivalent:\n        return "refuted"',
+        'if equivalent and not different:\n        return "refuted"',
+        (CLAIMS,),
+        "a difference smaller than what matters confirms a claim",
+    ),
+    Mutant("claims/verdicts.py", "sign * wanted > 0", "sign != 0", (CLAIMS,), "a difference confirms either direction"),
+    Mutant(
+        "claims/verdicts.py",
+        "if claim.theirs is not None and not claim.what.computed]\n    questions",
+        "if isinstance(answers[claim.id], stats.Difference | stats.Reach)]\n    questions",
+        (CLAIMS,),
+        "claims of a family that were not measured are not counted",
+    ),
+    Mutant(
+        "claims/registry.py", "return LEVEL / self.looks", "return LEVEL", (CLAIMS,), "every look has the whole level"
+    ),
+    Mutant("claims/evidence.py", "if there != claim.dataset:", "if not there:", (CLAIMS,), "files of other data count"),
+    Mutant("claims/evidence.py", "if seed in by_seed:", "if seed < 0:", (CLAIMS,), "a seed of two files counts once"),
+    Mutant(
+        "claims/evidence.py", "if len(digests) > 1:", "if len(digests) > 2:", (CLAIMS,), "pairs are of different images"
+    ),
+    Mutant("report/power.py", "_bound(n, level / 2)", "_bound(n, level)", (CLAIMS,), "power of a one-sided test"),
+    Mutant(
+        "report/power.py", "/ math.sqrt(n - 1)", "/ math.sqrt(n)", (CLAIMS,), "deviations are divided by n for power"
+    ),
+    Mutant("cli/claims.py", "set.intersection(", "set.union(", (CLAIMS,), "a seed that one rule lacks is committed"),
     Mutant(
         "study/inventory.py",
         'os.environ["FWDONLY_OFFLINE"] = "1"',

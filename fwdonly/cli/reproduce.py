@@ -1,4 +1,4 @@
-"""``fwdonly reproduce TABLE``: each published cell ends as reproduced, not reproduced or not run."""
+"""``fwdonly reproduce TABLE``: each published cell ends as reproduced, not reproduced or not run; or a claim."""
 
 import dataclasses
 import json
@@ -8,22 +8,21 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import jax
-
-from .. import report, results
-from ..errors import UsageError, first_difference
+from .. import claims, report, results
+from ..errors import UsageError
 from ..report import stats
-from ..study import Study, declared, published, run, terminal
+from ..study import Study, declared, published, terminal
 from ..study import folder as folders
-from . import options, tell, train
+from . import of_claim, options, train
+from .again import QUICK, finished, foreign, quick, run_row
 from .options import Group
 
-QUICK = {"epochs": 3, "seeds": 3}
 DESCRIPTION = """Run a published table again, one command per row, and set the numbers side by side.
 
 A cell is reproduced if the 90 % interval of the difference lies within the margin, and not otherwise: because it
 differs, or because these seeds cannot tell. Repeat the command to continue; finished runs are not repeated. Each row's
-folder gets a page, report.html, with the published numbers beside the measured ones. The tables: {tables}."""
+folder gets a page, report.html, with the published numbers beside the measured ones. In the place of a table,
+--claim ID runs one of fwdonly claims. The tables: {tables}."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -45,6 +44,8 @@ class Choice:
     """Folder with data files (.npz, IDX, CIFAR batches). Default: $FWDONLY_DATA."""
     output_dir: Path | None = None
     """Folder of the runs' result folders. Default: results/reproduce-TABLE."""
+    claim: str | None = None
+    """In the place of a table: run this claim, one of `fwdonly claims`, and print its verdict."""
     list: bool = False
     """Show the table's commands, its published numbers and what is left out of it, and run nothing."""
 
@@ -56,12 +57,15 @@ def main(words: Sequence[str], command_line: Sequence[str], prog: str = "fwdonly
     """Parse, run row by row, and tell; the exit code."""
     del command_line
     names, words = options.names_first(words)
-    known = published.tables()
-    if not {"-h", "--help"} & set(words) and (len(names) != 1 or names[0] not in known):
+    known, of_a_claim = published.tables(), options.early(words, claim=None)["claim"] is not None
+    if not {"-h", "--help"} & set(words) and not of_a_claim and (len(names) != 1 or names[0] not in known):
         raise UsageError(f"there is no table {' '.join(names)!r}; the tables are {', '.join(known)}")
     description = DESCRIPTION.format(tables=", ".join(known))
     values = options.parse(words, [Group("table", declared(Choice))], {}, prog=prog, description=description)
-    choice, name = options.make(Choice, values), names[0]
+    choice = options.make(Choice, values)
+    if choice.claim is not None:
+        return _claim(choice, choice.claim, names)
+    name = names[0]
     table = known[name]
     _check(choice, name, table)
     folder = choice.output_dir or Path("results") / f"reproduce-{name}{'-quick' if choice.quick else ''}"
@@ -95,15 +99,36 @@ def main(words: Sequence[str], command_line: Sequence[str], prog: str = "fwdonly
     return 0
 
 
+def _claim(choice: Choice, name: str, tables: Sequence[str]) -> int:
+    """Run a claim in the place of a table; the exit code."""
+    if tables or choice.only:
+        raise UsageError("give a table, or --claim ID, and --only with a table alone")
+    _check_numbers(choice)
+    claim = claims.find(name)
+    return of_claim.run_claim(
+        claim,
+        seeds=choice.seeds or (QUICK["seeds"] if choice.quick else claim.seeds),
+        first_seed=choice.first_seed,
+        quick=choice.quick,
+        data_dir=choice.data_dir,
+        folder=choice.output_dir or Path("results") / f"claim-{name}{'-quick' if choice.quick else ''}",
+        show=choice.list,
+    )
+
+
 def _check(choice: Choice, name: str, table: published.Table) -> None:
-    if choice.seeds is not None and choice.seeds < 1:
-        raise UsageError(f"--seeds must be at least 1; got {choice.seeds}")
-    if not 0 < choice.margin < float("inf"):
-        raise UsageError(f"--margin must be above 0; got {choice.margin}")
+    _check_numbers(choice)
     unknown = set(choice.only) - {row.name for row in table.rows}
     if unknown:
         rows = ", ".join(row.name for row in table.rows)
         raise UsageError(f"--only {' '.join(sorted(unknown))} is not a row of {name}; it has {rows}")
+
+
+def _check_numbers(choice: Choice) -> None:
+    if choice.seeds is not None and choice.seeds < 1:
+        raise UsageError(f"--seeds must be at least 1; got {choice.seeds}")
+    if not 0 < choice.margin < float("inf"):
+        raise UsageError(f"--margin must be above 0; got {choice.margin}")
 
 
 def study_of(row: published.Row, choice: Choice, folder: Path) -> Study:
@@ -114,53 +139,6 @@ def study_of(row: published.Row, choice: Choice, folder: Path) -> Study:
     words += ["--data-dir", str(choice.data_dir)] if choice.data_dir is not None else []
     study = train.study_of(words, ("fwdonly", command, *words))
     return quick(study) if choice.quick else study
-
-
-def quick(study: Study) -> Study:
-    """The study with few epochs, and on embedded images instead of MNIST."""
-    epochs = QUICK["epochs"]
-    short = {"epochs": epochs, "validate_every": 1}
-    arms = [
-        arm.changed(short | ({"block_epochs": epochs} if arm.options.get("blocks") == "dfa" else {}))
-        for arm in study.arms
-    ]
-    if study.data.dataset == "mnist":
-        study = dataclasses.replace(study, data=dataclasses.replace(study.data, dataset="mnist5k", split="fixed"))
-    return dataclasses.replace(study, arms=tuple(arms))
-
-
-def run_row(study: Study, folder: Path) -> str | None:
-    """Run a study, or what is left of it; why there is nothing to show, if so."""
-    if finished(folder):
-        return None
-    output = dataclasses.replace(study.output, resume=(folder / "config.json").exists())
-    try:
-        done = run(dataclasses.replace(study, output=output), tell.render)
-    except UsageError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return str(error)
-    finally:
-        jax.clear_caches()  # the programs of a row serve no other one
-    return None if done.contents.finished else "interrupted"
-
-
-def foreign(study: Study, folder: Path) -> str:
-    """How the run that a folder holds differs from this one; empty if it does not, or the folder holds nothing."""
-    try:
-        if not folder.exists() or not folders.holds_something(folder):
-            return ""
-        there = json.loads((folder / "config.json").read_text(encoding="utf-8"))["configuration"]["rules"]
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
-        return "no config.json says which"
-    return first_difference(there, json.loads(json.dumps(study.settings())))
-
-
-def finished(folder: Path) -> bool:
-    """Whether the folder holds all of its run."""
-    try:
-        return bool(json.loads((folder / "summary.json").read_text(encoding="utf-8"))["finished"])
-    except (OSError, ValueError, KeyError, TypeError):
-        return False
 
 
 UNITS = {"test_accuracy": "%", "epochs": "passes"}

@@ -1,6 +1,6 @@
 """Reports from result files alone: statistics and verdicts, tables, figures, and pages as HTML or Markdown."""
 
-from . import stats
+from . import power, stats
 from .comparisons import Question, answers, questions
 from .effects import Factorial, factorial, factorial_sentence
 from .folder import Folder, load, load_all
@@ -38,6 +38,7 @@ __all__ = [
     "markdown_table",
     "mean_sd",
     "number",
+    "power",
     "power_figure",
     "print_table",
     "questions",

@@ -26,6 +26,7 @@ ROOMS = {
     "fwdonly.results": "Result files",
     "fwdonly.report": "Reports",
     "fwdonly.report.stats": "Statistics",
+    "fwdonly.claims": "Claims",
     "fwdonly.errors": "Errors",
 }
 """Modules with a page, and what the navigation calls each."""

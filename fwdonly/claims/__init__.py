@@ -1,0 +1,35 @@
+"""The claims of the field as data, and their verdicts from committed files. Nothing here trains, or imports JAX."""
+
+from .evidence import Evidence, Values, gather, root
+from .page import differing, facts, files, tally
+from .registry import LEVEL, MEASURES, Claim, Measure, Published, Side, all_claims, find
+from .verdicts import Verdict, answer, by_median, by_tests, decide, family_size, judge, planned, sensitivity, sentence
+
+__all__ = [
+    "LEVEL",
+    "MEASURES",
+    "Claim",
+    "Evidence",
+    "Measure",
+    "Published",
+    "Side",
+    "Values",
+    "Verdict",
+    "all_claims",
+    "answer",
+    "by_median",
+    "by_tests",
+    "decide",
+    "differing",
+    "facts",
+    "family_size",
+    "files",
+    "find",
+    "gather",
+    "judge",
+    "planned",
+    "root",
+    "sensitivity",
+    "sentence",
+    "tally",
+]
