@@ -12,7 +12,8 @@ import optax
 import pytest
 
 import fwdonly
-from fwdonly import Plan, bp, cafo, cwc, data, feedback, ff, fit, foton, mf, nets, pepita
+from fwdonly import Plan, bp, cafo, cwc, data, feedback, ff, fit, forward_gradient, foton, mf, nets, pepita, phyll
+from fwdonly import zeroth_order as zo
 
 MLP, CNN = nets.mlp([64, 64]), nets.cnn([16, 32])
 DENSE = fwdonly.Plan(epochs=6, batch_size=32, keep="last")
@@ -56,6 +57,9 @@ RULES = {
     "feedback_kp": (feedback.rule(MLP, GENTLE, num_classes=10, mode="kp"), DENSE),
     "feedback_wm": (feedback.rule(MLP, GENTLE, num_classes=10, mode="wm"), DENSE),
     "feedback_usf": (feedback.rule(MLP, GENTLE, num_classes=10, mode="usf"), DENSE),
+    "forward_gradient": (forward_gradient.rule(MLP, TX, num_classes=10), CONVOLUTIONAL),
+    "zeroth_order": (zo.rule(nets.mlp([16]), optax.adam(0.01), num_classes=10, num_directions=32), LONG),
+    "phyll": (phyll.rule(MLP, TX, num_classes=10, skip="concat"), DENSE),
 }
 
 
