@@ -218,7 +218,10 @@ def _values(
 
         return slope(loss_at, options.eps)
 
-    slopes, losses, moved = jax.lax.map(along, keys)
+    if options.num_directions == 1:  # without a loop, which would be compiled anew outside compiled code
+        slopes, losses, moved = jax.tree.map(lambda a: jnp.asarray(a)[None], along(keys[0]))
+    else:
+        slopes, losses, moved = jax.lax.map(along, keys)
     last = [jax.tree.map(lambda s: s[-1], known) for known in moved]
     return _Line(slopes, keys), {"loss": losses.mean() + doubt}, kept(last)
 
@@ -230,7 +233,10 @@ def _estimate(layer: Layer, number: int, line: _Line, options: Options, wait_for
         v = direction(_key_of(pair[1], number, wait_for), layer, options)
         return jax.tree.map(lambda a, v: a + pair[0].astype(v.dtype) * v, total, v), None
 
-    total, _ = jax.lax.scan(add, jax.tree.map(jnp.zeros_like, layer), line)
+    start = jax.tree.map(jnp.zeros_like, layer)
+    if options.num_directions == 1:
+        return add(start, jax.tree.map(lambda a: a[0], line))[0]
+    total, _ = jax.lax.scan(add, start, line)
     return jax.tree.map(lambda g: g / options.num_directions, total)
 
 

@@ -31,6 +31,7 @@ class Mutant(NamedTuple):
 
 EQUATIONS, LOCALITY, CONTRACT, TRAIN = "test_equations", "test_locality", "test_contract", "test_train"
 ANCESTORS = "test_equations_ff_cafo"
+FORWARD = "test_equations_forward"
 TWO_PASS, FEEDBACK = "test_equations_two_pass", "test_equations_feedback"
 SHARDING = "test_sharding"
 SAVINGS, READOUTS = "test_savings", "test_readouts"
@@ -69,6 +70,111 @@ MUTANTS = [
         "report/power.py", "/ math.sqrt(n - 1)", "/ math.sqrt(n)", (CLAIMS,), "deviations are divided by n for power"
     ),
     Mutant("cli/claims.py", "set.intersection(", "set.union(", (CLAIMS,), "a seed that one rule lacks is committed"),
+    Mutant(
+        "forward_gradient.py",
+        "jax.vmap(jnp.multiply)(slopes, v).mean(0), v)",
+        "jax.vmap(jnp.multiply)(slopes, v).sum(0), v)",
+        (FORWARD,),
+        "estimates of several directions are summed",
+    ),
+    Mutant(
+        "forward_gradient.py",
+        "(slopes, v_z).mean(0) / len(y) for v_z in v]",
+        "(slopes, v_z).mean(0) for v_z in v]",
+        (FORWARD,),
+        "sum instead of mean over the batch",
+    ),
+    Mutant(
+        "forward_gradient.py",
+        'draw = jax.random.normal if options.distribution == "normal" else',
+        'draw = jax.random.uniform if options.distribution == "normal" else',
+        (FORWARD,),
+        "directions of another variance and mean",
+    ),
+    Mutant(
+        "forward_gradient.py",
+        "ends = [at + 1 for at, layer in enumerate(params) if layer.M is not None]",
+        "ends = [len(params)]",
+        (FORWARD, LOCALITY),
+        "local losses are left out but the last",
+    ),
+    Mutant(
+        "forward_gradient.py",
+        "(jax.nn.softmax(G) - jax.nn.one_hot(y,",
+        "(jax.nn.softmax(G) + jax.nn.one_hot(y,",
+        (FORWARD,),
+        "sign of the target in the exact readout",
+    ),
+    Mutant(
+        "zeroth_order.py",
+        "minus, _ = f(after(-step, plus))",
+        "minus, _ = f(after(0 * step, plus))",
+        (FORWARD,),
+        "one-sided quotient over both sides' length",
+    ),
+    Mutant(
+        "zeroth_order.py",
+        "is_noise = (before >= variance * lambdas.sum())",
+        "is_noise = (before < variance * lambdas.sum())",
+        (FORWARD,),
+        "the strong directions are taken out",
+    ),
+    Mutant(
+        "zeroth_order.py",
+        "flat(rows) - flat(rows).mean(0, keepdims=True)",
+        "flat(rows)",
+        (FORWARD,),
+        "the past is not centred",
+    ),
+    Mutant(
+        "zeroth_order.py",
+        "is_full = count % tau == tau - 1",
+        "is_full = count % tau == 0",
+        (FORWARD,),
+        "a subspace of a history that is not full",
+    ),
+    Mutant(
+        "zeroth_order.py",
+        "g = _estimate(layer, at + 1, line, settings, done)",
+        "g = _estimate(layer, at + 1, line, settings)",
+        (FORWARD,),
+        "all directions are drawn at once",
+    ),
+    Mutant(
+        "phyll.py",
+        "xi[None] - (c / length)[:, None] * m)",
+        "xi[None])",
+        (FORWARD,),
+        "the cosine's length is constant",
+    ),
+    Mutant(
+        "phyll.py",
+        "jnp.concatenate([k, -k]) / length",
+        "jnp.concatenate([k, k]) / length",
+        (FORWARD,),
+        "negatives are drawn to the direction, too",
+    ),
+    Mutant(
+        "phyll.py",
+        "return layer[0], layer, losses[0]",
+        "return state.params[at], layer, losses[0]",
+        (FORWARD,),
+        "layers hand on what they gave before their steps",
+    ),
+    Mutant(
+        "phyll.py",
+        "further = jax.random.randint(key, y.shape, 1, num_classes)",
+        "further = jax.random.randint(key, y.shape, 0, num_classes)",
+        (FORWARD,),
+        "a wrong label may be the true one",
+    ),
+    Mutant(
+        "phyll.py",
+        "below = jax.lax.stop_gradient(h)",
+        "below = h",
+        (FORWARD,),
+        "predictions let derivatives into the physics",
+    ),
     Mutant(
         "study/inventory.py",
         'os.environ["FWDONLY_OFFLINE"] = "1"',

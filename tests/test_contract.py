@@ -16,7 +16,7 @@ import optax
 import pytest
 
 import fwdonly
-from fwdonly import Batch, UsageError, base, bp, cafo, cwc, feedback, ff, foton, mf, nets, pepita
+from fwdonly import Batch, UsageError, base, bp, cafo, cwc, feedback, ff, foton, mf, nets, pepita, zeroth_order
 from fwdonly.base import RuleModule
 
 pytestmark = [
@@ -286,8 +286,8 @@ def test_scan_equals_a_python_loop(looped):
 def test_vmap_over_seeds_equals_a_python_loop(looped):
     starts = jax.vmap(looped.rule.init, in_axes=(0, None))(looped.keys, looped.batches.x[0])
     ends = jax.jit(jax.vmap(partial(scanned, looped.rule, looped.batches)))(starts)
-    # PEPITA and FF (SymBa) learn from small differences of activities, whose rounding Adam makes the size of a step.
-    atol = {pepita.State: 1e-4, ff.State: 1e-5}.get(type(starts), 1e-6)
+    # PEPITA, FF (SymBa) and SPSA learn from small differences, whose rounding Adam makes the size of a step.
+    atol = {pepita.State: 1e-4, ff.State: 1e-5, zeroth_order.State: 1e-4}.get(type(starts), 1e-6)
     assert_close(ends, jax.tree.map(lambda *leaves: np.stack(leaves), *looped.ends), atol)
 
 
@@ -340,6 +340,7 @@ def seen(opt_state):
 
 
 FIELDS = {"ff": ("m",), "cafo": ("statistics",), "pepita": ("F",), "foton": ("F",), "feedback": ("B",)}
+FIELDS |= {"phyll": ("xi", "phases")}
 """Of the state, that a module's ``grads`` takes as keywords."""
 
 DIRECTIONS = [
@@ -362,6 +363,9 @@ DIRECTIONS = [
     ("foton", {"temperature": 4.0, "presynaptic": "modulated"}),
     *(("feedback", {"mode": mode}) for mode in get_args(feedback.Mode)),
     ("feedback", {"mode": "brsf", "readout_init": nets.orthogonal, "output": "sigmoid"}),
+    ("forward_gradient", {}),
+    ("forward_gradient", {"loss": "global", "readout": "estimated"}),
+    ("zeroth_order", {}),
 ]
 
 

@@ -185,7 +185,11 @@ def test_an_optimizer_is_given_the_loss_that_it_descends(name):
     state, metrics = rule.update(rule.init(jax.random.key(1), x), Batch(x, y), jax.random.key(2))
     paths = jax.tree_util.tree_leaves_with_path(state.opt_state)
     values = [leaf for path, leaf in paths if getattr(path[-1], "key", None) == "value"]
-    own = metrics["layer_loss"] if name in ("mf", "ff", "cwc", "cafo") else metrics["loss"][None]
+    own = (
+        metrics["layer_loss"]
+        if name in ("mf", "ff", "cwc", "cafo", "forward_gradient", "phyll")
+        else metrics["loss"][None]
+    )
     np.testing.assert_allclose(jnp.stack(values), own, rtol=1e-6)
 
 

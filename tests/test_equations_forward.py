@@ -339,6 +339,14 @@ def test_a_black_box_whose_derivative_raises_is_seen_where_it_is_differentiated(
         jax.grad(lambda h: black_box(h, None).sum())(jnp.ones((2, 3)))
 
 
+def test_no_derivative_of_a_prediction_enters_the_physics():
+    how = {"net": nets.mlp([4, 6]), "num_classes": CLASSES, "black_box": black_box}
+    x = jnp.ones((2, 6))
+    state = phyll.init(KEY, x, tx=TX, **how)
+    g = jax.grad(lambda params: phyll.predict(state._replace(params=params), x, **how)[:, 0].sum())(state.params)
+    assert any((leaf != 0).any() for leaf in jax.tree.leaves(g))
+
+
 def test_wrong_labels_are_all_alike():
     y = jnp.tile(jnp.arange(4), 3000)
     drawn = np.asarray(phyll.wrong_labels(KEY, y, 4))

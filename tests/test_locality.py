@@ -55,13 +55,17 @@ LOCAL = [
     ("cafo", {"loss": "sl"}),
     ("cwc", {}),
     ("feedback", {"mode": "drtp"}),
+    ("forward_gradient", {}),
+    ("forward_gradient", {"perturb": "weights", "readout": "estimated"}),
+    ("phyll", {"inner_steps": 1}),
 ]
 GLOBAL = [("bp", {}), ("pepita", {}), ("foton", {}), ("feedback", {"mode": "fa"})]  # all of them use the output's error
+GLOBAL += [("forward_gradient", {"loss": "global"}), ("zeroth_order", {})]
 GLOBAL += [("mf", {"gradient": "joint"}), ("bp", {"readouts": "deep"}), ("bp", {"readouts": "sum"})]
 CASES = [pytest.param(*case, id="_".join([case[0], *map(str, case[1].values())])) for case in LOCAL + GLOBAL]
 TX = optax.adam(0.01)
-FIXED = {"F": "pepita, foton", "B": "feedback"}
-"""Feedback by the name it has in a state and as an argument of ``grads``."""
+FIXED = {"F": "pepita, foton", "B": "feedback", "xi": "phyll", "phases": "phyll"}
+"""Feedback and other fixed numbers by the name it has in a state and as an argument of ``grads``."""
 pytestmark = [
     pytest.mark.filterwarnings("ignore::fwdonly.foton.ExpansionWarning"),
     pytest.mark.filterwarnings("ignore::fwdonly.feedback.UnboundedWarning"),
@@ -92,7 +96,8 @@ def case(name, options, net, batch, key):
     """(state, f): a start state, and f(params, batch) = gradients and updates by layer, compiled once."""
     module = fwdonly.RULES[name]
     state = start(module, net, batch, key, **{k: v for k, v in options.items() if k != "gradient"})
-    own = {"num_classes": CLASSES} if name == "cwc" else {k: v for k, v in options.items() if k != "input_readout"}
+    own = {k: v for k, v in options.items() if k != "input_readout"}
+    own |= {"num_classes": CLASSES} if name in ("cwc", "phyll") else {}
 
     sent = {what: getattr(state, what) for what, rules in FIXED.items() if name in rules}
 

@@ -50,6 +50,7 @@ class Counted(nn.Module):
 
 NET = (Noisy(6), Noisy(9))
 TAKE = {"bp": {}, "mf": {}, "ff": {}, "cwc": {}, "cafo": {"part": "blocks", "block_tx": TX}}
+TAKE |= {"forward_gradient": {"perturb": "weights"}, "zeroth_order": {}}
 """Rules that take blocks with statistics and noise, with the form that trains the blocks."""
 
 
@@ -164,7 +165,7 @@ def test_a_module_that_rests_on_its_running_average_keeps_it():
         assert differ(stepped.params, state.params)
 
 
-@pytest.mark.parametrize("name", ["pepita", "foton", "feedback"])
+@pytest.mark.parametrize("name", ["pepita", "foton", "feedback", "phyll"])
 @pytest.mark.parametrize(
     ("block", "line"),
     [

@@ -17,9 +17,9 @@ from .pictures import from_folder
 from .pixels import crop_flip, normalise, standardise, statistics
 from .places import load
 from .samples import image_files, read_images
+from .speech import vowels
 from .splits import paper_split, split
 from .tables import from_table, read_table, rows_and_labels
-from .vowels import vowels
 
 __all__ = [
     "CLASS_NAMES",

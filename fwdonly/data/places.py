@@ -17,8 +17,8 @@ from .formats import check_npz, from_npz, read_cifar, read_idx_folder
 from .hub import from_huggingface
 from .packages import digits, from_tfds, mnist5k
 from .pictures import from_folder
+from .speech import vowels
 from .tables import from_table
-from .vowels import vowels
 
 MOST_PIXELS = 4096
 """Height and width to which a folder's images are scaled, at most."""
