@@ -137,6 +137,8 @@ def predicting(read: Read) -> Read:
 
     @functools.wraps(read)
     def of_state(state: State, x: Array, **options: Any) -> Any:
+        if not hasattr(state, "params"):
+            raise UsageError(f"state is what the rule's init or update returned; got a {type(state).__name__}")
         check_samples(x)
         with fitting("the network", x.shape):
             return read(for_prediction(state), x, **options)
