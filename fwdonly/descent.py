@@ -62,8 +62,14 @@ def updates(
             decides by a number's value.
     """
     more: dict[str, Any] = {} if value_fn is None else {"grad": grads, "value_fn": value_fn}
+    update = optax.with_extra_args_support(tx).update
     try:
-        return optax.with_extra_args_support(tx).update(grads, opt_state, params, value=value, **more)
+        try:
+            return update(grads, opt_state, params, value=value, **more)
+        except TypeError as error:
+            if "unexpected keyword argument" not in str(error):  # as of optax.contrib.sam, which takes none of these
+                raise
+            return update(grads, opt_state, params)
     except (AttributeError, *TRACED) as error:
         words = "a schedule chooses by jnp.where, not by if, and computes with jnp, not with np"
         why = words if isinstance(error, TRACED) else str(error)
