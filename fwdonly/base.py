@@ -22,7 +22,7 @@ from .descent import descend_layers as descend_layers
 from .descent import for_prediction as for_prediction
 from .descent import predicting as predicting
 from .descent import updates as updates
-from .errors import UsageError, check_word, fitting
+from .errors import UsageError, check_whole, check_word, fitting
 
 State = Any
 """A NamedTuple of arrays whose first two fields are ``params`` and ``opt_state``; each rule module defines its own."""
@@ -303,9 +303,9 @@ def check_classes(num_classes: int) -> None:
     """Refuse to tell fewer than two classes apart.
 
     Raises:
-        UsageError: fewer than two classes.
+        UsageError: fewer than two classes, or no whole number of them.
     """
-    if num_classes < 2:
+    if check_whole(num_classes, "num_classes") < 2:
         raise UsageError(f"classification needs at least 2 classes; got num_classes={num_classes}")
 
 
@@ -323,6 +323,10 @@ def check_labels(batch: Batch, num_classes: int) -> Float[Array, ""] | float:
         UsageError: labels that are missing, not one integer per sample, or outside 0..num_classes-1; a batch without
             samples, a sample without its batch axis, or a batch split by ``jax.shard_map`` (docs/several-devices.md).
     """
+    if not hasattr(batch, "y"):
+        raise UsageError(f"a batch is fwdonly.Batch(x, y), of arrays; got a {type(batch).__name__}")
+    if isinstance(batch.x, list):
+        raise UsageError("the batch's x is a list; pass jnp.asarray(x)")
     y, x = batch.y, jax.tree.leaves(batch.x)[0]
     if getattr(y, "shape", None) == ():
         raise UsageError("a batch has samples along its first axis; give a single sample as x[None], y[None]")

@@ -231,8 +231,14 @@ def updates(
             decides by a number's value.
     """
     more: dict[str, Any] = {} if value_fn is None else {"grad": grads, "value_fn": value_fn}
+    update = optax.with_extra_args_support(tx).update
     try:
-        return optax.with_extra_args_support(tx).update(grads, opt_state, params, value=value, **more)
+        try:
+            return update(grads, opt_state, params, value=value, **more)
+        except TypeError as error:
+            if "unexpected keyword argument" not in str(error):  # as of optax.contrib.sam, which takes none of these
+                raise
+            return update(grads, opt_state, params)
     except (AttributeError, *TRACED) as error:
         words = "a schedule chooses by jnp.where, not by if, and computes with jnp, not with np"
         why = words if isinstance(error, TRACED) else str(error)
@@ -306,6 +312,8 @@ def predicting(read: Read) -> Read:
 
     @functools.wraps(read)
     def of_state(state: State, x: Array, **options: Any) -> Any:
+        if not hasattr(state, "params"):
+            raise UsageError(f"state is what the rule's init or update returned; got a {type(state).__name__}")
         check_samples(x)
         with fitting("the network", x.shape):
             return read(for_prediction(state), x, **options)

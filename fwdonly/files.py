@@ -166,6 +166,8 @@ def expanded(path: str | Path, what: str) -> Path:
     Raises:
         UsageError: nobody knows the home folder.
     """
+    if not isinstance(path, str | os.PathLike):
+        raise UsageError(f"{what} is a path; got {path!r}")
     try:
         return Path(path).expanduser()
     except RuntimeError as error:

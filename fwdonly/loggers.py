@@ -39,7 +39,7 @@ def log(write: Write, names: Sequence[str] | None = None) -> Callback:
         names: of the runs, in their order; default run-0, run-1, ...
 
     Raises:
-        UsageError: fewer names than runs.
+        UsageError: no function, or fewer names than runs.
 
     Example:
         >>> import fwdonly, optax
@@ -51,6 +51,8 @@ def log(write: Write, names: Sequence[str] | None = None) -> Callback:
         >>> rows
         [('run-0', 1, 'val_loss'), ('run-0', 2, 'val_loss')]
     """
+    if not callable(write):
+        raise UsageError(f"a logger is a function write(run, epoch, numbers); got {write!r}")
     failed = False
 
     def call(progress: Progress) -> None:

@@ -1,12 +1,18 @@
 """Optimizers, processes and files as users have them: what failed at a new user's first attempts."""
 
+import copy
+import functools
+import gc
 import json
 import os
+import pickle
 import signal
 import subprocess
 import sys
 import time
+import weakref
 
+import flax.serialization
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -16,9 +22,11 @@ import pytest
 import fwdonly
 from fwdonly import RULES, LearningRule, Plan, UsageError, alignment, bp, cafo, fit, mf, nets
 from fwdonly.base import for_prediction
+from fwdonly.training import programs
 
 SCHEDULE_FREE = optax.contrib.schedule_free_adamw(1e-2)
 NET = nets.mlp([9, 6])
+KEY = jax.random.key(1)
 
 
 def net_of(name):
@@ -164,6 +172,81 @@ def test_a_line_search_is_optaxs_own_on_the_rules_loss(name, tiny):
     near = lambda one, other: np.testing.assert_allclose(one, other, rtol=1e-3, atol=1e-4)
     jax.tree.map(near, trained(state.params), part)
     assert loss(part) < 0.9 * loss(trained(start.params))  # the control: it has moved
+
+
+USUAL = {
+    "clip": lambda: optax.chain(optax.clip_by_global_norm(1.0), optax.adam(1e-2)),
+    "mask by shape": lambda: optax.adamw(1e-2, mask=lambda p: jax.tree.map(lambda a: a.ndim > 1, p)),
+    "parts": lambda: optax.multi_transform(
+        {"W": optax.adam(1e-2), "b": optax.sgd(1e-2)},
+        lambda p: jax.tree.map(lambda a: "W" if a.ndim > 1 else "b", p),
+    ),
+    "accumulation": lambda: optax.MultiSteps(optax.adam(1e-2), 2).gradient_transformation(),
+    "injected rate": lambda: optax.inject_hyperparams(optax.adam)(learning_rate=1e-2),
+    "if finite": lambda: optax.apply_if_finite(optax.adam(1e-2), 3),
+    "sharpness": lambda: optax.contrib.sam(optax.adam(1e-2), optax.chain(optax.contrib.normalize(), optax.sgd(1e-3))),
+    "prodigy": lambda: optax.contrib.prodigy(1.0),
+    "muon": lambda: optax.contrib.muon(1e-2),
+    "lion": lambda: optax.lion(1e-3),
+    "momo": lambda: optax.contrib.momo(1.0),
+    "polyak": lambda: optax.polyak_sgd(1e-1),
+    "plateau": lambda: optax.chain(optax.adam(1e-2), optax.contrib.reduce_on_plateau()),
+}
+"""Optimizers that users have, with the names of what is special in them."""
+
+
+@pytest.mark.parametrize("name", USUAL)
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+def test_usual_optimizers_train(name, tiny):
+    """The loss falls under each."""
+    x, y = jnp.asarray(tiny.x_train[:40], jnp.float32) / 255, jnp.asarray(tiny.y_train[:40])
+    rule = mf.rule(ONE, USUAL[name](), num_classes=4)
+
+    def step(state, key):
+        state, metrics = rule.update(state, fwdonly.Batch(x, y), key)
+        return state, metrics["loss"]
+
+    keys = jax.random.split(jax.random.key(1), 60)
+    losses = jax.jit(functools.partial(jax.lax.scan, step))(rule.init(keys[0], x), keys)[1]
+    assert losses[-1] < 0.95 * losses[0] and np.isfinite(losses).all()
+
+
+def test_a_state_is_a_tree_as_others_are(batch):
+    """Copied, pickled, and written and read by Flax, it goes on as it was."""
+    rule = mf.rule(NET, optax.adam(1e-2), num_classes=3)
+    state, update = rule.init(jax.random.key(0), batch.x), jax.jit(lambda state: rule.update(state, batch, KEY)[0])
+    want = update(state)
+    blank = jax.tree.map(jnp.zeros_like, state)
+    copies = [
+        copy.deepcopy(state),
+        pickle.loads(pickle.dumps(state)),
+        flax.serialization.from_bytes(blank, flax.serialization.to_bytes(state)),
+    ]
+    for other in copies:
+        jax.tree.map(np.testing.assert_array_equal, update(other), want)
+
+
+def test_keys_and_inputs_of_other_kinds_are_taken(batch):
+    rule = mf.rule(ONE, optax.sgd(0.1), num_classes=3)
+    update, wanted = jax.jit(rule.update), rule.init(jax.random.key(0), batch.x)
+    jax.tree.map(np.testing.assert_array_equal, rule.init(jax.random.PRNGKey(0), batch.x), wanted)
+    other = rule.init(jax.random.key(0, impl="rbg"), batch.x)
+    assert np.isfinite(update(other, batch, jax.random.key(1, impl="rbg"))[1]["loss"])
+    for dtype in (jnp.bfloat16, jnp.float16):
+        state, metrics = update(wanted, batch._replace(x=batch.x.astype(dtype)), KEY)
+        assert np.isfinite(metrics["loss"]) and {leaf.dtype for leaf in jax.tree.leaves(state)} == {np.dtype("float32")}
+
+
+def test_programs_of_trainings_that_are_over_are_freed(tiny, monkeypatch):
+    """As many as the cache holds are kept, and no more."""
+    monkeypatch.setattr(programs, "program", functools.lru_cache(maxsize=1)(programs.program.__wrapped__))
+    alive = []
+    for rate in (0.1, 0.2):
+        rule = mf.rule(ONE, optax.sgd(rate), num_classes=4)
+        alive.append(weakref.ref(rule.update))
+        fit(rule, tiny, Plan(epochs=1, batch_size=20), test=False)
+    gc.collect()
+    assert [one() is None for one in alive] == [True, False]  # the last one is still named here
 
 
 def in_process(program, *words, timeout=120):

@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from fwdonly import data
+from fwdonly import RULES, data
 
 
 @pytest.mark.parametrize("name", ["breast_cancer", "digits"])
@@ -27,3 +27,24 @@ def test_mf_and_bp_are_as_good_as_logistic_regression_on_a_table(name, command, 
     assert code == 0, err
     for summary in json.loads((tmp_path / "run" / "summary.json").read_text())["rules"]:
         assert min(run["test_accuracy"] for run in summary["runs"]) >= wanted, summary["rule"]
+
+
+def test_every_rule_that_takes_rows_learns_a_table(command, tmp_path):
+    """Of two classes, of which the larger has 63 % of the rows; rules of images say so."""
+    from sklearn import datasets
+
+    datasets.load_breast_cancer(as_frame=True).frame.to_csv(tmp_path / "table.csv", index=False)
+    words = ["--dataset", f"csv:{tmp_path / 'table.csv'}#target=target", "--batch-size", "32"]
+    words += ["--seeds", "1", "--quiet", "--save-models", "none"]
+    names = [name for name in RULES if name != "cwc"]
+    names[names.index("feedback")] = "dfa"
+    code, _, err = command(
+        *["compare", *names, "--net", "mlp:24", "--protocol", "matched-passes", "--passes", "12", *words],
+        *["--output-dir", tmp_path / "run"],
+    )
+    assert code == 0, err
+    summaries = json.loads((tmp_path / "run" / "summary.json").read_text())["rules"]
+    accuracy = {summary["rule"]: summary["runs"][0]["test_accuracy"] for summary in summaries}
+    assert accuracy.keys() == {*names} and min(accuracy.values()) > 0.8, accuracy
+    code, _, err = command("train", "cwc", *words, "--net", "cwc:4,8", "--output-dir", tmp_path / "no")
+    assert code == 2 and err.count("\n") == 1 and "needs images (batch, height, width, channels)" in err

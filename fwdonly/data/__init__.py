@@ -7,7 +7,7 @@ are pure functions for use inside the compiled step.
 from .arrays import from_arrays
 from .checks import DataWarning
 from .columns import Columns
-from .dataset import Dataset
+from .dataset import Dataset, check_dataset
 from .facts import CLASS_NAMES, KNOWN
 from .folders import cache_folder
 from .formats import read_array
@@ -29,6 +29,7 @@ __all__ = [
     "Dataset",
     "Preprocessing",
     "cache_folder",
+    "check_dataset",
     "crop_flip",
     "from_arrays",
     "from_folder",

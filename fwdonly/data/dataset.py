@@ -3,6 +3,7 @@
 import dataclasses
 import functools
 import hashlib
+from typing import Any
 
 import numpy as np
 
@@ -104,3 +105,16 @@ class Dataset:
         if self.num_validation:
             sha.update(f"{self.num_validation} to validate;".encode())
         return sha.hexdigest()[:16]
+
+
+def check_dataset(data: Any) -> None:
+    """Refuse anything but a `Dataset`, such as a name or a pair of arrays.
+
+    Raises:
+        UsageError: it is something else.
+    """
+    if not isinstance(data, Dataset):
+        raise UsageError(
+            'data is a fwdonly.data.Dataset, such as data.load("digits") or data.from_arrays(x, y); got a '
+            f"{type(data).__name__}"
+        )

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from ..base import LearningRule, State
-from ..data import Dataset, preprocessing
+from ..data import Dataset, check_dataset, preprocessing
 from ..errors import UsageError
 from ..files import expanded
 from ..nets import Spec, described, parse
@@ -68,6 +68,7 @@ def save(
             "rule is the LearningRule that was trained, or the sequence of its stages; of a function give what it "
             "makes of its hyper"
         )
+    check_dataset(data)
     state, metrics, at = _of_run(result, run) if isinstance(result, Result) else (result, {}, len(rules) - 1)
     first = plan if isinstance(plan, Plan) else Plan() if not plan else plan[0]
     if isinstance(result, Result):

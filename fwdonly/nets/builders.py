@@ -7,7 +7,7 @@ import jax
 from jaxtyping import Array, Float
 
 from ..base import Net, Statistics, draw_block, kept, run_block
-from ..errors import UsageError, short
+from ..errors import UsageError, check_samples, check_whole, short
 from .blocks import Conv, Dense, side_after
 from .composed import Residual, Separable
 from .norms import Normalised
@@ -75,9 +75,11 @@ def cwc(channels: Sequence[int], num_classes: int) -> Net:
 
 
 def _positive(sizes: Sequence[int], what: str) -> Sequence[int]:
+    if isinstance(sizes, str) or not hasattr(sizes, "__len__"):
+        raise UsageError(f"a network has a sequence of {what}s, such as [1000, 1000]; got {sizes!r}")
     if len(sizes) == 0 or min(sizes) < 1:
         raise UsageError(f"a network needs at least one {what}, each at least 1; got {tuple(sizes)}")
-    return sizes
+    return [check_whole(size, f"a {what}") for size in sizes]
 
 
 def init(
@@ -91,16 +93,18 @@ def init(
         UsageError: no block, or one that cannot take the shape it is given or leaves nothing of it.
     """
     check_net(net)
+    check_samples(x)
     params, statistics, activations = [], [], []
     for i, block in enumerate(net, start=1):
         _check_images(i, block, x)
         try:
             weights, known = draw_block(block, jax.random.fold_in(key, i), x)
             x, _ = run_block(block, weights, known, x)
-        except UsageError:
-            raise
         except Exception as error:
-            words = f"block {i}, a {type(block).__name__}, cannot start on inputs {x.shape}: {short(error)}"
+            if isinstance(error, UsageError) and error.__cause__ is None:
+                raise
+            words = f"block {i}, a {type(block).__name__}, cannot start on inputs {x.shape}: "
+            words += short(error.__cause__ if isinstance(error, UsageError) else error)
             raise UsageError(f"{words}; docs/networks.md says what a block is") from error
         if not (hasattr(x, "shape") and x.ndim > 1):
             raise UsageError(f"block {i}, a {type(block).__name__}, returns no array (batch, *features)")

@@ -20,7 +20,7 @@ from .line import line
 from .loop import train
 from .memory import DoesNotFit, MemoryWarning
 from .plan import Plan
-from .prepare import Placement, Runs, check_process, prepare, values_of
+from .prepare import Placement, Runs, check_call, prepare, values_of
 from .result import Callback, Progress, Result, join_groups
 
 
@@ -97,7 +97,7 @@ def sweep(
         >>> fwdonly.sweep(make, digits, plan, seeds=[0, 1], hyper={"learning_rate": [1e-3, 3e-3]}).test_accuracy.shape
         (2,)
     """
-    check_process()
+    place = check_call(data, plan, split, checkpoint)
     numbers = check_seeds(seeds)
     count = len(numbers)
     if how not in ("auto", "vmap", "map"):
@@ -120,7 +120,7 @@ def sweep(
         return train(work, hooks)
 
     with line(progress) as shown:
-        hooks = Hooks((*callbacks_of(callback), *shown), checkpoint, resume, meter)
+        hooks = Hooks((*callbacks_of(callback), *shown), place, resume, meter)
         return train_groups(group, runs, at_once, Placement(lifted, devices), hooks)
 
 

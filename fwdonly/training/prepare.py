@@ -5,6 +5,7 @@ import functools
 import hashlib
 import inspect
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any, NamedTuple, cast
 
 import jax
@@ -13,7 +14,8 @@ import numpy as np
 
 from .. import data as datasets
 from ..base import TRACED
-from ..errors import UsageError, one_line
+from ..errors import UsageError, one_line, short
+from ..files import expanded
 from ..surroundings import forked_from_jax, numerics
 from . import memory, programs
 from .images import Feeder
@@ -107,6 +109,27 @@ class Work(NamedTuple):
         """The stages' rules, built with the hyperparameters of the first run."""
         with jax.transfer_guard("allow"):  # a few numbers, also where the user forbids unseen transfers
             return stages_of(self.jobs[0].source, jax.tree.map(lambda a: jnp.asarray(a).ravel()[0], self.run.hyper))
+
+
+def check_call(
+    data: datasets.Dataset,
+    plan: Plan | Sequence[Plan] | None,
+    split: tuple[np.ndarray, np.ndarray] | None,
+    checkpoint: str | Path | None,
+) -> Path | None:
+    """Refuse a training that cannot begin; returns the place of its checkpoint.
+
+    Raises:
+        UsageError: something that is no data set, plan, split or path, or a process in which JAX would wait for ever.
+    """
+    check_process()
+    datasets.check_dataset(data)
+    several = plan if isinstance(plan, list | tuple) else [plan]
+    if not (plan is None or (several and all(isinstance(one, Plan) for one in several))):
+        raise UsageError(f"a plan is a fwdonly.Plan, or a sequence with one for each stage; got {short(plan)[:60]}")
+    if split is not None and not (isinstance(split, list | tuple) and len(split) == 2):
+        raise UsageError("split is a pair, (training indices, validation indices); got something else")
+    return None if checkpoint is None else expanded(checkpoint, "the checkpoint")
 
 
 def check_process() -> None:

@@ -1,6 +1,6 @@
 """One run as arrays: what it holds, how it starts, and how it enters a stage."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -9,6 +9,7 @@ from jaxtyping import Array
 
 from .. import data as datasets
 from ..base import Batch, LearningRule, Metrics, State
+from ..errors import UsageError, short
 from .plan import Plan
 from .programs import Setup
 
@@ -92,7 +93,14 @@ def stream_key(key: Array, stream: int, number: Array | int) -> Array:
 def stages_of(source: Source, hyper: Mapping[str, Array]) -> tuple[LearningRule, ...]:
     """The stages, built inside the traced function so that a new hyperparameter value does not compile anew."""
     rules = source if isinstance(source, tuple) else source(**hyper)
-    return (rules,) if isinstance(rules, LearningRule) else tuple(rules)
+    stages = rules if isinstance(rules, Sequence) and not isinstance(rules, LearningRule) else (rules,)
+    for stage in stages:
+        if not isinstance(stage, LearningRule):
+            raise UsageError(
+                "a rule is a LearningRule, such as mf.rule(net, tx, num_classes=10), a sequence of such stages, or a "
+                f"function that makes one; got {short(stage)[:60]}"
+            )
+    return tuple(stages)
 
 
 def normalised(job: Job, x: Array) -> Array:

@@ -15,7 +15,7 @@ from .host import Hooks, callbacks_of
 from .line import line
 from .loop import train
 from .plan import Plan
-from .prepare import Placement, Runs, check_process, prepare, values_of
+from .prepare import Placement, Runs, check_call, prepare, values_of
 from .result import Callback, Result
 
 
@@ -70,9 +70,13 @@ def fit(
         Interrupted: there was a Ctrl-C. The steps under way are finished and the checkpoint is written before; what the
             training gave is in the exception's ``result``. A second Ctrl-C is a KeyboardInterrupt at once.
     """
-    check_process()
+    place = check_call(data, plan, split, checkpoint)
     number = np.asarray(check_seed(seed), np.uint32)
-    source = rule if isinstance(rule, LearningRule) or callable(rule) else tuple(rule)
+    source = (
+        rule
+        if isinstance(rule, LearningRule) or callable(rule)
+        else tuple(rule if isinstance(rule, Sequence) else [rule])
+    )
     if hyper and not callable(source):
         raise UsageError(f"hyper ({', '.join(hyper)}) is for a function that makes the rule of it; give the function")
     values = values_of(hyper or {})
@@ -80,4 +84,4 @@ def fit(
     both = np.asarray(train_indices, np.int32), np.asarray(val_indices, np.int32)
     work = prepare(source, data, plan, Runs(number, values, both), Placement("single"), test)
     with line(progress) as shown:
-        return train(work, Hooks((*callbacks_of(callback), *shown), checkpoint, resume, meter))
+        return train(work, Hooks((*callbacks_of(callback), *shown), place, resume, meter))

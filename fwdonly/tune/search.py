@@ -145,6 +145,7 @@ def tune(
             mid-search, or a study that was begun with other settings.
     """
     optuna = load_optuna()
+    datasets.check_dataset(data)
     space, numbers = settled(space), check_seeds(seeds)
     check(space, trials, numbers, parallel)
     started = time.perf_counter()

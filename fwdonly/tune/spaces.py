@@ -14,11 +14,15 @@ def settled(space: Space) -> dict[str, Any]:
     """The space with plain numbers, which every storage can keep.
 
     Raises:
-        UsageError: the ends of a range are no numbers.
+        UsageError: no mapping, or one to something that is neither a range of numbers nor choices.
     """
+    if not isinstance(space, Mapping):
+        raise UsageError(f"space maps names to a Range, or to a tuple of choices; got a {type(space).__name__}")
     plain_space: dict[str, Any] = {}
     for name, domain in space.items():
         try:
+            if isinstance(domain, str):  # of which the letters would be the choices
+                raise TypeError("no tuple")
             plain_space[name] = _plain_range(domain) if isinstance(domain, Range) else tuple(map(_plain_choice, domain))
         except TypeError as error:
             raise UsageError(f"{name} needs a Range of two numbers, or a tuple of choices; got {domain!r}") from error
