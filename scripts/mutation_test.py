@@ -37,6 +37,7 @@ SHARDING = "test_sharding"
 SAVINGS, READOUTS = "test_savings", "test_readouts"
 SOURCES = "test_equations_sources"
 CLAIMS = "test_claims"
+SAVINGS, READOUTS, FACTORIAL = "test_savings", "test_readouts", "test_factorial"
 
 MUTANTS = [
     Mutant(
@@ -394,6 +395,41 @@ MUTANTS = [
         "small maps have as many windows as large ones",
     ),
     Mutant(
+        "report/effects.py",
+        '"interaction": (1, -1, -1, 1),',
+        '"interaction": (1, 1, -1, -1),',
+        (FACTORIAL,),
+        "the interaction of accuracies is locality's effect",
+    ),
+    Mutant(
+        "report/effects.py",
+        "seeds = sorted(set.intersection(*map(set, known)))",
+        "seeds = sorted(known[0])",
+        (FACTORIAL,),
+        "seeds that one cell has not are no longer left out",
+    ),
+    Mutant(
+        "report/effects.py",
+        "least = max(least, min(1.0, p * left))",
+        "least = min(1.0, p * left)",
+        (FACTORIAL,),
+        "corrected p values fall below smaller ones",
+    ),
+    Mutant(
+        "report/memory.py",
+        "best = min(exact,",
+        "best = max(exact,",
+        (FACTORIAL,),
+        "the rival is the naive BP",
+    ),
+    Mutant(
+        "study/protocols.py",
+        "return cells if len(cells) == 4 else {}",
+        "return cells",
+        (FACTORIAL,),
+        "two cells are taken for a 2 x 2",
+    ),
+    Mutant(
         "nets/savings.py",
         "share = len(chunk.y) / samples",
         "share = 1 / -(-samples // size)",
@@ -410,9 +446,9 @@ MUTANTS = [
     Mutant(
         "nets/savings.py",
         "return on_blocks, None, on_a, None",
-        "return on_blocks, None, errors[0] if on_a.shape == errors[0].shape else on_a, None",
+        "return on_blocks, None, 2 * on_a, None",
         (SAVINGS,),
-        "the error skips a segment",
+        "the error doubles at every segment",
     ),
     Mutant(
         "nets/savings.py",
