@@ -61,6 +61,8 @@ class Options(NamedTuple):
     """frozen: hidden layers keep their start values; what a rule for hidden layers must beat."""
     batch_norm: bool = False
     """Batch normalisation after every block, with a scale and a shift that learn: the twin of rules that have it."""
+    label_smoothing: float | Array = 0.0
+    """Share of every target that goes to all classes alike."""
 
 
 class Form(NamedTuple):
@@ -70,6 +72,7 @@ class Form(NamedTuple):
     auxiliary_weight: float | Array = 1.0
     hidden: Hidden = "trained"
     batch_norm: bool = False
+    label_smoothing: float | Array = 0.0
 
 
 class Params(NamedTuple):
@@ -169,7 +172,8 @@ def grads(
         statistics: of blocks that have some, ``state.statistics``.
         **form: see `Form`. readouts: "output" for BP, "deep" for BP-DS, "sum" for BP with all readouts.
             auxiliary_weight: lambda, for "deep" alone; it may be traced. hidden: "trained", or "frozen" for the
-            gradient of the output layer alone. batch_norm: batch normalisation behind every block.
+            gradient of the output layer alone. batch_norm: batch normalisation behind every block. label_smoothing:
+            eps of every CE, whose target is then (1 - eps) onehot(y) + eps / C (Szegedy et al., arXiv 1512.00567).
 
     Returns:
         Gradients shaped like ``params`` (None for every frozen block) and the metric ``loss``, and for "deep"
@@ -178,7 +182,7 @@ def grads(
     Raises:
         UsageError: labels that are missing or out of range (values are seen outside compiled code only),
             unknown words, readouts that ``params`` have not or of frozen layers, a weight for others than "deep", or
-            batch normalisation of frozen layers.
+            batch normalisation or smoothing of frozen layers.
 
     Example:
         >>> import jax, optax, fwdonly
@@ -221,10 +225,10 @@ def _gradients(
 
     def objective(params: Params) -> tuple[Array, tuple[Metrics, Any]]:
         s, G, moved = _pass(params, statistics, batch.x, net, how.readouts, key)
-        loss = cross_entropy(s, batch.y)
+        loss = cross_entropy(s, batch.y, how.label_smoothing)
         if how.readouts != "deep":
             return loss, ({}, moved)
-        local = [cross_entropy(G_l, batch.y) for G_l in G]
+        local = [cross_entropy(G_l, batch.y, how.label_smoothing) for G_l in G]
         return loss + how.auxiliary_weight * sum(local), ({"layer_loss": jnp.stack([*local, loss])}, moved)
 
     (loss, (more, moved)), gradients = jax.value_and_grad(objective, has_aux=True)(params)
@@ -423,13 +427,20 @@ def _formed(form: dict[str, Any]) -> Form:
     return how
 
 
-def _check(readouts: str, auxiliary_weight: float | Array, hidden: str, batch_norm: bool) -> None:
+def _check(
+    readouts: str, auxiliary_weight: float | Array, hidden: str, batch_norm: bool, label_smoothing: Any = 0.0
+) -> None:
     check_word("readouts", readouts, get_args(Readouts))
     check_word("hidden", hidden, get_args(Hidden))
     if hidden == "frozen" and readouts != "output":
         raise UsageError("hidden='frozen' trains the output layer alone; leave readouts at 'output'")
     if hidden == "frozen" and batch_norm:
         raise UsageError("batch_norm learns with the hidden layers, and hidden='frozen' trains none; leave it out")
+    plain = isinstance(label_smoothing, float | int)
+    if plain and not 0 <= label_smoothing < 1:
+        raise UsageError(f"label_smoothing is a share, at least 0 and below 1; got {label_smoothing}")
+    if hidden == "frozen" and not (plain and label_smoothing == 0):
+        raise UsageError("label_smoothing is not for hidden='frozen', the control of plain losses; leave it out")
     if readouts != "deep" and not (isinstance(auxiliary_weight, int | float) and auxiliary_weight == 1):
         raise UsageError("auxiliary_weight needs readouts='deep'; no other loss has parts to weigh")
 
