@@ -214,8 +214,8 @@ MUTANTS = [
     ),
     Mutant(
         "bp.py",
-        "cross_entropy(G_l, batch.y) for G_l in G]",
-        "cross_entropy(G_l, batch.y) for G_l in G[:-1]]",
+        "how.label_smoothing) for G_l in G]",
+        "how.label_smoothing) for G_l in G[:-1]]",
         (EQUATIONS,),
         "deep supervision leaves out the last hidden layer",
     ),
