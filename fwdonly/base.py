@@ -402,6 +402,14 @@ def after(a: Array, done: PyTree) -> Array:
     return jnp.where(always, a, jnp.zeros_like(a))
 
 
-def cross_entropy(scores: Float[Array, "batch classes"], y: Int[Array, " batch"]) -> Float[Array, ""]:
-    """Mean over the batch of ``-log softmax(scores)[y]``, in nats."""
-    return optax.softmax_cross_entropy_with_integer_labels(scores, y).mean()
+def cross_entropy(
+    scores: Float[Array, "batch classes"], y: Int[Array, " batch"], smoothing: float | Array = 0.0
+) -> Float[Array, ""]:
+    """Mean over the batch of ``-log softmax(scores)[y]``, in nats.
+
+    With label ``smoothing`` eps the target of class c is ``(1 - eps) [c = y] + eps / C`` (Szegedy et al., CVPR 2016).
+    """
+    loss = optax.softmax_cross_entropy_with_integer_labels(scores, y).mean()
+    if isinstance(smoothing, float | int) and smoothing == 0:
+        return loss
+    return (1 - smoothing) * loss - smoothing * jax.nn.log_softmax(scores).mean()

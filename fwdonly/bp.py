@@ -47,18 +47,23 @@ Readouts = Literal["output", "deep", "sum"]
 Hidden = Literal["trained", "frozen"]
 
 
-class Options(NamedTuple):
-    """How a training with BP goes."""
+class Start(NamedTuple):
+    """How the output layer starts."""
 
-    readouts: Readouts = "output"
-    """output: the loss of the output layer. deep: BP-DS, deep supervision, with the losses of Mono-Forward's readouts
-    added to it. sum: one loss of the sum of the output layer's scores and all readouts', which also predicts."""
-    auxiliary_weight: float = 1.0
-    """With --readouts deep: factor on the losses of the readouts."""
     readout_start: Literal["small_normal", "network"] = "small_normal"
     """Start of the output layer: N(0, 0.01^2), or the law of the network's start weights."""
     readout_bias: bool = True
     """Give the output layer a bias."""
+
+
+class Options(NamedTuple):
+    """How one step goes: of a training, and keywords of all functions here, as ``form``."""
+
+    readouts: Readouts = "output"
+    """output: the loss of the output layer. deep: BP-DS, deep supervision, with the losses of Mono-Forward's readouts
+    added to it. sum: one loss of the sum of the output layer's scores and all readouts', which also predicts."""
+    auxiliary_weight: float | Array = 1.0
+    """With --readouts deep: factor on the losses of the readouts."""
     hidden: Hidden = "trained"
     """frozen: hidden layers keep their start values; what a rule for hidden layers must beat."""
     batch_norm: bool = False
@@ -68,17 +73,8 @@ class Options(NamedTuple):
     every ceil(sqrt L)-th block's of L; the same gradient for at most one more forward pass."""
     chunks: int = 1
     """Take every batch in so many parts, one after another, and add up their gradients; the same step."""
-
-
-class Form(NamedTuple):
-    """How one step goes; keywords of `init`, `grads`, `update`, `predict` and `rule`. The weight may be traced."""
-
-    readouts: Readouts = "output"
-    auxiliary_weight: float | Array = 1.0
-    hidden: Hidden = "trained"
-    batch_norm: bool = False
-    remat: nets.savings.Remat = "none"
-    chunks: int = 1
+    label_smoothing: float | Array = 0.0
+    """Share eps of every target that goes to all classes alike: (1 - eps) onehot(y) + eps / C."""
 
 
 class Params(NamedTuple):
@@ -118,7 +114,7 @@ def init(
     """Start values: blocks as the network draws them (equal to MF's for one key), output W ~ N(0, 0.01^2), b = 0.
 
     The readouts M_l of "deep" and "sum" are MF's for one key, too, and change no other start value. ``form`` as of
-    `Form`; with ``batch_norm`` gamma and running variance start at 1, beta and running mean at 0.
+    `Options`; with ``batch_norm`` gamma and running variance start at 1, beta and running mean at 0.
 
     Raises:
         UsageError: fewer than two classes, inputs the network cannot take, or a form that does not fit.
@@ -179,7 +175,7 @@ def grads(
         key: of the noise of blocks that have some; BP itself is deterministic.
         net: the hidden layers.
         statistics: of blocks that have some, ``state.statistics``.
-        **form: see `Form`, and `Options` for what each is.
+        **form: see `Options`; auxiliary_weight and label_smoothing (Szegedy et al., arXiv 1512.00567) may be traced.
 
     Returns:
         Gradients shaped like ``params`` (None for every frozen block) and the metric ``loss``, and for "deep"
@@ -188,7 +184,8 @@ def grads(
     Raises:
         UsageError: labels that are missing or out of range (values are seen outside compiled code only),
             unknown words, readouts that ``params`` have not or of frozen layers, a weight for others than "deep",
-            batch normalisation of frozen layers, remat beside readouts, or chunks where blocks have statistics.
+            batch normalisation or smoothing of frozen layers, remat beside readouts, or chunks where blocks have
+            statistics.
 
     Example:
         >>> import jax, optax, fwdonly
@@ -219,13 +216,13 @@ def grads(
     return _gradients(params, statistics, batch, key, _normalised(net, how), how)[:2]
 
 
-def _normalised(net: Net, how: Form) -> Net:
+def _normalised(net: Net, how: Options) -> Net:
     """The blocks, each with batch normalisation where that is asked for."""
     return nets.normalised(net) if how.batch_norm else net
 
 
 def _gradients(
-    params: Params, statistics: Statistics, batch: Batch, key: Array, net: Net, how: Form
+    params: Params, statistics: Statistics, batch: Batch, key: Array, net: Net, how: Options
 ) -> tuple[Params, Metrics, Statistics]:
     """Gradients where hidden layers are trained, and the statistics after this batch."""
     doubt = check_labels(batch, params.W.shape[1])
@@ -236,12 +233,12 @@ def _gradients(
         if how.remat != "none":
             known = every(statistics, net)
             a, moved = nets.savings.recomputed(net, params.blocks, known, batch.x, key, how.remat)
-            return cross_entropy(nets.output.read(params, a), batch.y), ({}, moved)
+            return cross_entropy(nets.output.read(params, a), batch.y, how.label_smoothing), ({}, moved)
         s, G, moved = _pass(params, statistics, batch.x, net, how.readouts, key)
-        loss = cross_entropy(s, batch.y)
+        loss = cross_entropy(s, batch.y, how.label_smoothing)
         if how.readouts != "deep":
             return loss, ({}, moved)
-        local = [cross_entropy(G_l, batch.y) for G_l in G]
+        local = [cross_entropy(G_l, batch.y, how.label_smoothing) for G_l in G]
         return loss + how.auxiliary_weight * sum(local), ({"layer_loss": jnp.stack([*local, loss])}, moved)
 
     of_batch = partial(jax.value_and_grad(objective, has_aux=True), params)
@@ -387,7 +384,7 @@ def rule(
     readout_bias: bool = True,
     **form: Any,
 ) -> LearningRule:
-    """BP with its options bound; ``form`` as of `Form`, the others as of `init`.
+    """BP with its options bound; ``form`` as of `Options`, the others as of `init`.
 
     Raises:
         UsageError: what is no network, or a form that does not fit, as of `grads`.
@@ -430,7 +427,7 @@ def work(
     `fwdonly.base.Frozen`), and two products of the output layer. Batch normalisation has none. ``remat``: F_l once more
     in all segments but the last one.
     """
-    _check(readouts, 1.0, hidden, batch_norm, remat, 1)
+    _formed({"readouts": readouts, "hidden": hidden, "batch_norm": batch_norm, "remat": remat})
     products: Products = []
     if hidden == "frozen":
         products += [(i, "forward", batch * size.macs) for i, size in enumerate(layers, start=1) if not kept]
@@ -451,37 +448,41 @@ def factors(options: Mapping[str, Any]) -> dict[str, str]:
     return {"objective": objective, "locality": locality} if objective else {}
 
 
-def _formed(form: dict[str, Any]) -> Form:
-    how = chosen(Form, form, "BP")
-    _check(*how)
+def _formed(form: dict[str, Any]) -> Options:
+    how = chosen(Options, form, "BP")
+    _check(how)
     return how
 
 
-def _check(
-    readouts: str, auxiliary_weight: float | Array, hidden: str, batch_norm: bool, remat: str, chunks: int
-) -> None:
-    check_word("readouts", readouts, get_args(Readouts))
-    check_word("hidden", hidden, get_args(Hidden))
-    check_word("remat", remat, get_args(nets.savings.Remat))
-    if hidden == "frozen" and readouts != "output":
+def _check(how: Options) -> None:
+    weight, smoothing, is_frozen = how.auxiliary_weight, how.label_smoothing, how.hidden == "frozen"
+    check_word("readouts", how.readouts, get_args(Readouts))
+    check_word("hidden", how.hidden, get_args(Hidden))
+    check_word("remat", how.remat, get_args(nets.savings.Remat))
+    if is_frozen and how.readouts != "output":
         raise UsageError("hidden='frozen' trains the output layer alone; leave readouts at 'output'")
-    if hidden == "frozen" and batch_norm:
+    if is_frozen and how.batch_norm:
         raise UsageError("batch_norm learns with the hidden layers, and hidden='frozen' trains none; leave it out")
-    if readouts != "deep" and not (isinstance(auxiliary_weight, int | float) and auxiliary_weight == 1):
+    is_known = isinstance(smoothing, float | int)
+    if is_known and not 0 <= smoothing < 1:
+        raise UsageError(f"label_smoothing is a share, at least 0 and below 1; got {smoothing}")
+    if is_frozen and not (is_known and smoothing == 0):
+        raise UsageError("label_smoothing is not for hidden='frozen', the control of plain losses; leave it out")
+    if how.readouts != "deep" and not (isinstance(weight, int | float) and weight == 1):
         raise UsageError("auxiliary_weight needs readouts='deep'; no other loss has parts to weigh")
-    if chunks < 1:
-        raise UsageError(f"chunks are parts of a batch, at least 1; got {chunks}")
-    if remat != "none" and (readouts != "output" or hidden == "frozen"):
-        raise UsageError("remat is for plain BP; leave remat out, or readouts at 'output' and hidden at 'trained'")
-    if chunks > 1 and (hidden == "frozen" or batch_norm):
+    if how.chunks < 1:
+        raise UsageError(f"chunks are parts of a batch, at least 1; got {how.chunks}")
+    if how.remat != "none" and (is_frozen or how.readouts != "output"):
+        raise UsageError("remat keeps no outputs: leave readouts at 'output' and hidden at 'trained'")
+    if how.chunks > 1 and (is_frozen or how.batch_norm):
         raise UsageError("chunks save memory of layers that learn, without batch_norm, whose statistics are a batch's")
 
 
 def training(setting: Setting) -> tuple[Stage, ...]:
     """One stage."""
-    options = setting.of(Options)
-    law = setting.start if options.pop("readout_start") == "network" else nets.small_normal
-    learning_rule = rule(setting.net, setting.tx, num_classes=setting.num_classes, readout_init=law, **options)
+    start, options = setting.of(Start), setting.of(Options)
+    start["readout_init"] = setting.start if start.pop("readout_start") == "network" else nets.small_normal
+    learning_rule = rule(setting.net, setting.tx, num_classes=setting.num_classes, **start, **options)
     return (Stage(learning_rule),)
 
 
@@ -495,7 +496,7 @@ CARD = Card(
         "bp-remat": Variant("BP, remat", {"remat": "sqrt"}, TUNED),
         "bp-chunks": Variant("BP, in 16 chunks", {"chunks": 16}, TUNED),
     },
-    options=(Options,),
+    options=(Options, Start),
     recipe={"epochs": 16},
     compared={"optimizer": "adamw"},
 )

@@ -43,7 +43,7 @@ EPS = 1e-4
 
 
 THRESHOLD, SHARE = 2.0, 0.28
-"""Of "pvn"; the part of "ce" in "cwg"."""
+"""The threshold of "pvn", and the part of "ce" in "cwg"."""
 
 Loss = Literal["ce", "pvn", "cwg"]
 Prediction = Literal["goodness", "softmax"]

@@ -466,8 +466,8 @@ MUTANTS = [
     ),
     Mutant(
         "bp.py",
-        "cross_entropy(G_l, batch.y) for G_l in G]",
-        "cross_entropy(G_l, batch.y) for G_l in G[:-1]]",
+        "how.label_smoothing) for G_l in G]",
+        "how.label_smoothing) for G_l in G[:-1]]",
         (EQUATIONS,),
         "deep supervision leaves out the last hidden layer",
     ),
@@ -870,6 +870,10 @@ MUTANTS = [
         "jnp.tile(goodness(y, count), num_classes // count)",
         (SOURCES,),
         "classes of a group lie apart",
+    ),
+    Mutant("base.py", "(1 - smoothing) * loss -", "loss -", (SOURCES,), "smoothed targets add up to more than 1"),
+    Mutant(
+        "base.py", "log_softmax(scores).mean()", "log_softmax(scores).sum(1).mean()", (SOURCES,), "C times smoothed"
     ),
     Mutant("feedback.py", "(6 / n) ** 0.5", "(3 / n) ** 0.5", (SOURCES,), "Kaiming's law of linear units"),
     Mutant("feedback.py", "(6 / (n + num_classes))", "(6 / n)", (SOURCES,), "Xavier's law forgets the classes"),

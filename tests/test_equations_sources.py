@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+import reference.bp as bp_restated
 import reference.cwc as cwc_restated
 import reference.feedback as feedback_restated
 import reference.ff as ff_restated
@@ -29,6 +30,30 @@ def problem(shape=(9,), seed=0, low=-1.0, high=1.0):
     y = rng.integers(CLASSES, size=BATCH)
     y[:CLASSES] = np.arange(CLASSES)
     return Batch(jnp.asarray(rng.uniform(low, high, size=(BATCH, *shape))), jnp.asarray(y, jnp.int32))
+
+
+# --- Backpropagation -------------------------------------------------------------------------------------------------
+
+
+def test_smoothed_labels_equal_the_restatement(float64):
+    """The loss is linear in the target: (1 - eps) of that of the labels, and eps / C of that of every class."""
+    params, batch = started("fa").params, problem()
+    take = jit(partial(bp.grads, net=NET))
+    found, metrics = take(bp.Params(*params), batch, KEY, label_smoothing=0.2)
+    layers, x, y = layers_of(params), *map(np.asarray, batch)
+    every = [bp_restated.gradients(layers, x, labels) for labels in (y, *(np.full_like(y, c) for c in range(CLASSES)))]
+    shares = [0.8, *[0.2 / CLASSES] * CLASSES]
+    loss = sum(share * one for share, (one, _) in zip(shares, every, strict=True))
+    parts = [jax.tree.map(lambda g, share=share: share * g, one) for share, (_, one) in zip(shares, every, strict=True)]
+    near((metrics["loss"], layers_of(found)), (loss, jax.tree.map(lambda *g: sum(g), *parts)))
+    assert differ(loss, every[0][0], 1e-3)  # the control
+    near(take(bp.Params(*params), batch, KEY)[1]["loss"], every[0][0])
+    for options, words in (
+        ({"label_smoothing": 1.0}, "below 1"),
+        ({"label_smoothing": 0.1, "hidden": "frozen"}, "frozen"),
+    ):
+        with pytest.raises(UsageError, match=words):
+            bp.rule(NET, SGD, num_classes=CLASSES, **options)
 
 
 # --- Forward-Forward -------------------------------------------------------------------------------------------------

@@ -248,9 +248,12 @@ def test_cafo_presets_are_the_published_settings():
 
 
 def test_presets_of_cwc_end_with_the_last_layers_window_of_epochs():
-    """``start_end`` of the public code's ``Models.py``, ILT "Acc", of the fourth layer."""
-    windows = {"mnist": 5, "fashion_mnist": 23, "cifar10": 25}
-    assert {name: own["epochs"] for name, own in presets("cwc").items()} == windows
+    """``start_end`` of the public code's ``Models.py``, ILT "Acc", of the four layers."""
+    windows = {"mnist": (2, 3, 4, 5), "fashion_mnist": (10, 15, 19, 23), "cifar10": (11, 16, 21, 25)}
+    for name, ends in windows.items():
+        preset = presets("cwc")[name]
+        assert preset["epochs"] == ends[-1] and preset["layer_epochs"] == tuple(f"0-{end}" for end in ends)
+    assert set(presets("cwc")) == set(windows)
 
 
 def test_presets_of_the_error_driven_rules_are_the_published_settings():
