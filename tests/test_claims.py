@@ -350,7 +350,7 @@ def test_every_command_of_a_claim_trains_its_arms_on_its_data(name):
 
 
 def test_a_claim_is_run_and_continued(command, tmp_path):
-    words = ("reproduce", "--claim", "mf-mnist-simultaneous", "--quick", "--seeds", "1", "--output-dir", tmp_path / "o")
+    words = ("reproduce", "--claim", "foton-linear", "--quick", "--seeds", "1", "--output-dir", tmp_path / "o")
     code, out, error = command(*words)
     assert code == 0 and "shows nothing but that it runs" in out, error
     before = (tmp_path / "o/summary.json").read_text()
