@@ -21,9 +21,9 @@ from fwdonly.report import stats
 
 PAIRS = (3, 5, 10, 20)
 SD, MARGIN = 0.25, 0.25
-"""Of differences of accuracy in points: what ten seeds of MNIST have, and the usual margin."""
+"""Differences of accuracy in points: what ten seeds of MNIST have, and the usual margin."""
 COST_SD, COST_MARGIN = 0.05, 5.0
-"""Of logarithms of costs, and the usual margin in %."""
+"""Logarithms of costs, and the usual margin in %."""
 
 Law = Callable[[np.random.Generator, int], np.ndarray]
 """Draws n differences around 0."""

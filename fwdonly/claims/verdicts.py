@@ -128,7 +128,7 @@ def by_tests(claim: Claim, answer: stats.Difference | stats.Reach, *, corrected:
 
 
 def sensitivity(claim: Claim, evidence: Evidence) -> list[tuple[str, Word]]:
-    """The words with half and twice the margin, without correction, and by medians; none of runs that decide nothing."""
+    """The words with half and twice the margin, without Holm, and by medians; none of runs that decide nothing."""
     words: list[tuple[str, Word]] = []
     if evidence.weak:
         return words
