@@ -29,7 +29,7 @@ class Verdict(NamedTuple):
     """Why nothing is decided, where it is not for want of seeds."""
     answer: Answer | None = None
     change: float | None = None
-    """Of computed numbers: ours against theirs, in %."""
+    """Ours against theirs in %, of computed numbers."""
     evidence: Evidence | None = None
 
     @property
