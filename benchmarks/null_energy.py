@@ -8,6 +8,7 @@ one core. A meter reads a scripted board (``tests/fake_power.py``) around window
 import argparse
 import dataclasses
 import importlib
+import json
 import math
 import sys
 from pathlib import Path
@@ -16,7 +17,7 @@ from unittest import mock
 
 import numpy as np
 
-from fwdonly import claims, results
+from fwdonly import claims, report, results
 from fwdonly.measure import Meter
 from fwdonly.report import stats
 
@@ -143,12 +144,29 @@ def rates(name: str, draws: int) -> dict[str, Any]:
     return row
 
 
+def table(content: dict[str, Any]) -> str:
+    """The rates in % as a Markdown table, as the page on statistics has them."""
+    lines = [["scripted", *(f"n = {n}: difference, equal" for n in PAIRS), "n = 10, 5 % apart: difference, equal"]]
+    for row in content["rows"]:
+        cells = [_words(row["equal"][str(n)]) for n in PAIRS]
+        lines.append([row["scene"], *cells, _words(row["margin apart"]["10"])])
+    return report.markdown_table(lines[0], lines[1:])
+
+
+def _words(rates: dict[str, float]) -> str:
+    return f"{100 * (rates['less'] + rates['more']):.1f}, {100 * rates['equal']:.1f}"
+
+
 def main() -> None:
     """Draw, print, and write JSON."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--draws", type=int, default=160)
     parser.add_argument("--output", type=Path, default=None)
+    parser.add_argument("--show", type=Path, default=None, help="print the table of a file, and draw nothing")
     options = parser.parse_args()
+    if options.show is not None:
+        print(table(json.loads(options.show.read_text(encoding="utf-8"))), end="")
+        return
     rows = []
     for name in SCENES:
         rows.append(rates(name, options.draws))

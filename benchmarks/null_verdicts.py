@@ -7,6 +7,7 @@ nothing: with it, columns below ten are 0.
 
 import argparse
 import dataclasses
+import json
 import math
 from collections.abc import Callable
 from pathlib import Path
@@ -15,14 +16,14 @@ from unittest import mock
 
 import numpy as np
 
-from fwdonly import claims, results
+from fwdonly import claims, report, results
 from fwdonly.report import stats
 
 PAIRS = (3, 5, 10, 20)
 SD, MARGIN = 0.25, 0.25
-"""Of differences of accuracy in points: what ten seeds of MNIST have, and the usual margin."""
+"""Differences of accuracy in points: what ten seeds of MNIST have, and the usual margin."""
 COST_SD, COST_MARGIN = 0.05, 5.0
-"""Of logarithms of costs, and the usual margin in %."""
+"""Logarithms of costs, and the usual margin in %."""
 
 Law = Callable[[np.random.Generator, int], np.ndarray]
 """Draws n differences around 0."""
@@ -152,13 +153,26 @@ def rates(name: str, draws: int, pairs: tuple[int, ...] = PAIRS) -> dict[str, An
     return {"case": name, "nominal": nominal, "draws": draws, "rates": {str(n): counts[n] / draws for n in pairs}}
 
 
+def table(content: dict[str, Any]) -> str:
+    """The rates in % as a Markdown table, as the page on statistics has them."""
+    lines = [["drawn", "may be", *(f"n = {n}" for n in PAIRS)]]
+    for row in content["rows"]:
+        nominal = "-" if row["nominal"] is None else f"{100 * row['nominal']:g}"
+        lines.append([row["case"], nominal, *(f"{100 * row['rates'][str(n)]:.1f}" for n in PAIRS)])
+    return report.markdown_table(lines[0], lines[1:])
+
+
 def main() -> None:
     """Draw, print, and write JSON."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--draws", type=int, default=10_000)
     parser.add_argument("--family-draws", type=int, default=2_000, help="of the families of twelve")
     parser.add_argument("--output", type=Path, default=None)
+    parser.add_argument("--show", type=Path, default=None, help="print the table of a file, and draw nothing")
     options = parser.parse_args()
+    if options.show is not None:
+        print(table(json.loads(options.show.read_text(encoding="utf-8"))), end="")
+        return
     rows = []
     for name in CASES:
         rows.append(rates(name, options.family_draws if "twelve" in name else options.draws))

@@ -279,6 +279,12 @@ def test_a_committed_simulation_keeps_its_rates(drawn):
             assert max(row["rates"].values()) <= most, row["case"]
 
 
+@pytest.mark.parametrize("name", ["null_verdicts", "null_energy"])
+def test_the_page_on_statistics_has_the_tables_of_the_files(name):
+    content = json.loads((ROOT / f"benchmarks/results/{name.replace('_', '-')}.json").read_text())
+    assert benchmark(name).table(content) in (ROOT / "docs/method/statistics.md").read_text()
+
+
 def test_a_drift_falls_out_of_turns_and_not_out_of_blocks():
     """Power rises from 300 W by 30 W / 5 over four pairs: half of that lies between the middles of two blocks."""
     energy = benchmark("null_energy")
@@ -344,7 +350,7 @@ def test_every_command_of_a_claim_trains_its_arms_on_its_data(name):
 
 
 def test_a_claim_is_run_and_continued(command, tmp_path):
-    words = ("reproduce", "--claim", "mf-mnist-simultaneous", "--quick", "--seeds", "1", "--output-dir", tmp_path / "o")
+    words = ("reproduce", "--claim", "foton-linear", "--quick", "--seeds", "1", "--output-dir", tmp_path / "o")
     code, out, error = command(*words)
     assert code == 0 and "shows nothing but that it runs" in out, error
     before = (tmp_path / "o/summary.json").read_text()

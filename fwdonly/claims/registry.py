@@ -11,7 +11,7 @@ from ..errors import UsageError
 
 FOLDER = Path(__file__).parent / "records"
 LEVEL = 0.05
-"""Of a claim that is looked at once."""
+"""The level of a claim that is looked at once."""
 
 
 class Measure(NamedTuple):

@@ -8,7 +8,7 @@ from typing import Literal, NamedTuple
 
 from ..report import power, stats, verdict
 from .evidence import Evidence, gather
-from .registry import LEVEL, MEASURES, Claim, all_claims
+from .registry import LEVEL, MEASURES, Claim, Side, all_claims
 
 Word = Literal["confirmed", "refuted", "not decided", "not measured"]
 Answer = stats.Difference | stats.Reach | stats.Reproduction
@@ -29,7 +29,7 @@ class Verdict(NamedTuple):
     """Why nothing is decided, where it is not for want of seeds."""
     answer: Answer | None = None
     change: float | None = None
-    """Of computed numbers: ours against theirs, in %."""
+    """Ours against theirs in %, of computed numbers."""
     evidence: Evidence | None = None
 
     @property
@@ -128,8 +128,10 @@ def by_tests(claim: Claim, answer: stats.Difference | stats.Reach, *, corrected:
 
 
 def sensitivity(claim: Claim, evidence: Evidence) -> list[tuple[str, Word]]:
-    """The words with half and twice the margin, without correction, and by medians; all without the family's."""
+    """The words with half and twice the margin, without Holm, and by medians; none of runs that decide nothing."""
     words: list[tuple[str, Word]] = []
+    if evidence.weak:
+        return words
     for name, factor in (("without Holm", 1.0), ("half the margin", 0.5), ("twice the margin", 2.0)):
         answered = answer(claim, evidence, factor * claim.margin, resamples=2)
         if answered is not None:
@@ -158,8 +160,9 @@ def by_median(question: stats.Difference) -> stats.Difference:
 def sentence(judged: Verdict) -> str:
     """What the numbers say, in a sentence."""
     claim, known = judged.claim, judged.answer
-    if judged.change is not None:
-        return f"{claim.ours.rule.upper()} has {judged.change:+.1f} % {claim.what.quantity}, by the compiler's account"
+    if judged.change is not None and claim.theirs is not None:
+        change = f"{abs(judged.change):.1f} % {'less' if judged.change < 0 else 'more'} {claim.what.quantity}"
+        return f"{_label(claim.ours)} takes {change} than {_label(claim.theirs)}, by the compiler's account"
     if known is None:
         return "no file"
     if isinstance(known, stats.Reproduction):
@@ -171,6 +174,13 @@ def sentence(judged: Verdict) -> str:
         spread = "" if known.measured.sd is None else f" ± {known.measured.sd:.2f}"
         return f"{mean:.2f}{spread} against {known.published:g}{around}"
     return verdict(known, claim.level)
+
+
+def _label(side: Side) -> str:
+    """A rule, with what its rows in a benchmark's file are."""
+    where = (side.rows or {}).get("where", {})
+    more = ", ".join(f"{name} {value}" for name, value in where.items() if name != "rule")
+    return side.rule.upper() + (f" ({more})" if more else "")
 
 
 def _verdict(claim: Claim, evidence: Evidence | None, answered: Answer | None, others: int) -> Verdict:

@@ -222,7 +222,7 @@ def measured(names: set[str] | None = None) -> str:
                 lines.append(f"| {' | '.join(cells)} |")
     if len(lines) == 2:
         return "No result of this rule is committed yet."
-    words = f"Files of `{SOURCE}`; mean ± sample SD over n seeds. [Results](../results.md) has their commands."
+    words = f"Files of `{SOURCE}`; mean ± sample SD over n seeds. [Results](../results.md) judges them."
     return "\n".join([*lines, "", words])
 
 
