@@ -10,7 +10,7 @@ what the memory of any other rule must be compared with.
 
 from collections.abc import Mapping
 from functools import partial
-from typing import Any, Literal, NamedTuple, get_args
+from typing import Any, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -41,7 +41,7 @@ from .base import (
     run_block,
 )
 from .card import Card, Setting, Stage, Variant
-from .errors import UsageError, check_word
+from .errors import UsageError
 
 Readouts = Literal["output", "deep", "sum"]
 Hidden = Literal["trained", "frozen"]
@@ -456,9 +456,6 @@ def _formed(form: dict[str, Any]) -> Options:
 
 def _check(how: Options) -> None:
     weight, smoothing, is_frozen = how.auxiliary_weight, how.label_smoothing, how.hidden == "frozen"
-    check_word("readouts", how.readouts, get_args(Readouts))
-    check_word("hidden", how.hidden, get_args(Hidden))
-    check_word("remat", how.remat, get_args(nets.savings.Remat))
     if is_frozen and how.readouts != "output":
         raise UsageError("hidden='frozen' trains the output layer alone; leave readouts at 'output'")
     if is_frozen and how.batch_norm:

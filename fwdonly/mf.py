@@ -42,12 +42,6 @@ from .base import (
 from .card import Card, Setting, Stage, Variant
 from .errors import UsageError
 
-Gradient = Literal["local", "joint"]
-Prediction = Literal["last", "sum"]
-Losses = Literal["every", "last"]
-Readout = Literal["trained", "fixed"]
-ReadoutInput = Literal["activations", "squares"]
-
 
 class Schedule(NamedTuple):
     """When layers learn."""
@@ -61,21 +55,21 @@ class Options(NamedTuple):
 
     input_readout: bool = False
     """Also train M_0, a readout of the raw input."""
-    prediction: Prediction = "last"
+    prediction: Literal["last", "sum"] = "last"
     """Predict from the last layer's goodness, or from the sum of all layers'; the other one is reported beside it."""
     sum_includes_input: bool = False
     """Let M_0's scores enter the sum."""
-    gradient: Gradient = "local"
+    gradient: Literal["local", "joint"] = "local"
     """local: no gradient crosses a layer. joint: MF-Joint, the control that back-propagates the sum of all losses
     through everything; simultaneous schedule only."""
     auxiliary_weight: float = 1.0
     """With --gradient joint: factor on the losses of all layers but the last one."""
-    losses: Losses = "every"
+    losses: Literal["every", "last"] = "every"
     """Layers that have a loss. last: layer L alone; with --gradient joint that is BP with MF's readout, else the layers
     below keep their start values."""
-    readout: Readout = "trained"
+    readout: Literal["trained", "fixed"] = "trained"
     """fixed: readouts keep their start values, and blocks alone learn, as in ASGE."""
-    readout_input: ReadoutInput = "activations"
+    readout_input: Literal["activations", "squares"] = "activations"
     """What readouts read: activations, or their squares."""
     readout_pool: int = 0
     """Rows and columns to which a feature map is pooled for its readout, by means, or sums of squares. 0: flattened."""
@@ -247,6 +241,7 @@ def _pass(
         return everything, {"loss": total + doubt, "layer_loss": layer_loss}, moved
     a, gradients, losses, moved = batch.x, [], [], []
     for (i, block, weights), known in zip(_layers(net, params), statistics, strict=True):
+        g = None
         if layer is None or i == layer:
             layer_key = jax.random.fold_in(key, i)
             (loss, (a, known)), g = jax.value_and_grad(_local_loss, has_aux=True)(
@@ -256,9 +251,7 @@ def _pass(
             g = how.trained(g, i == len(net))
             a = after(a, g)
         elif i < layer:  # as it is: layers below do not learn any more
-            a, g = run_block(block, weights.block, known, a)[0], None
-        else:
-            g = None
+            a = run_block(block, weights.block, known, a)[0]
         gradients.append(g)
         moved.append(known)
     layer_loss = jnp.stack(losses)
@@ -361,7 +354,6 @@ def activations(
     state: State, x: Float[Array, "batch *features"], *, net: Net, layer: int | None = None, **form: Any
 ) -> tuple[Float[Array, "batch *_"], ...]:
     """a_1..a_L; no layer after ``layer``, where one is given."""
-    del form
     return tuple(a for i, a, _ in _outputs(state, x, net, layer) if i > 0)
 
 
@@ -383,12 +375,11 @@ def rule(
         raise UsageError(f"layer is one of {first}..{len(net)} for this network; got {layer}")
     common: dict[str, Any] = {"net": net, "layer": layer, **form}
     other = "sum" if how.prediction == "last" else "last"
-    others = {**common, "prediction": other, "sum_includes_input": False}
     return LearningRule(
         init=partial(init, net=net, tx=tx, num_classes=num_classes, **form),
         update=partial(update, tx=tx, **common),
         predict=partial(predict, **common),
-        readouts=((other, partial(predict, **others)),),
+        readouts=((other, partial(predict, **{**common, "prediction": other, "sum_includes_input": False})),),
         grads=at_state(grads, "statistics", **common),
         training_scores=partial(training_scores, **common),
         layer_scores=partial(layer_scores, **common),

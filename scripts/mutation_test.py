@@ -234,8 +234,8 @@ MUTANTS = [
     ),
     Mutant(
         "mf.py",
-        "a, g = run_block(block, weights.block, known, a)[0], None",
-        "a, g = run_block(block, weights.block, known, a, key)[0], None",
+        "a = run_block(block, weights.block, known, a)[0]",
+        "a = run_block(block, weights.block, known, a, key)[0]",
         ("test_networks",),
         "layers below a greedy stage have noise",
     ),
@@ -347,8 +347,8 @@ MUTANTS = [
     ),
     Mutant(
         "mf.py",
-        "net, *_formed(form, net, layer))\n",
-        'net, *_formed({**form, "gradient": "local", "auxiliary_weight": 1.0}, net, layer))\n',
+        "how = _formed(form, net, layer)\n",
+        'how = _formed({**form, "gradient": "local", "auxiliary_weight": 1.0}, net, layer)\n',
         (EQUATIONS, LOCALITY),
         "the update of MF-Joint is MF's",
     ),
@@ -368,8 +368,8 @@ MUTANTS = [
     ),
     Mutant(
         "mf.py",
-        'stays = {} if g.M is not None else {"M": cast(Layer, weights).M}',
-        'stays = {} if g.M is not None else {"M": 0.9 * cast(Layer, weights).M}',
+        "stepped._replace(M=before.M)",
+        "stepped._replace(M=0.9 * before.M)",
         (READOUTS,),
         "fixed readouts shrink",
     ),
@@ -578,8 +578,8 @@ MUTANTS = [
     ),
     Mutant(
         "nets/builders.py",
-        "    check_net(net)\n    params, statistics, activations",
-        "    params, statistics, activations",
+        "    check_net(net)\n    check_samples(x)",
+        "    check_samples(x)",
         (CONTRACT,),
         "a network without layers is taken",
     ),
