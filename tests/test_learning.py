@@ -203,8 +203,8 @@ def test_a_signal_that_never_ends_is_worse_than_frozen_layers_where_activities_h
 FLOORS = {"bp": 92, "mf": 92, "ff": 89, "cafo": 85, "cwc": 91, "pepita": 85, "foton": 91, "feedback": 86}
 FLOORS |= {"forward_gradient": 82, "zeroth_order": 18, "phyll": 88}
 """Test accuracy, %, of a first call with a rule's defaults. Seed 0 gave 93.8, 93.4, 91.8, 87.0, 92.9, 87.3, 92.3, 87.9;
-FF's softmax, which the same training has, 92.2. Seeds 1 and 2 of FF: 91.3 and 90.4. Seeds 0-2 of forward gradients: 87.8,
-84.6, 85.6; of MeZO, which is far from its end after ten epochs, 21.8, 29.9, 31.5; of PhyLL 91.0, 90.0, 90.1."""
+FF's softmax, which the same training has, 92.2. Seeds 1 and 2 of FF: 91.3 and 90.4. Seeds 0-2 of forward gradients:
+87.8, 84.6, 85.6; of MeZO, which is far from its end after ten epochs, 21.8, 29.9, 31.5; of PhyLL 91.0, 90.0, 90.1."""
 
 
 @pytest.mark.parametrize("name", FLOORS)
