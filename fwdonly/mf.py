@@ -299,7 +299,7 @@ def update(
     known = every(state.statistics, state.params)
     how = _formed(form, net, layer)
     gradients, metrics, moved = _pass(state.params, known, batch, key, net, *how)
-    stepping = [how[0].trained(weights, weights is state.params[-1]) for weights in state.params]
+    stepping = [how[0].trained(cast(Layer, weights), weights is state.params[-1]) for weights in state.params]
 
     def loss_of(at: int, weights: Layer) -> Array:
         there = (*state.params[:at], _whole(weights, state.params[at]), *state.params[at + 1 :])
