@@ -190,6 +190,7 @@ def test_an_optimizer_is_given_the_loss_that_it_descends(name):
         if name in ("mf", "ff", "cwc", "cafo", "forward_gradient", "phyll")
         else metrics["loss"][None]
     )
+    own = jnp.tile(own, 2) if name == "zeroth_order" else own  # an optimizer per layer, and one loss
     np.testing.assert_allclose(jnp.stack(values), own, rtol=1e-6)
 
 
