@@ -311,7 +311,8 @@ def update(
 ) -> tuple[State, Metrics]:
     """One step: `grads`, then one optax step over all parameters together, or over the output layer's alone.
 
-    Blocks with running statistics move them, unless they are frozen.
+    Blocks with running statistics move them, unless they are frozen. An optimizer that searches along a line
+    (`optax.lbfgs`) is given the loss as a function of what it steps, on this batch.
     """
     how = _formed(form)
     if how.hidden == "frozen":

@@ -294,7 +294,8 @@ def update(
     """One step: `grads` at the old parameters, then one optax step in every trained layer.
 
     Args and metrics as for `grads`. With ``layer`` given, every other layer keeps its parameters, optimizer state and
-    statistics, and runs as in `predict`.
+    statistics, and runs as in `predict`; an optimizer that searches along a line (`optax.lbfgs`) is given this layer's
+    loss as a function.
     """
     known = every(state.statistics, state.params)
     how = _formed(form, net, layer)

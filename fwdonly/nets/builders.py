@@ -92,8 +92,8 @@ def init(
     Raises:
         UsageError: no block, or one that cannot take the shape it is given or leaves nothing of it.
     """
-    check_net(net)
     check_samples(x)
+    check_net(net)
     params, statistics, activations = [], [], []
     for i, block in enumerate(net, start=1):
         _check_images(i, block, x)
