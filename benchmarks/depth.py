@@ -167,6 +167,7 @@ def draw(record: ROWS, path: Path) -> None:
     layers.set(xlabel="layer", ylabel="accuracy of a linear probe, %", title="what every layer knows (best seed)")
     title = f"memory beside state and batch of {settings['batch']}, by the compiler"
     memory.set(xlabel="hidden layers", ylabel="temporaries of a step, MB", yscale="log", title=title)
+    memory.set_ylim(top=4 * memory.get_ylim()[1])  # room for the names
     figure.suptitle(f"{settings['dataset']}, hidden layers of {settings['width']}")
     for axis in (accuracy, passes, layers, memory):
         axis.grid(alpha=0.3)
