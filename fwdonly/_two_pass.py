@@ -22,7 +22,7 @@ OutputError = Literal["second", "first"]
 Form = Literal["difference", "hebbian", "time_local"]
 Error = Literal["ce", "mse"]
 ConvScale = Literal["sum", "sqrt", "mean"]
-Normalise = Literal["none", "batch"]
+HiddenNorm = Literal["none", "batch"]
 
 
 class Switches(NamedTuple):
@@ -46,7 +46,7 @@ class Switches(NamedTuple):
     """Modulate by the sign of e."""
     dropout: float = 0.0
     """Share of hidden activities set to 0 in both passes, the others divided by the share that is kept."""
-    normalise: Normalise = "none"
+    hidden_norm: HiddenNorm = "none"
     """"batch": the activities of a hidden layer are divided by the root of the sum of all squares in the batch."""
     jvp: bool = False
     """The change of activities by the derivative along the modulation, in the place of a second pass: eps to 0."""
@@ -192,7 +192,7 @@ def _run(
     for at, (block, weights, m) in enumerate(zip(net, params.blocks, masks, strict=True)):
         z = nets.linear(block).apply(weights, a[-1]) if at else z
         h.append(m * block.activation(z))
-        if switches.normalise == "batch":
+        if switches.hidden_norm == "batch":
             h[-1] = h[-1] / jnp.sqrt(jnp.maximum((h[-1] ** 2).sum(), jnp.finfo(h[-1].dtype).tiny))
         a.append(nets.pooled(block, h[-1]))
     return h, a, nets.output.read(params, a[-1])

@@ -40,7 +40,7 @@ class Options(NamedTuple):
     """Modulate by the sign of e (the original code's ERINsign, which also scales F by 0.1)."""
     dropout: float = 0.1
     """Share of hidden activities set to 0, the same ones in both passes."""
-    normalise: _two_pass.Normalise = "none"
+    hidden_norm: _two_pass.HiddenNorm = "none"
     """"batch" (Srinivasan et al.): divide a hidden layer's activities by the root of their sum of squares in the whole
     batch, in both passes. Predictions are without."""
     conv_scale: _two_pass.ConvScale = "mean"
@@ -177,7 +177,7 @@ def grads(
         * Dropout comes after the activation. Srinivasan et al. have it before; the same for ReLU.
         * "hebbian" is the formula; the released code overwrites it by the default rule. In "time_local" both passes
           share their masks; the released code draws new ones.
-        * Predictions with ``normalise`` are without it, for a sample's scores would depend on its neighbours. Without
+        * Predictions with ``hidden_norm`` are without it, for a sample's scores would depend on its neighbours. Without
           biases and with ReLU scores are then positive multiples, so that the classes are the same; the loss is not.
         * Mirroring is scheduled by steps (``mirror_every``); the released code mirrors in every step of some epochs.
     """
@@ -328,7 +328,7 @@ def _switches(options: Options) -> _two_pass.Switches:
         form=options.form,
         error=options.error,
         error_sign=options.error_sign,
-        normalise=options.normalise,
+        hidden_norm=options.hidden_norm,
         dropout=options.dropout,
         conv_scale=options.conv_scale,
     )
@@ -373,7 +373,7 @@ CARD = Card(
     net="mlp:1024",
     start={"bias": "none"},
     recipe={
-        "normalise": "none",
+        "hidden_norm": "none",
         "batch_size": 64,
         "epochs": 30,
         "learning_rate": 0.1,

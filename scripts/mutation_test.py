@@ -578,8 +578,8 @@ MUTANTS = [
     ),
     Mutant(
         "nets/builders.py",
-        "    check_net(net)\n    check_samples(x)",
-        "    check_samples(x)",
+        "    check_net(net)\n    params, statistics, activations",
+        "    params, statistics, activations",
         (CONTRACT,),
         "a network without layers is taken",
     ),

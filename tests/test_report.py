@@ -241,7 +241,7 @@ def test_alignment_is_cut_to_the_epochs_that_all_seeds_trained(result, tmp_path)
     assert (tmp_path / "alignment.png").read_bytes().startswith(b"\x89PNG")
 
 
-def test_angles_of_the_last_epoch_are_told_in_degrees_per_layer_and_seed(tmp_path):
+def test_angles_of_the_last_epoch_are_told_in_degrees_per_layer_and_seed():
     sent = {"cosine": "0.5 1", "norm_ratio": "2 1", "feedback_cosine": "-0.5", "error_cosine": "0"}
     plain = {"cosine": "0 nan", "norm_ratio": "1 1"}
     rows = [{"rule": "fa", "seed": 1, **plain}] + [{"rule": "fa", "seed": seed, **sent} for seed in (1, 2)]
@@ -255,11 +255,16 @@ def test_angles_of_the_last_epoch_are_told_in_degrees_per_layer_and_seed(tmp_pat
         ["MF", "2", "nan", "1.00", "-", "-"],
     ]
     assert report.angle_rows([{"rule": "bp", "seed": 1}])[1] == []
+
+
+def test_the_figure_of_angles_has_two_panels_more_where_errors_travel_by_other_matrices(tmp_path):
+    rows = [{"rule": "mf", "seed": 1, "epoch": 1, "cosine": "0.5 1", "norm_ratio": "2 1"}]
+    sent = [row | {"rule": "fa", "feedback_cosine": "-0.5", "error_cosine": "0"} for row in rows]
     full, less = tmp_path / "full.png", tmp_path / "less.png"
-    report.alignment_curves(full, [row | {"epoch": 1} for row in rows if row["rule"] == "fa"][1:], "title")
-    report.alignment_curves(less, [row | {"epoch": 1} for row in rows if row["rule"] == "mf"], "title")
+    report.alignment_curves(full, rows + sent, "title")
+    report.alignment_curves(less, rows, "title")
     widths = [int.from_bytes(path.read_bytes()[16:20], "big") for path in (full, less)]
-    assert widths[0] > widths[1]  # two panels more
+    assert widths[0] > widths[1]
 
 
 def test_a_file_that_cannot_be_written_is_one_clear_line_and_leaves_the_old_one(tmp_path):
