@@ -373,7 +373,7 @@ CARD = Card(
     net="mlp:1024",
     start={"bias": "none"},
     recipe={
-        "hidden_norm": "none",
+        "normalise": "none",
         "batch_size": 64,
         "epochs": 30,
         "learning_rate": 0.1,

@@ -160,7 +160,7 @@ def test_forms_of_pepita_equal_the_restatement(form, float64):
 def test_batch_normalised_pepita_predicts_the_classes_of_the_normalised_pass(float64):
     """Without biases each layer only changes the length of all its activities together."""
     _, _, (layers, _, x, _) = two_pass(pepita, PLAIN, dropout=0.0, hidden_norm="batch")
-    plain, normalised = (pepita_restated.forward(layers, x, [1.0, 1.0], normalise=n)[2] for n in ("none", "batch"))
+    plain, normalised = (pepita_restated.forward(layers, x, [1.0, 1.0], hidden_norm=n)[2] for n in ("none", "batch"))
     assert (plain.argmax(1) == normalised.argmax(1)).all()
     near(normalised / normalised[0, 0], plain / plain[0, 0])
 

@@ -38,12 +38,12 @@ def affine(layer, a):
     return r @ layer["W"].reshape(r.shape[-1], -1) + layer.get("b", 0)
 
 
-def forward(layers, x, masks, phi=RELU, normalise="none"):
+def forward(layers, x, masks, phi=RELU, hidden_norm="none"):
     """h_1..h_{L-1} (before pooling), what the layers are given, and the scores."""
     h, a = [], [x]
     for layer, m in zip(layers[:-1], masks, strict=True):
         h.append(m * phi(affine(layer, a[-1])))
-        if normalise == "batch":
+        if hidden_norm == "batch":
             h[-1] = h[-1] / np.linalg.norm(h[-1])
         a.append(pool(h[-1]) if layer["W"].ndim == 4 else h[-1])
     return h, a, affine(layers[-1], flat(a[-1]))
@@ -84,13 +84,13 @@ def pseudo_gradients(
     error_sign=False,
     scale="mean",
     error="ce",
-    normalise="none",
+    hidden_norm="none",
 ):
     """G_l of every layer, to be subtracted."""
     y = softmax if error == "ce" else lambda s: s
-    h, a, s = forward(layers, x, masks, normalise=normalise)
+    h, a, s = forward(layers, x, masks, hidden_norm=hidden_norm)
     e = y(s) - t
-    h2, a2, s2 = forward(layers, modulated(x, F, e, sign, error_sign), masks, normalise=normalise)
+    h2, a2, s2 = forward(layers, modulated(x, F, e, sign, error_sign), masks, hidden_norm=hidden_norm)
     p = a if presynaptic == "clean" else a2
     d = e if output_error == "first" else y(s2) - t
     return products(layers, p, [*(one - other for one, other in zip(h, h2, strict=True)), d], scale)
