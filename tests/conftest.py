@@ -10,13 +10,18 @@ from pathlib import Path
 
 # Before JAX is imported. Subprocesses inherit all of it.
 os.environ["JAX_PLATFORMS"] = "cpu"
-os.environ["JAX_ENABLE_COMPILATION_CACHE"] = "false"  # of the user who runs the tests
+# A program is compiled once for all tests of a worker and their processes.
+WORKER = os.environ.get("PYTEST_XDIST_WORKER", "main")
+os.environ["JAX_ENABLE_COMPILATION_CACHE"] = "true"
+os.environ["JAX_COMPILATION_CACHE_DIR"] = str(Path(__file__).parents[1] / ".pytest_cache" / "programs" / WORKER)
+os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0.1"
 # The tests compile much and compute little. `users_compilation` undoes this.
 os.environ["JAX_DISABLE_MOST_OPTIMIZATIONS"] = "true"
 os.environ["XLA_FLAGS"] = " ".join(
     [os.environ.get("XLA_FLAGS", "")]
     # The emitters of fused loops take most of the time. Other versions do not know the switch.
     + ["--xla_cpu_use_fusion_emitters=false"] * metadata.version("jaxlib").startswith("0.10.")
+    + ["--xla_cpu_parallel_codegen_split_count=1"]  # programs are too small to be worth dividing
 ).strip()
 
 import jaxtyping
