@@ -20,7 +20,7 @@ def read(folder, name="summary.json"):
 
 
 @pytest.mark.filterwarnings("ignore::fwdonly.foton.ExpansionWarning")
-@pytest.mark.parametrize("net", ["mlp:12,12", "cnn:4,8"])
+@pytest.mark.parametrize("net", [pytest.param("mlp:12,12", marks=pytest.mark.slow), "cnn:4,8"])
 def test_every_rule_trains_on_one_network_in_one_comparison(command, tmp_path, net):
     folder = tmp_path / "c"
     code, _, err = command("compare", *EVERY, *SMALL, *STEERED, "--net", net, "--output-dir", folder)

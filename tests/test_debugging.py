@@ -18,7 +18,7 @@ from fwdonly import RULES, Batch, Plan, UsageError, cafo, ff, fit, mf, nets, swe
 
 SWITCHES = {"nans": jax.debug_nans, "infs": jax.debug_infs, "jit": jax.disable_jit}
 NET = nets.mlp([8])
-PLAN = Plan(epochs=4, batch_size=60, patience=1, keep="last", chunk_steps=2)
+PLAN = Plan(epochs=3, batch_size=60, patience=1, keep="last", chunk_steps=2)
 
 
 def mf_rule(learning_rate):
