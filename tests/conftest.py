@@ -11,9 +11,10 @@ from pathlib import Path
 # Before JAX is imported. Subprocesses inherit all of it.
 os.environ["JAX_PLATFORMS"] = "cpu"
 # A program is compiled once for all tests of a worker and their processes.
-WORKER = os.environ.get("PYTEST_XDIST_WORKER", "main")
 os.environ["JAX_ENABLE_COMPILATION_CACHE"] = "true"
-os.environ["JAX_COMPILATION_CACHE_DIR"] = str(Path(__file__).parents[1] / ".pytest_cache" / "programs" / WORKER)
+os.environ["JAX_COMPILATION_CACHE_DIR"] = str(
+    Path(__file__).parents[1] / ".pytest_cache" / "programs" / os.environ.get("PYTEST_XDIST_WORKER", "main")
+)
 os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0.1"
 # The tests compile much and compute little. `users_compilation` undoes this.
 os.environ["JAX_DISABLE_MOST_OPTIMIZATIONS"] = "true"

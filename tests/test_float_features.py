@@ -37,7 +37,7 @@ def test_every_rule_trains_on_a_table(name):
     made, _, regression = table()
     net = nets.mlp([24, 16], bias="none" if name in ("pepita", "foton") else "zero")
     found = fit(fwdonly.RULES[name].rule(net, optax.adam(3e-3), num_classes=2), made, PLAN)
-    margin = 0.02 if name in ("mf", "bp") else 0.08  # the majority has .63
+    margin = {"mf": 0.02, "bp": 0.02, "zeroth_order": 0.15}.get(name, 0.08)  # the majority has .63
     assert found.test_accuracy >= regression - margin
 
 

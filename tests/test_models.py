@@ -255,7 +255,7 @@ ALTERED = {
         put("options", "evil", 1),
         "mf has no option 'evil'; the file is of another fwdonly, or altered",
     ),
-    "a word that is none": (put("options", "prediction", "evil"), "prediction is 'last' or 'sum'; got 'evil'"),
+    "a word that is none": (put("options", "prediction", "evil"), "prediction is one of 'last', 'sum'; got 'evil'"),
     "a stage that is none": (put("stage", 7), "mf has 1 stages, and none with number 7"),
     "no network": (
         put("network", "evil"),
