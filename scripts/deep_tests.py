@@ -22,9 +22,9 @@ from typing import Any
 MEASURED = Path(os.environ.get("FWDONLY_CPU_SECONDS", ".pytest_cpu_seconds"))
 """Folder with a file of lines (test, CPU seconds) per worker."""
 DEEP = Path(__file__).parents[1] / "tests" / "deep.txt"
-CASES = 1.2
+CASES = 0.9
 """CPU seconds that the quick cases of one function may take; one case stays, if it takes no more than ``ALONE``."""
-ALONE = 1.8
+ALONE = 1.4
 """CPU seconds of a test with a single case, at most."""
 QUICK = {
     "test_axes.py::test_a_users_rule_goes_through_every_command",

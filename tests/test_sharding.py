@@ -414,7 +414,8 @@ for name, module in RULES.items():
     one = jax.device_get(jax.jit(rule.update)(state, Batch(x, y), key)[0])
     many = jax.device_get(jax.jit(rule.update)(put(state, P()), Batch(put(x, P("d")), put(y, P("d"))), key)[0])
     for a, b in zip(jax.tree.leaves(one), jax.tree.leaves(many), strict=True):
-        np.testing.assert_allclose(a, b, atol=1e-6, err_msg=name)
+        # A quotient of differences multiplies the rounding of losses.
+        np.testing.assert_allclose(a, b, atol=1e-5 if name == "zeroth_order" else 1e-6, err_msg=name)
     ends = zip(jax.tree.leaves(one.params), jax.tree.leaves(state.params), strict=True)
     assert max(np.abs(a - np.asarray(b)).max() for a, b in ends) > 1e-4, name
     loss = lambda state, x, y: rule.update(state, Batch(x, y), key)[1]["loss"][None]

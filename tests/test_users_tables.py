@@ -36,8 +36,8 @@ def test_every_rule_that_takes_rows_learns_a_table(command, tmp_path):
     datasets.load_breast_cancer(as_frame=True).frame.to_csv(tmp_path / "table.csv", index=False)
     words = ["--dataset", f"csv:{tmp_path / 'table.csv'}#target=target", "--batch-size", "32"]
     words += ["--seeds", "1", "--quiet", "--save-models", "none"]
-    names = [name for name in RULES if name != "cwc"]
-    names[names.index("feedback")] = "dfa"
+    first = {"feedback": "dfa", "zeroth_order": "mezo"}
+    names = [first.get(name, name.replace("_", "-")) for name in RULES if name != "cwc"]
     code, _, err = command(
         *["compare", *names, "--net", "mlp:24", "--protocol", "matched-passes", "--passes", "12", *words],
         *["--output-dir", tmp_path / "run"],
@@ -45,6 +45,7 @@ def test_every_rule_that_takes_rows_learns_a_table(command, tmp_path):
     assert code == 0, err
     summaries = json.loads((tmp_path / "run" / "summary.json").read_text())["rules"]
     accuracy = {summary["rule"]: summary["runs"][0]["test_accuracy"] for summary in summaries}
-    assert accuracy.keys() == {*names} and min(accuracy.values()) > 0.8, accuracy
+    assert accuracy.keys() == {*names}
+    assert accuracy.pop("mezo") > 0.63 and min(accuracy.values()) > 0.8, accuracy  # it is far from its end
     code, _, err = command("train", "cwc", *words, "--net", "cwc:4,8", "--output-dir", tmp_path / "no")
     assert code == 2 and err.count("\n") == 1 and "needs images (batch, height, width, channels)" in err

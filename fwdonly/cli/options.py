@@ -28,7 +28,7 @@ NET = Field(
     "Network: mlp:WIDTHS, cnn:CHANNELS, cwc:CHANNELS or FILE.py:FUNCTION, with options after semicolons, such as "
     "'cnn:32,64;dense=500;pool=max;activation=tanh;start=orthogonal;bias=none'.",
 )
-SHORT = 7
+SHORT = 4
 """Options of its first group, mostly the rule's own, that ``-h`` shows."""
 COMMON = {
     "net",
