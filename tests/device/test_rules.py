@@ -90,7 +90,8 @@ def test_a_step_is_that_of_the_cpu(name, kind):
     moved = jax.device_put((state, batch, key), device)
     found = change(state.params, jax.jit(rule.update)(*moved)[0].params)
     assert distance(found, wanted) < NEAR
-    assert distance(control, wanted) > 100 * NEAR, "the control: other labels give another step"
+    if name != "zeroth_order":  # one random direction, along which two sets of labels may slope alike
+        assert distance(control, wanted) > 100 * NEAR, "the control: other labels give another step"
 
 
 @pytest.mark.filterwarnings("ignore::fwdonly.foton.ExpansionWarning")
