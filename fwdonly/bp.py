@@ -36,9 +36,7 @@ from .base import (
     every,
     flat,
     for_prediction,
-    kept,
     predicting,
-    run_block,
 )
 from .card import Card, Setting, Stage, Variant
 from .errors import UsageError
@@ -251,7 +249,7 @@ def features(
     params: Params, x: Float[Array, "batch *features"], net: Net, statistics: Statistics = ()
 ) -> Float[Array, "batch n"]:
     """a_L, every sample as one vector: what the output layer reads in prediction, and of frozen layers always."""
-    return flat(_outputs(params, statistics, x, net)[0][-1])
+    return flat(nets.outputs(net, params.blocks, statistics, x)[0][-1])
 
 
 def _above(params: Params, statistics: Statistics, batch: Batch, net: Net) -> Batch:
@@ -288,22 +286,10 @@ def _pass(
     M = () if readouts == "output" else params.M
     if M is None:
         raise UsageError(f"there are no readouts M_l in these parameters; give init readouts={readouts!r}, too")
-    a, moved = _outputs(params, statistics, x, net, key)
+    a, moved = nets.outputs(net, params.blocks, statistics, x, key)
     G = [flat(a_l) @ M_l.T for a_l, M_l in zip(a, M, strict=True)] if M else []
     s = nets.output.read(params, a[-1])
     return (s + sum(G) if readouts == "sum" else s), G, moved
-
-
-def _outputs(
-    params: Params, statistics: Statistics, x: Float[Array, "batch *features"], net: Net, key: Array | None = None
-) -> tuple[tuple[Array, ...], Statistics]:
-    """a_1..a_L, with a key as in training, and the statistics afterwards."""
-    a, out, moved = x, [], []
-    for at, (block, weights, known) in enumerate(zip(net, params.blocks, every(statistics, net), strict=True)):
-        a, known = run_block(block, weights, known, a, None if key is None else jax.random.fold_in(key, at + 1))
-        out.append(a)
-        moved.append(known)
-    return tuple(out), kept(moved)
 
 
 def update(
@@ -373,7 +359,7 @@ def activations(
     state: State, x: Float[Array, "batch *features"], *, net: Net, **form: Any
 ) -> tuple[Float[Array, "batch *_"], ...]:
     """a_1..a_L."""
-    return _outputs(state.params, state.statistics, x, _normalised(net, _formed(form)))[0]
+    return nets.outputs(_normalised(net, _formed(form)), state.params.blocks, state.statistics, x)[0]
 
 
 def rule(

@@ -7,14 +7,14 @@ the activities, a loss in every layer). The slope is one forward-mode derivative
 
 from collections.abc import Callable
 from functools import partial
-from typing import Any, Literal, NamedTuple, cast
+from typing import Any, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Float
 
-from . import nets
+from . import _forward_passes, nets
 from .base import (
     Batch,
     LearningRule,
@@ -26,11 +26,12 @@ from .base import (
     as_params,
     at_state,
     begin,
-    check_classes,
+    begin_layers,
     check_labels,
     chosen,
     cross_entropy,
     descend,
+    descend_layers,
     every,
     flat,
     kept,
@@ -39,6 +40,9 @@ from .base import (
 )
 from .card import Card, Variant
 from .errors import UsageError
+
+Layer = _forward_passes.Layer
+Params = _forward_passes.Params
 
 
 class Options(NamedTuple):
@@ -49,22 +53,12 @@ class Options(NamedTuple):
     weights: one direction for all weights."""
     loss: Literal["local", "global"] = "local"
     """local: every layer has a readout and a loss of its own. global: one readout and one loss, of the last layer."""
-    distribution: Literal["normal", "rademacher"] = "normal"
+    distribution: _forward_passes.Distribution = "normal"
     """Law of the directions' entries: N(0, 1), or a fair sign."""
     readout: Literal["exact", "estimated"] = "exact"
     """exact: the readout's gradient in closed form, for which nothing is sent back. estimated: as all others."""
     num_directions: int = 1
     """Directions per step; their estimates are averaged."""
-
-
-class Layer(NamedTuple):
-    """What layer i owns: ``block`` holds W_i and b_i, ``M`` (classes, n_i) its readout, None where it has no loss."""
-
-    block: Any
-    M: Float[Array, "classes n"] | None
-
-
-Params = tuple[Layer, ...]
 
 
 class State(NamedTuple):
@@ -95,15 +89,9 @@ def init(
         UsageError: fewer than two classes, inputs the network cannot take, or an option that does not fit.
     """
     settings = _checked(options, net)
-    check_classes(num_classes)
-    block_key, readout_key = jax.random.split(key)
-    blocks, statistics, activations = nets.init(block_key, x, net)
-    readouts = nets.output.class_readouts(readout_key, activations, num_classes)
-    if settings.loss == "global":
-        readouts = (*(None,) * (len(net) - 1), readouts[-1])
-    params = tuple(Layer(*pair) for pair in zip(blocks, readouts, strict=True))
     is_local = settings.loss == "local"
-    return State(params, tuple(begin(tx, layer) for layer in params) if is_local else begin(tx, params), statistics)
+    params, statistics = _forward_passes.start(key, x, net, num_classes, only_last=not is_local)
+    return State(params, begin_layers(tx, params) if is_local else begin(tx, params), statistics)
 
 
 def grads(
@@ -185,7 +173,7 @@ def _pass(
     params: Params, statistics: Statistics, batch: Batch, key: Array, net: Net, options: Options
 ) -> tuple[Params, Metrics, Statistics]:
     """Estimates, metrics and the statistics after this batch."""
-    doubt = check_labels(batch, _readout(params[-1]).shape[0])
+    doubt = check_labels(batch, _forward_passes.readout(params[-1]).shape[0])
     estimate = _by_activities if options.perturb == "activities" else _by_weights
     a, gradients, losses, moved = batch.x, [], [], []
     for part in _parts(params, statistics, net):
@@ -208,14 +196,14 @@ def _parts(params: Params, statistics: Statistics, net: Net) -> list[_Part]:
 
 def _by_weights(part: _Part, a: Array, y: Array, key: Array, options: Options) -> tuple[Params, Array, Array, Any]:
     """The estimate for a part's layers, its loss, what it hands on, and the statistics of its blocks."""
-    M, is_exact = _readout(part.layers[-1]), options.readout == "exact"
+    M, is_exact = _forward_passes.readout(part.layers[-1]), options.readout == "exact"
 
     def loss_of(layers: Params) -> tuple[Array, tuple[Array, Array, list[Any]]]:
         out, moved = a, []
         for i, block, layer, known in zip(part.numbers, part.blocks, layers, part.statistics, strict=True):
             out, known = run_block(block, layer.block, known, out, jax.random.fold_in(key, i))
             moved.append(known)
-        G = flat(out) @ (M if is_exact else _readout(layers[-1])).T
+        G = flat(out) @ (M if is_exact else _forward_passes.readout(layers[-1])).T
         return cross_entropy(G, y), (G, out, moved)
 
     layers = (*part.layers[:-1], part.layers[-1]._replace(M=None if is_exact else M))
@@ -229,7 +217,7 @@ def _by_weights(part: _Part, a: Array, y: Array, key: Array, options: Options) -
 
 def _by_activities(part: _Part, a: Array, y: Array, key: Array, options: Options) -> tuple[Params, Array, Array, Any]:
     """As `_by_weights`, with directions of the sums of every sample; such blocks have no statistics."""
-    M, is_exact = _readout(part.layers[-1]), options.readout == "exact"
+    M, is_exact = _forward_passes.readout(part.layers[-1]), options.readout == "exact"
 
     def losses_of(shifts: Any) -> tuple[Array, tuple[list[Array], list[Array]]]:
         """Every sample's loss with shifted sums and scores; what every layer is given and hands on; the sums."""
@@ -243,9 +231,9 @@ def _by_activities(part: _Part, a: Array, y: Array, key: Array, options: Options
         shifted = G if shifts is None or is_exact else G + shifts[-1]
         return optax.softmax_cross_entropy_with_integer_labels(shifted, y), (outputs, [*sums, G])
 
-    *sums, scores = jax.eval_shape(lambda: losses_of(None)[1][1])
+    *sums, G = jax.eval_shape(lambda: losses_of(None)[1][1])
     v = [_directions(key, i, z, options) for i, z in zip(part.numbers, sums, strict=True)]
-    v += [] if is_exact else [_directions(jax.random.fold_in(key, part.numbers[-1]), 0, scores, options)]
+    v += [] if is_exact else [_directions(jax.random.fold_in(key, part.numbers[-1]), 0, G, options)]
     zeros = [jnp.zeros(v_z.shape[1:], v_z.dtype) for v_z in v]
     slopes, losses, (outputs, [*_, G]) = _slopes(losses_of, zeros, v)
     errors = [jax.vmap(jax.vmap(jnp.multiply))(slopes, v_z).mean(0) / len(y) for v_z in v]
@@ -274,16 +262,9 @@ def _slopes(f: Callable[[Any], tuple[Array, Any]], at: Any, v: Any) -> tuple[Arr
 
 
 def _directions(key: Array, number: int, like: Any, options: Options) -> Any:
-    """v for a tree of arrays, with the directions as a leading axis. Every layer and every leaf has its own stream."""
+    """v for a tree of arrays, with the directions as a leading axis. Every layer has its own stream."""
     layer_key = jax.random.fold_in(jax.random.fold_in(key, 0), number)
-    draw = jax.random.normal if options.distribution == "normal" else jax.random.rademacher
-    leaves, tree = jax.tree.flatten(like)
-    shapes = [(options.num_directions, *leaf.shape) for leaf in leaves]
-    drawn = [
-        draw(jax.random.fold_in(layer_key, at), shape, leaf.dtype)
-        for at, (shape, leaf) in enumerate(zip(shapes, leaves, strict=True))
-    ]
-    return jax.tree.unflatten(tree, drawn)
+    return _forward_passes.directions(layer_key, like, options.distribution, (options.num_directions,))
 
 
 def update(
@@ -294,19 +275,8 @@ def update(
     gradients, metrics, moved = _pass(state.params, every(state.statistics, net), batch, key, net, settings)
     if settings.loss == "global":
         return State(*descend(tx, gradients, state.opt_state, state.params, metrics["loss"]), moved), metrics
-    layers = zip(gradients, state.opt_state, state.params, metrics["layer_loss"], strict=True)
-    params, opt_state = zip(*[descend(tx, *layer) for layer in layers], strict=True)
+    params, opt_state = descend_layers(tx, gradients, state.opt_state, state.params, metrics["layer_loss"])
     return State(params, opt_state, moved), metrics
-
-
-def _outputs(state: State, x: Array, net: Net, key: Array | None = None) -> list[Array]:
-    """a_1..a_L; with a key as in training."""
-    a, out = x, []
-    layers = zip(net, state.params, every(state.statistics, net), strict=True)
-    for i, (block, layer, known) in enumerate(layers, start=1):
-        a, _ = run_block(block, layer.block, known, a, None if key is None else jax.random.fold_in(key, i))
-        out.append(a)
-    return out
 
 
 @predicting
@@ -315,27 +285,14 @@ def predict(
 ) -> Float[Array, "batch classes"]:
     """Class scores G_L of the last layer. ``options`` as of `Options`; none of them changes what is predicted."""
     _checked(options, net)
-    return flat(_outputs(state, x, net)[-1]) @ _readout(state.params[-1]).T
-
-
-def training_scores(
-    state: State, x: Float[Array, "batch *features"], key: Array, *, net: Net
-) -> Float[Array, "batch classes"]:
-    """The scores of `predict` as a step with ``key`` sees them: statistics of the batch, and noise."""
-    return flat(_outputs(state, x, net, key)[-1]) @ _readout(state.params[-1]).T
+    return _forward_passes.training_scores(state, x, None, net=net)
 
 
 @predicting
 def layer_scores(state: State, x: Float[Array, "batch *features"], *, net: Net) -> Float[Array, "layers batch classes"]:
     """G_i of every layer that has a readout."""
-    pairs = zip(_outputs(state, x, net), state.params, strict=True)
-    return jnp.stack([flat(a) @ _readout(layer).T for a, layer in pairs if layer.M is not None])
-
-
-@predicting
-def activations(state: State, x: Float[Array, "batch *features"], *, net: Net) -> tuple[Float[Array, "batch *_"], ...]:
-    """a_1..a_L."""
-    return tuple(_outputs(state, x, net))
+    pairs = zip(_forward_passes.activations(state, x, net=net), state.params, strict=True)
+    return jnp.stack([_forward_passes.scores(a, layer) for a, layer in pairs if layer.M is not None])
 
 
 def rule(net: Net, tx: optax.GradientTransformation, *, num_classes: int, **options: Any) -> LearningRule:
@@ -350,9 +307,9 @@ def rule(net: Net, tx: optax.GradientTransformation, *, num_classes: int, **opti
         update=partial(update, net=net, tx=tx, **options),
         predict=partial(predict, net=net, **options),
         grads=at_state(grads, "statistics", net=net, **options),
-        training_scores=partial(training_scores, net=net),
+        training_scores=partial(_forward_passes.training_scores, net=net),
         layer_scores=partial(layer_scores, net=net) if settings.loss == "local" else None,
-        activations=partial(activations, net=net),
+        activations=partial(_forward_passes.activations, net=net),
     )
 
 
@@ -374,11 +331,6 @@ def work(layers: tuple[nets.LayerSize, ...], num_classes: int, batch: int, **opt
         of_readout = 1 + 2 * k if by_weights and settings.readout == "estimated" else 2 + k
         products += [(i, "readout", of_readout * batch * num_classes * size.n)] if has_readout else []
     return [product for product in products if product[2]]
-
-
-def _readout(layer: Layer) -> Array:
-    """M of a layer that has one, as the last layer always does."""
-    return cast(Array, layer.M)
 
 
 def _checked(options: dict[str, Any], net: Net) -> Options:

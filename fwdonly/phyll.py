@@ -25,7 +25,7 @@ from .base import (
     Products,
     after,
     at_state,
-    begin,
+    begin_layers,
     check_classes,
     check_labels,
     chosen,
@@ -35,6 +35,7 @@ from .base import (
     predicting,
 )
 from .card import Card, Variant
+from .descent import of_layers
 from .errors import UsageError
 
 SMALLEST = 1e-6
@@ -145,8 +146,7 @@ def init(
         xi = jax.random.normal(direction_key, (h[0].size,), h.dtype)
         params.append(weights)
         directions.append(xi / jnp.linalg.norm(xi))
-    opt_state = tuple(begin(tx, weights) for weights in params)
-    return State(tuple(params), opt_state, tuple(directions), tuple(phases))
+    return State(tuple(params), begin_layers(tx, params), tuple(directions), tuple(phases))
 
 
 def grads(
@@ -332,12 +332,13 @@ def update(
     """
     settings = _checked(options, net, black_box)
     how = _How(net, num_classes, state.xi, state.phases, black_box, settings)
+    optimizers = of_layers(tx, len(net))
 
     def learn(at: int, of_layer: Callable[[Any], tuple[Any, Array]]) -> tuple[Any, Any, Array]:
         def step(layer: tuple[Any, Any], _: Any) -> tuple[tuple[Any, Any], Array]:
             weights, opt = layer
             gradient, loss = of_layer(weights)
-            return descend(tx, gradient, opt, weights, loss), loss
+            return descend(optimizers[at], gradient, opt, weights, loss), loss
 
         layer = state.params[at], state.opt_state[at]
         layer, losses = jax.lax.scan(step, layer, length=settings.inner_steps)

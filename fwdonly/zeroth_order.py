@@ -8,14 +8,14 @@ the estimate what past parameters show to be noise.
 
 from collections.abc import Callable
 from functools import partial
-from typing import Any, Literal, NamedTuple, cast
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Float
 
-from . import nets
+from . import _forward_passes, nets
 from .base import (
     Batch,
     LearningRule,
@@ -25,8 +25,7 @@ from .base import (
     Statistics,
     after,
     at_state,
-    begin,
-    check_classes,
+    begin_layers,
     check_labels,
     chosen,
     cross_entropy,
@@ -38,10 +37,14 @@ from .base import (
     run_block,
 )
 from .card import Card, Variant
+from .descent import of_layers
 from .errors import UsageError
 
 SMALL = 1e-5
 """Principal directions with less variance than this, in units of the largest one, are rounding and are left alone."""
+
+Layer = _forward_passes.Layer
+Params = _forward_passes.Params
 
 
 class Options(NamedTuple):
@@ -52,23 +55,13 @@ class Options(NamedTuple):
     the slope has divided by 2 eps."""
     num_directions: int = 1
     """Directions per step; their estimates are averaged."""
-    distribution: Literal["normal", "rademacher"] = "normal"
+    distribution: _forward_passes.Distribution = "normal"
     """Law of the direction's entries: N(0, 1) as in MeZO, or a fair sign as in SPSA."""
     history: int = 0
     """Steps whose parameters are kept for the subspace, which is renewed as often; 0: no subspace. They and their
     principal directions take that many times the memory of the parameters, twice."""
     variance: float | Array = 0.9
     """With a history: the share of its variance whose principal directions stay in the estimate."""
-
-
-class Layer(NamedTuple):
-    """What layer i owns: ``block`` holds W_i and b_i; ``M`` (classes, n_L) is the last layer's readout, else None."""
-
-    block: Any
-    M: Float[Array, "classes n"] | None
-
-
-Params = tuple[Layer, ...]
 
 
 class Subspace(NamedTuple):
@@ -107,16 +100,12 @@ def init(
         UsageError: fewer than two classes, inputs the network cannot take, or an option that does not fit.
     """
     settings = _checked(options, net)
-    check_classes(num_classes)
-    block_key, readout_key = jax.random.split(key)
-    blocks, statistics, activations = nets.init(block_key, x, net)
-    readouts = (*(None,) * (len(net) - 1), nets.output.class_readouts(readout_key, activations, num_classes)[-1])
-    params = tuple(Layer(*pair) for pair in zip(blocks, readouts, strict=True))
+    params, statistics = _forward_passes.start(key, x, net, num_classes, only_last=True)
     subspace: Subspace | tuple[()] = ()
     if settings.history:
         zeros = jax.tree.map(lambda a: jnp.zeros((settings.history, *a.shape), a.dtype), params)
         subspace = Subspace(zeros, zeros, jnp.zeros((), jnp.int32))
-    return State(params, tuple(begin(tx, layer) for layer in params), statistics, subspace)
+    return State(params, begin_layers(tx, params), statistics, subspace)
 
 
 def grads(
@@ -203,7 +192,7 @@ def _values(
     params: Params, statistics: Statistics, batch: Batch, key: Array, net: Net, options: Options
 ) -> tuple[_Line, Metrics, Statistics]:
     """All slopes, metrics and the statistics after this batch."""
-    doubt = check_labels(batch, _readout(params).shape[0])
+    doubt = check_labels(batch, _forward_passes.readout(params[-1]).shape[0])
     keys = jax.random.split(jax.random.fold_in(key, 0), options.num_directions)
 
     def along(direction_key: Array) -> tuple[Array, Array, tuple[Any, ...]]:
@@ -214,7 +203,7 @@ def _values(
                 layer = shifted(_key_of(direction_key, i, a), layer, step, options)
                 a, known = run_block(block, layer.block, known, a, jax.random.fold_in(key, i))
                 moved.append(known)
-            return cross_entropy(flat(a) @ layer.M.T, batch.y), tuple(moved)
+            return cross_entropy(_forward_passes.scores(a, layer), batch.y), tuple(moved)
 
         return slope(loss_at, options.eps)
 
@@ -230,7 +219,7 @@ def _estimate(layer: Layer, number: int, line: _Line, options: Options, wait_for
     """A layer's part of g: the mean of slope_j v_j, one direction at a time, not before ``wait_for`` is there."""
 
     def add(total: Layer, pair: tuple[Array, Array]) -> tuple[Layer, None]:
-        v = direction(_key_of(pair[1], number, wait_for), layer, options)
+        v = _forward_passes.directions(_key_of(pair[1], number, wait_for), layer, options.distribution)
         return jax.tree.map(lambda a, v: a + pair[0].astype(v.dtype) * v, total, v), None
 
     start = jax.tree.map(jnp.zeros_like, layer)
@@ -262,17 +251,9 @@ def slope(f: Callable[[Array], tuple[Array, Any]], eps: float | Array) -> tuple[
     return (plus - minus) / (2 * step.astype(plus.dtype)), (plus + minus) / 2, more
 
 
-def direction(key: Array, like: Any, options: Options) -> Any:
-    """v for a tree of arrays; every leaf has a stream of its own."""
-    draw = jax.random.normal if options.distribution == "normal" else jax.random.rademacher
-    leaves, tree = jax.tree.flatten(like)
-    drawn = [draw(jax.random.fold_in(key, at), leaf.shape, leaf.dtype) for at, leaf in enumerate(leaves)]
-    return jax.tree.unflatten(tree, drawn)
-
-
 def shifted(key: Array, params: Any, step: Array, options: Options) -> Any:
-    """params + step v, with `direction`'s v of the same key."""
-    v = direction(key, params, options)
+    """params + step v, with the v that `_estimate` draws of the same key."""
+    v = _forward_passes.directions(key, params, options.distribution)
     return jax.tree.map(lambda a, v: a + step.astype(a.dtype) * v, params, v)
 
 
@@ -314,24 +295,15 @@ def update(
     subspace, stepped, done = state.subspace, [], ()
     noise = subspace.noise if isinstance(subspace, Subspace) else None
     whole = None if noise is None else _without(_all(state.params, line, settings), noise)
-    for at, (layer, opt) in enumerate(zip(state.params, state.opt_state, strict=True)):
+    optimizers = of_layers(tx, len(state.params))
+    for at, (one, layer, opt) in enumerate(zip(optimizers, state.params, state.opt_state, strict=True)):
         g = _estimate(layer, at + 1, line, settings, done) if whole is None else whole[at]
-        stepped.append(descend(tx, g, opt, layer, metrics["loss"]))
+        stepped.append(descend(one, g, opt, layer, metrics["loss"]))
         done = stepped[-1][0]
     params, opt_state = (tuple(part) for part in zip(*stepped, strict=True))
     if isinstance(subspace, Subspace):
         subspace = _remembered(subspace, params, settings)
     return State(params, opt_state, moved, subspace), metrics
-
-
-def _outputs(state: State, x: Array, net: Net, key: Array | None = None) -> list[Array]:
-    """a_1..a_L; with a key as in training."""
-    a, out = x, []
-    layers = zip(net, state.params, every(state.statistics, net), strict=True)
-    for i, (block, layer, known) in enumerate(layers, start=1):
-        a, _ = run_block(block, layer.block, known, a, None if key is None else jax.random.fold_in(key, i))
-        out.append(a)
-    return out
 
 
 @predicting
@@ -340,20 +312,7 @@ def predict(
 ) -> Float[Array, "batch classes"]:
     """Class scores a_L M^T. ``options`` as of `Options`; none of them changes what is predicted."""
     _checked(options, net)
-    return flat(_outputs(state, x, net)[-1]) @ _readout(state.params).T
-
-
-def training_scores(
-    state: State, x: Float[Array, "batch *features"], key: Array, *, net: Net
-) -> Float[Array, "batch classes"]:
-    """The scores of `predict` as a step with ``key`` sees them, at unmoved weights: statistics of the batch, noise."""
-    return flat(_outputs(state, x, net, key)[-1]) @ _readout(state.params).T
-
-
-@predicting
-def activations(state: State, x: Float[Array, "batch *features"], *, net: Net) -> tuple[Float[Array, "batch *_"], ...]:
-    """a_1..a_L."""
-    return tuple(_outputs(state, x, net))
+    return _forward_passes.training_scores(state, x, None, net=net)
 
 
 def rule(net: Net, tx: optax.GradientTransformation, *, num_classes: int, **options: Any) -> LearningRule:
@@ -368,8 +327,8 @@ def rule(net: Net, tx: optax.GradientTransformation, *, num_classes: int, **opti
         update=partial(update, net=net, tx=tx, **options),
         predict=partial(predict, net=net, **options),
         grads=at_state(grads, "statistics", "subspace", net=net, **options),
-        training_scores=partial(training_scores, net=net),
-        activations=partial(activations, net=net),
+        training_scores=partial(_forward_passes.training_scores, net=net),
+        activations=partial(_forward_passes.activations, net=net),
     )
 
 
@@ -387,11 +346,6 @@ def work(layers: tuple[nets.LayerSize, ...], num_classes: int, batch: int, **opt
         products += [(i, "subspace", 4 * tau * weights)] if tau else []
     products += [(len(layers), "readout", passes * batch * num_classes * layers[-1].n)]
     return products + ([(len(layers), "subspace", 4 * tau * num_classes * layers[-1].n)] if tau else [])
-
-
-def _readout(params: Params) -> Array:
-    """M of the last layer."""
-    return cast(Array, params[-1].M)
 
 
 def _checked(options: dict[str, Any], net: Net) -> Options:

@@ -12,7 +12,20 @@ from reference import forward_gradient as dual
 from reference import phyll as physical
 from reference import zeroth_order as difference
 
-from fwdonly import Batch, UsageError, base, bp, data, fit, forward_gradient, measure, nets, phyll, zeroth_order
+from fwdonly import (
+    Batch,
+    UsageError,
+    _forward_passes,
+    base,
+    bp,
+    data,
+    fit,
+    forward_gradient,
+    measure,
+    nets,
+    phyll,
+    zeroth_order,
+)
 from fwdonly.training import Plan
 
 CLASSES, TX, KEY = 3, optax.sgd(0.1), jax.random.key(7)
@@ -175,7 +188,7 @@ def test_zeroth_order_equals_the_restatement(float64, options):
     state = start(zeroth_order, net, batch, **options)
     settings = zeroth_order.Options(**options)
     keys = jax.random.split(jax.random.fold_in(KEY, 0), settings.num_directions)
-    draw = lambda k, i, layer: zeroth_order.direction(jax.random.fold_in(k, i), layer, settings)
+    draw = lambda k, i, layer: _forward_passes.directions(jax.random.fold_in(k, i), layer, settings.distribution)
     v = [restated(draw(k, i, layer) for i, layer in enumerate(state.params, start=1)) for k in keys]
     want, loss = difference.estimate(restated(state.params), np.asarray(batch.x), batch.y, v, options["eps"])
     found, metrics = jit(partial(zeroth_order.grads, net=net, **options))(state.params, batch, KEY)
@@ -189,7 +202,7 @@ def test_on_a_quadratic_the_quotient_is_the_directional_derivative(float64):
     rng = np.random.default_rng(0)
     A, theta = rng.normal(size=(6, 6)), jnp.asarray(rng.normal(size=6))
     options = zeroth_order.Options()
-    v = np.asarray(zeroth_order.direction(KEY, theta, options))
+    v = np.asarray(_forward_passes.directions(KEY, theta, options.distribution))
 
     def quotient(f, eps):
         return zeroth_order.slope(lambda step: (f(zeroth_order.shifted(KEY, theta, step, options)), ()), eps)[0]

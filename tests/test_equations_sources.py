@@ -240,7 +240,7 @@ def test_classes_of_a_group_share_its_goodness_and_wrong_groups_are_refused(floa
 # --- Optimizers per layer -------------------------------------------------------------------------------------------
 
 
-LAYERED = {"bp": 3, "mf": 2, "ff": 2, "cafo": 2, "cwc": 2, "foton": 3}
+LAYERED = {"bp": 3, "mf": 2, "ff": 2, "cafo": 2, "cwc": 2, "foton": 3, "forward_gradient": 2, "zeroth_order": 2}
 """Layers that two blocks have, with the output layer where there is one; PEPITA and feedback alignment step as BP."""
 
 
@@ -273,6 +273,14 @@ def test_every_layer_steps_by_its_own_optimizer(rule):
     for change, gradient, rate, other in zip(moved, gradients, rates, rates[::-1], strict=True):
         near(change, jax.tree.map(lambda g, rate=rate: -rate * g, gradient), 1e-4)
         assert rate == other or differ(change, jax.tree.map(lambda g, rate=other: -rate * g, gradient), 1e-3)  # control
+
+
+@pytest.mark.parametrize("at", [0, 1])
+def test_a_layer_of_phyll_rests_while_the_other_one_steps(at):
+    """Its second layer sees what the first one hands on after its step, so that rates are no factors."""
+    moved, _ = stepped("phyll", fwdonly.by_layer([optax.sgd(float(at == 0)), optax.sgd(float(at == 1))]))
+    changes = [max(float(jnp.abs(a).max()) for a in jax.tree.leaves(layer)) for layer in moved]
+    assert changes[1 - at] == 0.0 < changes[at]
 
 
 @pytest.mark.parametrize("rule", ["bp", "mf"])

@@ -16,6 +16,7 @@ import fwdonly
 PACKAGE = Path(__file__).parents[1] / "fwdonly"
 SHARED = {
     "_two_pass": ("pepita", "foton"),
+    "_forward_passes": ("forward_gradient", "zeroth_order"),
     "_way_back": ("feedback", "_mirror"),
     "_mirror": ("feedback",),
 }

@@ -6,7 +6,7 @@ Blocks are value-hashable, so a freshly built equal network does not compile ane
 from . import output, savings
 from .adapters import from_equinox, from_nnx
 from .blocks import POOLINGS, Conv, Dense, Identity, pooled
-from .builders import cnn, cwc, init, mlp, normalised, residual, separable
+from .builders import cnn, cwc, init, mlp, normalised, outputs, residual, separable
 from .composed import Residual, Separable
 from .norms import BatchNorm, Normalised, batch_norm, moments, rms
 from .parts import Affine, check_net, check_parts, is_plain, linear, send_back, straight, unpooled, weight_gradient
@@ -64,6 +64,7 @@ __all__ = [
     "normalised",
     "orthogonal",
     "output",
+    "outputs",
     "parse",
     "pooled",
     "residual",

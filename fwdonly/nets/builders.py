@@ -6,7 +6,7 @@ from typing import Any
 import jax
 from jaxtyping import Array, Float
 
-from ..base import Net, Statistics, draw_block, kept, run_block
+from ..base import Net, Statistics, draw_block, every, kept, run_block
 from ..errors import UsageError, check_samples, check_whole, short
 from .blocks import Conv, Dense, side_after
 from .composed import Residual, Separable
@@ -112,6 +112,26 @@ def init(
         statistics.append(known)
         activations.append(x)
     return tuple(params), kept(statistics), tuple(activations)
+
+
+def outputs(
+    net: Net,
+    blocks: tuple[Any, ...],
+    statistics: Statistics,
+    x: Float[Array, "batch *features"],
+    key: Array | None = None,
+    first: int = 1,
+) -> tuple[tuple[Float[Array, "batch *_"], ...], Statistics]:
+    """The activation after every block, and their statistics afterwards; with a key as in training.
+
+    Noise of block i, counted from ``first``, is that of ``fold_in(key, i)``.
+    """
+    a, activations, moved = x, [], []
+    for i, (block, weights, known) in enumerate(zip(net, blocks, every(statistics, net), strict=True), start=first):
+        a, known = run_block(block, weights, known, a, None if key is None else jax.random.fold_in(key, i))
+        activations.append(a)
+        moved.append(known)
+    return tuple(activations), kept(moved)
 
 
 def _check_images(i: int, block: Any, x: Array) -> None:
