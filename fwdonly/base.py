@@ -285,13 +285,15 @@ def chosen(kind: Callable[..., Options], options: dict[str, Any], rule: str) -> 
     """A rule's options, ``kind(**options)`` for a NamedTuple ``kind``; words are those of its `Literal` annotations.
 
     Raises:
-        UsageError: an option that does not exist, or a word that is none of its own.
+        UsageError: an option that does not exist, a word that is none of its own, or no integer where one belongs.
     """
     known: dict[str, Any] = getattr(kind, "__annotations__")  # noqa: B009 (a NamedTuple's; type checkers do not see it)
     unknown = sorted(set(options) - set(known))
     if unknown:
         raise UsageError(f"{rule} has no option {unknown[0]!r}; its options are {', '.join(known)}")
     for name, value in options.items():
+        if known[name] is int:
+            check_whole(value, name)
         parts = (known[name], *get_args(known[name]))  # of a union, too
         words = [word for part in parts if get_origin(part) is Literal for word in get_args(part)]
         if words and not (value is None and type(None) in parts):

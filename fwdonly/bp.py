@@ -8,7 +8,7 @@ their start values, and the output layer alone learns. ``remat`` and ``chunks`` 
 what the memory of any other rule must be compared with.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any, Literal, NamedTuple
 
@@ -226,6 +226,13 @@ def _gradients(
     doubt = check_labels(batch, params.W.shape[1])
     if how.chunks > 1 and any(statistics):
         raise UsageError("chunks would have statistics of their own, and these blocks take the batch's; leave it at 1")
+    of_batch = partial(jax.value_and_grad(_objective(statistics, net, how), has_aux=True), params)
+    (loss, (more, moved)), gradients = _taken(of_batch, batch, key, how)
+    return gradients, {"loss": loss + doubt} | more, moved
+
+
+def _objective(statistics: Statistics, net: Net, how: Options) -> Callable[..., Any]:
+    """``(params, batch, key) -> (loss, (metrics, statistics))``."""
 
     def objective(params: Params, batch: Batch, key: Array) -> tuple[Array, tuple[Metrics, Any]]:
         if how.remat != "none":
@@ -239,10 +246,12 @@ def _gradients(
         local = [cross_entropy(G_l, batch.y, how.label_smoothing) for G_l in G]
         return loss + how.auxiliary_weight * sum(local), ({"layer_loss": jnp.stack([*local, loss])}, moved)
 
-    of_batch = partial(jax.value_and_grad(objective, has_aux=True), params)
-    whole = of_batch(batch, key) if how.chunks == 1 else nets.savings.accumulated(of_batch, batch, key, how.chunks)
-    (loss, (more, moved)), gradients = whole
-    return gradients, {"loss": loss + doubt} | more, moved
+    return objective
+
+
+def _taken(of_batch: Callable[[Batch, Array], Any], batch: Batch, key: Array, how: Options) -> Any:
+    """What a function of a batch gives, for all of it or as the mean over its chunks."""
+    return of_batch(batch, key) if how.chunks == 1 else nets.savings.accumulated(of_batch, batch, key, how.chunks)
 
 
 def features(
@@ -307,7 +316,7 @@ def update(
     gradients, metrics, moved = _gradients(state.params, state.statistics, batch, key, net, how)
 
     def loss_of(params: Params) -> Array:
-        return _gradients(params, state.statistics, batch, key, net, how)[1]["loss"]
+        return _taken(partial(_objective(state.statistics, net, how), params), batch, key, how)[0]
 
     return State(*descend(tx, gradients, state.opt_state, state.params, metrics["loss"], loss_of), moved), metrics
 

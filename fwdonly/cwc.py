@@ -50,7 +50,7 @@ Prediction = Literal["goodness", "softmax"]
 
 
 class Options(NamedTuple):
-    """Options of the rule; keywords of `init`, `grads`, `update`, `predict` and `rule`."""
+    """Options of the rule; keywords of `init`, `grads`, `update` and `rule`. `predict` takes ``prediction`` alone."""
 
     affine: bool = True
     """Batch normalisation with a scale and a shift per channel, which learn with the layer."""
@@ -309,6 +309,7 @@ def training_scores(
     prediction: Prediction = "goodness",
 ) -> Float[Array, "batch classes"]:
     """The scores of `predict` as a step with ``key`` sees them: statistics of the batch, and noise."""
+    check_word("prediction", prediction, get_args(Prediction))
     y = _outputs(state, x, net, key)[-1]
     return goodness(y, num_classes) if prediction == "goodness" else nets.output.read(state.params[-1], y)
 
@@ -331,12 +332,7 @@ def activations(state: State, x: Float[Array, "batch *features"], *, net: Net) -
 
 def _outputs(state: State, x: Array, net: Net, key: Array | None = None) -> tuple[Array, ...]:
     """y_1..y_L, with a key as in training."""
-    y, out = x, []
-    layers = zip(_normalised(net), state.params[: len(net)], state.statistics, strict=True)
-    for i, (block, layer, known) in enumerate(layers, start=1):
-        y, _ = run_block(block, layer, known, y, None if key is None else jax.random.fold_in(key, i))
-        out.append(y)
-    return tuple(out)
+    return nets.outputs(_normalised(net), state.params[: len(net)], state.statistics, x, key)[0]
 
 
 def rule(

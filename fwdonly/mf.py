@@ -142,14 +142,7 @@ def init(
 
 
 def grads(
-    params: Params,
-    batch: Batch,
-    key: Array,
-    *,
-    net: Net,
-    statistics: Statistics = (),
-    layer: int | None = None,
-    **form: Any,
+    params: Params, batch: Batch, key: Array, *, net: Net, statistics: Statistics = (), layer: Any = None, **form: Any
 ) -> tuple[Params, Metrics]:
     r"""The gradient of each layer's own loss with respect to that layer's own parameters.
 
@@ -308,7 +301,7 @@ def update(
 
     # Only a layer that trains alone has one loss from step to step: below the others, inputs move.
     objective = None if layer is None else loss_of
-    losses = cycle(metrics["layer_loss"])  # a loss per layer, or the last one's for all
+    losses = cycle([metrics["loss"]] if how[0].gradient == "joint" else metrics["layer_loss"])  # whose gradient it is
     params, opt_state = descend_layers(tx, gradients, state.opt_state, stepping, losses, objective)
     return State(tuple(map(_whole, params, state.params)), opt_state, moved), metrics
 
@@ -363,7 +356,8 @@ def rule(
 ) -> LearningRule:
     """MF with the simultaneous schedule: every batch updates all layers (or ``layer`` alone, one greedy stage).
 
-    ``form`` as of `Options`. The other prediction, without M_0, is reported beside this one.
+    ``form`` as of `Options`. The other prediction, without M_0, is reported beside this one, but where one
+    readout alone is trained.
 
     Raises:
         UsageError: an unknown word, a sum over an input readout that is not there, or a form that does not fit.
@@ -376,11 +370,12 @@ def rule(
         raise UsageError(f"layer is one of {first}..{len(net)} for this network; got {layer}")
     common: dict[str, Any] = {"net": net, "layer": layer, **form}
     other = "sum" if how.prediction == "last" else "last"
+    others = {**common, "prediction": other, "sum_includes_input": False}
     return LearningRule(
         init=partial(init, net=net, tx=tx, num_classes=num_classes, **form),
         update=partial(update, tx=tx, **common),
         predict=partial(predict, **common),
-        readouts=((other, partial(predict, **{**common, "prediction": other, "sum_includes_input": False})),),
+        readouts=() if how.losses == "last" else ((other, partial(predict, **others)),),
         grads=at_state(grads, "statistics", **common),
         training_scores=partial(training_scores, **common),
         layer_scores=partial(layer_scores, **common),
@@ -445,6 +440,8 @@ def _formed(form: dict[str, Any], net: Any, layer: int | None = None) -> tuple[O
         raise UsageError("auxiliary_weight needs gradient='joint' and losses='every'; no other loss has a weight")
     if only_last and (layer is not None or how.input_readout):
         raise UsageError("losses='last' trains no M_0 and is no greedy stage; leave one of them out")
+    if only_last and how.prediction == "sum":
+        raise UsageError("losses='last' trains one readout, and prediction='sum' reads all; leave one of them out")
     if how.readout == "fixed" and how.input_readout:
         raise UsageError("readout='fixed' leaves nothing of M_0 to learn; leave input_readout out")
     if how.readout_pool < 0:

@@ -30,7 +30,6 @@ from .base import (
     check_labels,
     chosen,
     descend,
-    draw_block,
     flat,
     predicting,
 )
@@ -43,7 +42,10 @@ SMALLEST = 1e-6
 
 
 class Options(NamedTuple):
-    """How layers see and learn; keywords of `init`, `grads`, `update`, `predict` and `rule`. Numbers may be traced."""
+    """How layers see and learn; keywords of `init`, `grads`, `update`, `predict` and `rule`.
+
+    ``theta`` and ``label_strength`` may be traced.
+    """
 
     physics: Literal["optics", "none"] = "optics"
     """optics: a simulated medium, a random complex matrix made of lenses and phase plates, of which the amplitude is
@@ -137,12 +139,12 @@ def init(
         if black_box is None and settings.physics == "optics":
             phases.append(jax.random.uniform(phase_key, (2, h[0].size), h.dtype, 0, 2 * jnp.pi))
         how = _How(net, num_classes, (), tuple(phases), black_box, settings)
-        F = _features(t - 1, h, how, direction_key)
-        nets.init(block_key, F, (block,))  # which refuses in one line what does not fit
-        weights, known = draw_block(block, jax.random.fold_in(block_key, t), F)
+        F = jax.eval_shape(lambda h, how=how, at=t - 1, key=phase_key: _features(at, h, how, key), h)
+        (weights,), known, _ = nets.init(block_key, jnp.zeros(F.shape, F.dtype), (block,), first=t)
         if known:
-            raise UsageError(f"block {t} has {', '.join(known)} beside its parameters; a digital layer has none")
-        h = _linear(block, weights, F)
+            raise UsageError(f"block {t} has {', '.join(known[0])} beside its parameters; a digital layer has none")
+        u = jax.eval_shape(partial(_linear, block), weights, F)
+        h = jnp.zeros(u.shape, u.dtype)
         xi = jax.random.normal(direction_key, (h[0].size,), h.dtype)
         params.append(weights)
         directions.append(xi / jnp.linalg.norm(xi))
@@ -178,7 +180,8 @@ def grads(
 
     The label is written over the first K inputs: 0, and ``label_strength`` at y.
 
-    Held constant for layer t: F_t, and so the physics, all other layers and the input; xi_t.
+    Held constant for layer t: F_t, and so the physics, all other layers and the input; xi_t. A black box refuses any
+    derivative, of predictions as well.
 
     Args:
         params: from `init`.
@@ -249,22 +252,32 @@ def _pass(batch: Batch, key: Array, how: _How, learn: Callable[..., Any]) -> tup
         weights, of_step, loss = learn(at, partial(_gradient, block=block, F=F, xi=how.xi[at], options=how.options))
         kept.append(of_step)
         losses.append(loss)
-        h = after(_linear(block, weights, F), of_step)
+        h = after(_linear(block, weights, F), weights)
     layer_loss = jnp.stack(losses)
     return tuple(kept), {"loss": layer_loss.sum() + doubt, "layer_loss": layer_loss}
 
 
 def _features(at: int, h: Array, how: _How, key: Array) -> Array:
-    """F of the layer at this place, as a constant."""
-    box = how.black_box[at] if isinstance(how.black_box, tuple) else how.black_box
+    """F of the layer at this place."""
+    box = how.black_box[at] if isinstance(how.black_box, tuple | list) else how.black_box
     if box is None and how.options.physics == "none":
-        return jax.lax.stop_gradient(h)
-    below = jax.lax.stop_gradient(h)
-    measured = box(below, jax.random.fold_in(key, at)) if box else optics(below, how.phases[at])
+        return h
+    measured = _measured(box, h, jax.random.fold_in(key, at)) if box else optics(h, how.phases[at])
     if how.options.skip == "concat":
-        below = flat(below) if measured.ndim == 2 else below
+        below = flat(h) if measured.ndim == 2 else h
         measured = jnp.concatenate([measured, below], axis=-1)
-    return jax.lax.stop_gradient(measured)
+    return measured
+
+
+@partial(jax.custom_jvp, nondiff_argnums=(0,))
+def _measured(box: Box, h: Array, key: Array) -> Array:
+    """What the black box gives."""
+    return box(h, key)
+
+
+@_measured.defjvp
+def _no_derivative(box: Box, primals: Any, tangents: Any) -> Any:
+    raise UsageError("a black box is measured and has no derivative: leave out what asks for one, such as alignment")
 
 
 def _linear(block: Any, weights: Any, F: Array) -> Array:
@@ -410,7 +423,8 @@ def work(
 ) -> Products:
     """Per sample and layer, of positives and negatives: n steps forward and for the weights, and once handed on.
 
-    ``skip="concat"``: twice as many inputs. The physics, simulated or not, is no digital product.
+    ``skip="concat"``: twice as many inputs, as of physics that gives as many features as it is given. The physics,
+    simulated or not, is no digital product.
     """
     del num_classes
     products: Products = []
@@ -424,12 +438,20 @@ def work(
 def _checked(options: dict[str, Any], net: Net, black_box: Any) -> Options:
     nets.check_parts(net)
     settings = chosen(Options, options, "PhyLL")
+    if settings.skip == "concat" and settings.physics == "none" and black_box is None:
+        raise UsageError("skip='concat' is for layers behind physics; leave skip out where physics='none'")
+    for name, value in (("theta", settings.theta), ("label_strength", settings.label_strength)):
+        if isinstance(value, float | int) and not value > 0:
+            raise UsageError(f"{name} is above 0; got {value}")
     if settings.inner_steps < 1:
         raise UsageError(
             f"inner_steps is how many steps a layer takes on one measurement, from 1; got {settings.inner_steps}"
         )
-    if isinstance(black_box, tuple) and len(black_box) != len(net):
-        raise UsageError(f"there are {len(black_box)} black boxes for {len(net)} layers; give one, or one per layer")
+    boxes = black_box if isinstance(black_box, tuple | list) else [black_box] * len(net)
+    if len(boxes) != len(net):
+        raise UsageError(f"there are {len(boxes)} black boxes for {len(net)} layers; give one, or one per layer")
+    if black_box is not None and not all(map(callable, boxes)):
+        raise UsageError("a black box is a function (h, key) -> features; give one, or one per layer")
     return settings
 
 

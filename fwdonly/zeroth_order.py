@@ -48,7 +48,8 @@ Params = _forward_passes.Params
 
 
 class Options(NamedTuple):
-    """How slopes are estimated; keywords of `init`, `grads`, `update`, `predict` and `rule`. Numbers may be traced."""
+    """How slopes are estimated; keywords of `init`, `grads`, `update`, `predict` and `rule`. eps and variance may be
+    traced."""
 
     eps: float | Array = 0.01
     """Length of the way to either side, in units of the direction. In float32 a loss near 1 has an error of 1e-7, which
@@ -274,7 +275,10 @@ def _remembered(subspace: Subspace, params: Params, options: Options) -> Subspac
 
 
 def noise_of(past: Any, variance: float | Array) -> Any:
-    """The principal directions of a tree of rows that do not belong to the fewest with this share of the variance."""
+    """The principal directions of rows, trees (tau, *shape), that are not among the fewest with this share of variance.
+
+    They come as such rows of length 1, over all leaves together; rows that stay in the estimate are 0.
+    """
     centred = jax.tree.map(lambda rows: flat(rows) - flat(rows).mean(0, keepdims=True), past)
     products = jnp.asarray(sum(rows @ rows.T for rows in jax.tree.leaves(centred)))
     lambdas, vectors = (a[..., ::-1] for a in jnp.linalg.eigh(products))  # the largest first

@@ -171,8 +171,8 @@ MUTANTS = [
     ),
     Mutant(
         "phyll.py",
-        "below = jax.lax.stop_gradient(h)",
-        "below = h",
+        "_measured(box, h, jax.random.fold_in(key, at)) if box",
+        "box(h, jax.random.fold_in(key, at)) if box",
         (FORWARD,),
         "predictions let derivatives into the physics",
     ),
@@ -452,7 +452,7 @@ MUTANTS = [
     ),
     Mutant(
         "nets/savings.py",
-        "        a = after(a, errors)\n",
+        "        a = after(a, errors[0])\n",
         "",
         (SAVINGS,),
         "what is computed again is merged with what was computed before",

@@ -168,7 +168,7 @@ def test_a_platform_that_is_not_there_is_one_line():
         assert "Traceback" not in ended.stderr
 
 
-@pytest.mark.parametrize("name", RULES)
+@pytest.mark.parametrize("name", [*RULES, "mf-joint"])
 def test_an_optimizer_is_given_the_loss_that_it_descends(name):
     """The layer's own where layers have losses of their own, else the one loss."""
     net = nets.cwc([8, 8], 4) if name == "cwc" else nets.mlp([6, 5])
@@ -180,17 +180,18 @@ def test_an_optimizer_is_given_the_loss_that_it_descends(name):
         return jax.tree.map(jnp.zeros_like, gradients), {"value": value}
 
     seen = optax.GradientTransformationExtraArgs(lambda params: {"value": jnp.zeros(())}, update)
-    rule = RULES[name].rule(net, seen, num_classes=4)
+    name, _, gradient = name.partition("-")
+    rule = RULES[name].rule(net, seen, num_classes=4, **{"gradient": gradient} if gradient else {})
     x, y = jax.random.normal(jax.random.key(0), (8, 6, 6, 1)), jnp.arange(8) % 4
     state, metrics = rule.update(rule.init(jax.random.key(1), x), Batch(x, y), jax.random.key(2))
     paths = jax.tree_util.tree_leaves_with_path(state.opt_state)
     values = [leaf for path, leaf in paths if getattr(path[-1], "key", None) == "value"]
     own = (
         metrics["layer_loss"]
-        if name in ("mf", "ff", "cwc", "cafo", "forward_gradient", "phyll")
+        if name in ("mf", "ff", "cwc", "cafo", "forward_gradient", "phyll") and not gradient
         else metrics["loss"][None]
     )
-    own = jnp.tile(own, 2) if name == "zeroth_order" else own  # an optimizer per layer, and one loss
+    own = jnp.tile(own, 2) if name == "zeroth_order" or gradient else own  # an optimizer per layer, and one loss
     np.testing.assert_allclose(jnp.stack(values), own, rtol=1e-6)
 
 

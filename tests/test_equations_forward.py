@@ -352,12 +352,45 @@ def test_a_black_box_whose_derivative_raises_is_seen_where_it_is_differentiated(
         jax.grad(lambda h: black_box(h, None).sum())(jnp.ones((2, 3)))
 
 
-def test_no_derivative_of_a_prediction_enters_the_physics():
-    how = {"net": nets.mlp([4, 6]), "num_classes": CLASSES, "black_box": black_box}
-    x = jnp.ones((2, 6))
-    state = phyll.init(KEY, x, tx=TX, **how)
-    g = jax.grad(lambda params: phyll.predict(state._replace(params=params), x, **how)[:, 0].sum())(state.params)
-    assert any((leaf != 0).any() for leaf in jax.tree.leaves(g))
+def test_predictions_have_their_derivative_and_refuse_that_of_a_black_box(float64):
+    """c_2 by the first layer's weights: by differences; held constant, as a step holds it, it would be 0."""
+    x = jnp.asarray(np.random.default_rng(0).uniform(size=(2, 6)))
+
+    def slopes(**physics):
+        how = {"net": nets.mlp([4, 6]), "num_classes": CLASSES, **physics}
+        state = phyll.init(KEY, x, tx=TX, **how)
+        kernel = state.params[0]["params"]["Dense_0"]["kernel"]
+        away = jnp.asarray(np.random.default_rng(1).normal(size=kernel.shape))
+
+        def c_2(step):
+            first = {"params": {"Dense_0": {**state.params[0]["params"]["Dense_0"], "kernel": kernel + step * away}}}
+            return phyll.layer_scores(state._replace(params=(first, state.params[1])), x, **how)[1].sum()
+
+        return jax.grad(c_2)(0.0), (c_2(1e-6) - c_2(-1e-6)) / 2e-6
+
+    for physics in ("none", "optics"):
+        slope, difference = slopes(physics=physics)
+        assert abs(slope) > 1e-3 and float(slope) == pytest.approx(float(difference), rel=1e-5)
+    with pytest.raises(UsageError, match="a black box is measured and has no derivative"):
+        slopes(black_box=black_box)
+
+
+def test_a_start_measures_nothing_and_a_state_with_keys_is_stepped():
+    calls = []
+
+    def measured(h):
+        calls.append(len(h))
+        return np.abs(h[:, ::-1])
+
+    x, y = jnp.ones((3, 6)), jnp.array([0, 1, 2])
+    rule = phyll.rule(
+        nets.mlp([6, 6]), optax.noisy_sgd(0.1, key=KEY), num_classes=3, black_box=phyll.on_host(measured, 6)
+    )
+    state = rule.init(KEY, x)
+    assert not calls
+    new, _ = rule.update(state, Batch(x, y), KEY)
+    assert calls == [6, 6]  # positives and negatives, once a layer
+    assert all((a != b).any() for a, b in zip(jax.tree.leaves(new.params), jax.tree.leaves(state.params), strict=True))
 
 
 def test_wrong_labels_are_all_alike():
@@ -375,7 +408,11 @@ def test_wrong_labels_are_all_alike():
         (zeroth_order, {"eps": 0.0}, "eps is the length"),
         (zeroth_order, {"history": 1}, "0 or at least 2"),
         (zeroth_order, {"variance": 1.5}, "variance is a share"),
+        (zeroth_order, {"num_directions": 1.5}, "num_directions is an integer; got 1.5"),
         (phyll, {"inner_steps": 0}, "from 1; got 0"),
+        (phyll, {"inner_steps": 2.5}, "inner_steps is an integer; got 2.5"),
+        (phyll, {"theta": -1.0}, "theta is above 0"),
+        (phyll, {"physics": "none", "skip": "concat"}, "layers behind physics"),
         (phyll, {"black_box": (black_box,)}, "1 black boxes for 2 layers"),
     ],
 )

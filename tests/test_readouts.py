@@ -10,7 +10,7 @@ import pytest
 import reference.mf
 from comparing import drawn, near
 
-from fwdonly import Batch, mf, nets
+from fwdonly import Batch, UsageError, mf, nets
 from fwdonly.nets.output import length_read, readable
 
 CLASSES = 3
@@ -125,3 +125,11 @@ def test_what_no_loss_reads_or_reaches_keeps_its_start_values(gradient):
     assert equal(state.params[0].M, after.params[0].M) and not equal(state.params[1].M, after.params[1].M)
     assert equal(state.params[0].block, after.params[0].block) == (gradient == "local")
     assert not equal(state.params[1].block, after.params[1].block)
+
+
+def test_readouts_that_no_loss_trains_are_no_prediction():
+    last = mf.rule(nets.mlp([5, 4]), optax.sgd(0.1), num_classes=CLASSES, losses="last")
+    every = mf.rule(nets.mlp([5, 4]), optax.sgd(0.1), num_classes=CLASSES)
+    assert last.readouts == () and [name for name, _ in every.readouts] == ["sum"]
+    with pytest.raises(UsageError, match="losses='last' trains one readout"):
+        mf.rule(nets.mlp([5, 4]), optax.sgd(0.1), num_classes=CLASSES, losses="last", prediction="sum")

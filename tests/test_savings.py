@@ -2,6 +2,7 @@
 
 from functools import partial
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -89,9 +90,49 @@ def test_noise_and_statistics_of_blocks_pass_through_segments(key):
         update(state, batch, key, chunks=2)
 
 
+class Counting(nn.Module):
+    """A layer that counts its steps."""
+
+    @nn.compact
+    def __call__(self, x, train=False):
+        count = self.variable("counts", "steps", lambda: jnp.zeros((), jnp.int32))
+        if train:
+            count.value += 1
+        return jax.nn.relu(nn.Dense(5)(x))
+
+
+def test_statistics_that_are_integers_pass_through_segments(key):
+    net, tx = (Counting(), Counting(), Counting()), optax.sgd(0.1)
+    batch = Batch(jax.random.normal(key, (SAMPLES, 6)), jnp.asarray([0, 1, 2, 0, 1, 2, 2]))
+    state = bp.init(key, batch.x, net=net, tx=tx, num_classes=CLASSES)
+    ends = [bp.update(state, batch, key, net=net, tx=tx, remat=remat)[0] for remat in ("none", "block")]
+    assert gap(ends[0].params, ends[1].params) < 1e-6
+    assert [int(leaf) for leaf in jax.tree.leaves(ends[1].statistics)] == [1, 1, 1]
+
+
+@pytest.mark.parametrize("form", [{}, {"remat": "block"}, {"chunks": 3}])
+def test_a_line_search_sees_the_loss_whose_gradient_it_is_given(form, key):
+    """value_fn at the parameters is the value, and its gradient the one that is given."""
+    net, batch = nets.mlp([6, 5]), Batch(jax.random.normal(key, (SAMPLES, 6)), jnp.asarray([0, 1, 2, 0, 1, 2, 2]))
+
+    def update(gradients, state, params, *, value, value_fn, **_):
+        loss, slopes = jax.value_and_grad(value_fn)(params)
+        seen = {"loss": loss - value, "slope": jax.tree.map(jnp.subtract, slopes, gradients)}
+        return jax.tree.map(jnp.zeros_like, gradients), state | seen
+
+    def start(params):
+        return {"loss": jnp.ones(()), "slope": jax.tree.map(jnp.ones_like, params)}
+
+    seen = optax.GradientTransformationExtraArgs(start, update)
+    state = bp.init(key, batch.x, net=net, tx=seen, num_classes=CLASSES)
+    after, _ = jax.jit(partial(bp.update, net=net, tx=seen, **form))(state, batch, key)
+    assert max(float(jnp.abs(leaf).max()) for leaf in jax.tree.leaves(after.opt_state)) < 1e-6
+
+
 @pytest.mark.parametrize(
     ("form", "words"),
     [
+        ({"chunks": 1.5}, "chunks is an integer; got 1.5"),
         ({"chunks": 0}, "at least 1"),
         ({"chunks": 2, "batch_norm": True}, "without batch_norm"),
         ({"chunks": 2, "hidden": "frozen"}, "layers that learn"),

@@ -88,7 +88,8 @@ def alignment(
         state: the state at which ``gradients`` were taken.
         gradients: of the rule, shaped like ``state.params``; what is None there is not compared.
         batch: the same batch.
-        loss: ``(scores, y) -> scalar``; of FOTON with a temperature T, the cross-entropy of T times the scores.
+        loss: ``(scores, y) -> scalar``; of FOTON with a temperature T, the cross-entropy of T times the scores, and
+            with label smoothing that of smoothed labels.
 
     Returns:
         Cosines in [-1, 1], nan where a direction is 0, and norms of the rule's direction over those of backpropagation.

@@ -83,11 +83,12 @@ def _positive(sizes: Sequence[int], what: str) -> Sequence[int]:
 
 
 def init(
-    key: Array, x: Float[Array, "batch *features"], net: Net
+    key: Array, x: Float[Array, "batch *features"], net: Net, first: int = 1
 ) -> tuple[tuple[Any, ...], Statistics, tuple[Array, ...]]:
     """Parameters and statistics of every block, and the activation after it, for example inputs ``x``.
 
-    Block i (from 1) draws from ``fold_in(key, i)`` alone, so two rules with one key start from equal blocks.
+    Block i, counted from ``first``, draws from ``fold_in(key, i)`` alone, so two rules with one key start from equal
+    blocks.
 
     Raises:
         UsageError: no block, or one that cannot take the shape it is given or leaves nothing of it.
@@ -95,7 +96,7 @@ def init(
     check_samples(x)
     check_net(net)
     params, statistics, activations = [], [], []
-    for i, block in enumerate(net, start=1):
+    for i, block in enumerate(net, start=first):
         _check_images(i, block, x)
         try:
             weights, known = draw_block(block, jax.random.fold_in(key, i), x)
@@ -120,14 +121,13 @@ def outputs(
     statistics: Statistics,
     x: Float[Array, "batch *features"],
     key: Array | None = None,
-    first: int = 1,
 ) -> tuple[tuple[Float[Array, "batch *_"], ...], Statistics]:
     """The activation after every block, and their statistics afterwards; with a key as in training.
 
-    Noise of block i, counted from ``first``, is that of ``fold_in(key, i)``.
+    Noise of block i (from 1) is that of ``fold_in(key, i)``.
     """
     a, activations, moved = x, [], []
-    for i, (block, weights, known) in enumerate(zip(net, blocks, every(statistics, net), strict=True), start=first):
+    for i, (block, weights, known) in enumerate(zip(net, blocks, every(statistics, net), strict=True), start=1):
         a, known = run_block(block, weights, known, a, None if key is None else jax.random.fold_in(key, i))
         activations.append(a)
         moved.append(known)

@@ -8,9 +8,10 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from ..base import Net, check_classes, flat, predicting, run_block
+from ..base import Net, check_classes, flat, predicting
 from ..errors import UsageError
 from .builders import init
+from .builders import outputs as activations_of
 from .starts import Initializer
 
 
@@ -112,11 +113,7 @@ def scores(params: Any, x: Float[Array, "batch *features"], net: Net) -> Float[A
 
 def activations(params: Any, x: Float[Array, "batch *features"], net: Net) -> tuple[Float[Array, "batch *_"], ...]:
     """The outputs a_1..a_L of the hidden layers."""
-    a, out = x, []
-    for block, weights in zip(net, params.blocks, strict=True):
-        a, _ = run_block(block, weights, {}, a)
-        out.append(a)
-    return tuple(out)
+    return activations_of(net, params.blocks, (), x)[0]
 
 
 @predicting

@@ -65,7 +65,7 @@ def _forgetful(run: Callable[..., Any]) -> Callable[..., Any]:
 
     def backward(held: tuple[Any, ...], errors: Any) -> tuple[Any, ...]:
         blocks, statistics, a, key = held
-        a = after(a, errors)
+        a = after(a, errors[0])
         error_of = jax.vjp(lambda blocks, a: run(blocks, statistics, a, key), blocks, a)[1]
         on_blocks, on_a = error_of(errors)
         return on_blocks, None, on_a, None
