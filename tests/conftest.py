@@ -1,5 +1,6 @@
 """The test session: on CPU, with annotations checked at run time and no silent rank promotion."""
 
+import gc
 import importlib
 import os
 import re
@@ -42,6 +43,8 @@ import numpy as np
 import pytest
 
 jax.config.update("jax_numpy_rank_promotion", "raise")
+gc.freeze()
+gc.set_threshold(10_000, 20, 100)  # programs are many objects, and few of them ever die
 pytest.register_assert_rewrite("comparing")  # or its assertions fail without values
 
 

@@ -183,7 +183,8 @@ def test_an_optimizer_is_given_the_loss_that_it_descends(name):
     name, _, gradient = name.partition("-")
     rule = RULES[name].rule(net, seen, num_classes=4, **{"gradient": gradient} if gradient else {})
     x, y = jax.random.normal(jax.random.key(0), (8, 6, 6, 1)), jnp.arange(8) % 4
-    state, metrics = rule.update(rule.init(jax.random.key(1), x), Batch(x, y), jax.random.key(2))
+    state = jax.jit(rule.init)(jax.random.key(1), x)
+    state, metrics = jax.jit(rule.update)(state, Batch(x, y), jax.random.key(2))
     paths = jax.tree_util.tree_leaves_with_path(state.opt_state)
     values = [leaf for path, leaf in paths if getattr(path[-1], "key", None) == "value"]
     own = (

@@ -99,12 +99,12 @@ def test_digits_are_learnt(name, digits):
 @pytest.mark.parametrize("name", fwdonly.RULES)
 def test_control_shuffled_labels_teach_nothing(name, digits):
     rule, plan = RULES[name]
-    shuffles = [np.random.default_rng(seed).permutation(digits.y_train) for seed in range(3)]
-    results = [fwdonly.fit(rule, dataclasses.replace(digits, y_train=y), plan) for y in shuffles]
+    shuffled = dataclasses.replace(digits, y_train=np.random.default_rng(0).permutation(digits.y_train))
+    result = fwdonly.fit(rule, shuffled, plan)
     # Images of one class look alike and get one answer, so that a shuffle makes ten independent guesses, not 359.
-    chance, guesses = 0.1, 10 * len(shuffles)
-    assert np.mean([result.test_accuracy for result in results]) <= chance + 3 * sqrt(chance * (1 - chance) / guesses)
-    assert min(result.test_loss for result in results) > 2.2  # nats; guessing costs ln 10 = 2.30
+    chance, guesses = 0.1, 10
+    assert result.test_accuracy <= chance + 3 * sqrt(chance * (1 - chance) / guesses)  # 0.38; learning reaches 0.9
+    assert result.test_loss > 2.2  # nats; guessing costs ln 10 = 2.30
 
 
 def test_the_readout_of_another_layer_predicts_badly(digits):
@@ -128,7 +128,7 @@ def test_the_two_predictions_come_from_one_training_and_disagree_on_some_images(
 
 
 @pytest.mark.usefixtures("users_compilation")
-@pytest.mark.parametrize("loss", ["logistic", "symba"])
+@pytest.mark.parametrize("loss", ["logistic", pytest.param("symba", marks=pytest.mark.slow)])
 def test_defaults_of_ff_learn_on_wide_layers_and_those_of_the_matlab_do_not(loss):
     """500-500 on standardised pixels. Narrow layers hide both faults: a label of .1 % of the energy, and a peer term
     that drowns the gradient of a mean. At 1000-1000: 71.7-76.1 %, SymBa 7.6-9.4 %.
@@ -151,7 +151,15 @@ def above_frozen(mode, activation):
     return fit(rule, data.load("mnist5k"), Plan(10)).test_accuracy - frozen_accuracy(net, ADAM, Plan(10))
 
 
-@pytest.mark.parametrize("mode", [mode for mode in get_args(feedback.Mode) if mode != "shallow"])
+GATE = ("fa", "dfa", "kp", "bp", "ff", "pepita")
+"""Of those that beat frozen layers, the ones that the gate trains; the others are as long, and marked slow."""
+
+
+def by_gate(names):
+    return [name if name in GATE else pytest.param(name, marks=pytest.mark.slow) for name in names]
+
+
+@pytest.mark.parametrize("mode", by_gate(mode for mode in get_args(feedback.Mode) if mode != "shallow"))
 def test_every_feedback_rule_beats_frozen_hidden_layers(mode):
     assert above_frozen(mode, jnp.tanh) > 0.03
 
@@ -182,7 +190,7 @@ def frozen_accuracy(net, tx, plan):
     return fit(rule, data.load("mnist5k"), plan).test_accuracy
 
 
-@pytest.mark.parametrize("name", MARGINS)
+@pytest.mark.parametrize("name", by_gate(MARGINS))
 def test_rules_that_train_hidden_layers_beat_frozen_ones_by_a_margin(name):
     rule, margin = MARGINS[name]
     assert fit(rule, data.load("mnist5k"), Plan(10)).test_accuracy > frozen_accuracy(HUNDRED, ADAM, Plan(10)) + margin

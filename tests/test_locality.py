@@ -112,7 +112,8 @@ def case(name, options, net, batch, key):
 
 
 @pytest.mark.parametrize(("name", "options"), CASES)
-def test_deeper_layers_change_no_bit_of_a_layers_gradient_and_update(case, name, options, batch):
+def test_layers_see_what_is_below_them_and_no_bit_of_what_is_above(case, name, options, batch):
+    """Their gradients and updates. The two halves share a program, which takes most of the time."""
     state, both = case
     before, layers = both(state.params, batch), layers_of(state.params)
     for first in range(1, len(layers)):
@@ -123,12 +124,6 @@ def test_deeper_layers_change_no_bit_of_a_layers_gradient_and_update(case, name,
             assert not any(unchanged)
         else:
             assert unchanged == [at < first for at in range(len(layers))]
-
-
-@pytest.mark.parametrize(("name", "options"), CASES)
-def test_shallower_layers_inputs_and_labels_matter_to_every_layer(case, name, options, batch):
-    state, both = case
-    before, layers = both(state.params, batch), layers_of(state.params)
     relabelled = batch._replace(y=(batch.y + 1) % CLASSES)
     for other in (Batch(noise(batch.x, 3), batch.y), relabelled):
         after = both(state.params, other)

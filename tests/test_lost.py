@@ -470,7 +470,7 @@ def test_odd_bytes_become_readable(given, wanted):
     assert files.readable(given) == wanted
 
 
-ODD = {"bytes": b"r\xff\xfe", "umlaut": "größe".encode(), "tag": b"<b>&amp;", "newline": b"a\nb"}
+ODD = {"bytes": b"r\xff\xfe<b>&amp;a\nb", "umlaut": "größe<b>&amp;a\nb".encode()}
 
 
 @pytest.mark.parametrize("name", ODD, ids=str)
@@ -487,8 +487,7 @@ def test_odd_names_of_folders_get_all_files(tmp_path, name):
     there = {os.fsdecode(path) for path in os.listdir(where)}
     assert {"summary.json", "table.md", "report.html", "report.md", "learning_curves.png"} <= there
     page = Path(os.fsdecode(where + b"/report.html")).read_bytes().decode("utf-8")
-    wanted = {"bytes": r"r\xff\xfe", "umlaut": "größe", "tag": "&lt;b&gt;&amp;amp;", "newline": "a\nb"}
-    assert wanted[name] in page
+    assert {"bytes": r"r\xff\xfe", "umlaut": "größe"}[name] + "&lt;b&gt;&amp;amp;a\nb" in page
     assert "<b>&amp;" not in page
 
 
