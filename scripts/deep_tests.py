@@ -5,8 +5,8 @@ Measure on an idle machine (a plugin of pytest), then write ``tests/deep.txt``:
     PYTHONPATH=scripts python -m pytest -n 2 -p deep_tests -m "not slow"
     python scripts/deep_tests.py
 
-Every test function stays in the quick part with its cheapest cases, every rule with each of its contracts. A test that
-was not measured stays where it is, and so does a pattern.
+Every test function stays in the quick part with its cheapest cases, unless its only case is dear; a contract that is dear
+stays with the rules of `CORE`. A test that was not measured stays where it is, and so does a pattern.
 """
 
 import collections
@@ -42,6 +42,9 @@ QUICK = {
 """Functions that stay whatever they take: the doors, and the claims of the first page."""
 FORMS = re.compile(r"_stages|mf_joint|bp_deep|bp_sum")
 """Cases of the contract that repeat a rule in another form."""
+CORE = re.compile(r"(?<![a-z])(bp|mf|ff|cafo|pepita)(?![a-z])")
+"""Rules that stay quick in contracts that take more than ``CONTRACT`` CPU seconds."""
+CONTRACT = 4.0
 
 
 def cpu_seconds() -> float:
@@ -71,8 +74,11 @@ def deep_cases(function: str, cases: dict[str, float]) -> list[str]:
     if function in QUICK:
         return []
     if function.startswith("test_contract.py"):
-        repeats = [name for name in cases if FORMS.search(name)]
-        return repeats if sum(cases.values()) > 2 * ALONE and len(repeats) < len(cases) else []
+        for left_out in (FORMS.search, lambda name: FORMS.search(name) or not CORE.search(name)):
+            deep = [name for name in cases if left_out(name)]
+            if len(deep) < len(cases) and sum(cases[name] for name in cases if name not in deep) < CONTRACT:
+                break
+        return deep if CONTRACT < sum(cases.values()) and len(deep) < len(cases) else []
     if len(cases) == 1:
         return [name for name, seconds in cases.items() if seconds > ALONE]
     total, deep = 0.0, []
