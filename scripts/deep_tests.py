@@ -5,8 +5,8 @@ Measure on an idle machine (a plugin of pytest), then write ``tests/deep.txt``:
     PYTHONPATH=scripts python -m pytest -n 2 -p deep_tests -m "not slow"
     python scripts/deep_tests.py
 
-Every test function stays in the quick part with its cheapest cases, unless its only case is dear; a contract that is dear
-stays with the rules of `CORE`. A test that was not measured stays where it is, and so does a pattern.
+Every test function stays in the quick part with its cheapest cases, unless its only case is dear. A contract that is
+dear stays with the rules of `CORE`. A test that was not measured stays where it is, and so does a pattern.
 """
 
 import collections
@@ -78,7 +78,7 @@ def deep_cases(function: str, cases: dict[str, float]) -> list[str]:
             deep = [name for name in cases if left_out(name)]
             if len(deep) < len(cases) and sum(cases[name] for name in cases if name not in deep) < CONTRACT:
                 break
-        return deep if CONTRACT < sum(cases.values()) and len(deep) < len(cases) else []
+        return deep if sum(cases.values()) > CONTRACT and len(deep) < len(cases) else []
     if len(cases) == 1:
         return [name for name, seconds in cases.items() if seconds > ALONE]
     total, deep = 0.0, []
