@@ -23,11 +23,11 @@ FORMS: tuple[tuple[str, dict[str, Any], str], ...] = (
     ("bp-remat", {"remat": "sqrt"}, "one more forward pass"),
     ("bp-chunks", {"chunks": 4}, "no more arithmetic, smaller products"),
     ("bp-chunks", {"chunks": 16}, "no more arithmetic, smaller products"),
-    ("bp-chunks", {"chunks": 16, "remat": "sqrt"}, "both"),
+    ("bp-chunks", {"chunks": 16, "remat": "sqrt"}, "one more forward pass, smaller products"),
     ("mf", {}, "-"),
 )
 """Rules as commands name them, their options, and what the same gradient costs more."""
-COLUMNS = ["rule", "temporaries, MB", "of them the gradient", "the rest", "what it costs"]
+COLUMNS = ["rule", "temporaries, MB", "gradient, MB", "temporaries less gradient", "price of the form"]
 
 
 @dataclasses.dataclass(frozen=True)
