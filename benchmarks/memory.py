@@ -61,10 +61,9 @@ def rows_of(depth: int, width: int, batch: int) -> list[dict[str, Any]]:
 def gradient_bytes(name: str, depth: int, width: int) -> int:
     """Bytes of the float32 gradient that is there at once: of BP all of it, of MF its largest layer's."""
     first, other, readout = (count * width for count in (INPUTS + 1, width + 1, CLASSES))
-    readout += CLASSES
-    if name == "mf":
+    if name == "mf":  # its readouts have no bias
         return 4 * (max(first, other if depth > 1 else 0) + readout)
-    return 4 * (first + (depth - 1) * other + readout)
+    return 4 * (first + (depth - 1) * other + readout + CLASSES)
 
 
 def label(row: dict[str, Any]) -> str:
