@@ -20,6 +20,7 @@ import optax
 
 from fwdonly import RULES, Batch, ff, measure, nets
 from fwdonly.base import LearningRule, Net
+from fwdonly.files import without_folders
 
 CLASSES, LEARNING_RATE = 10, 1e-3
 NETS = {
@@ -330,6 +331,15 @@ class Budget:
         began = self.now()
         yield
         self.slowest = max(self.slowest, self.now() - began)
+
+
+def portable(content: Any) -> Any:
+    """The content of a JSON file without folders of this machine, which what other programs print may hold."""
+    if isinstance(content, dict):
+        return {name: portable(value) for name, value in content.items()}
+    if isinstance(content, list | tuple):
+        return [portable(value) for value in content]
+    return without_folders(content) if isinstance(content, str) else content
 
 
 class Parser(argparse.ArgumentParser):

@@ -105,10 +105,10 @@ def accuracy_rows(name: str, depth: int, options: Options) -> list[ROWS]:
     folder = options.folder / f"layers-{depth:02d}"
     words = [*RULES, "--net", net_of(depth, options), "--dataset", options.dataset, "--seeds", str(options.seeds)]
     words += ["--epochs", str(options.epochs), "--patience", str(options.patience), "--layer-accuracy"]
-    words += ["--output-dir", str(folder), "--resume", "--quiet"]
+    here = ["--output-dir", str(folder), "--resume", "--quiet"]  # of this machine, and not of the numbers
     summary = folder / "summary.json"
     if not (summary.is_file() and json.loads(summary.read_text())["finished"]):
-        command = [sys.executable, "-m", "fwdonly", "compare", *words]
+        command = [sys.executable, "-m", "fwdonly", "compare", *words, *here]
         code = subprocess.run(command, check=False, stdout=subprocess.DEVNULL).returncode
         if code not in (0, 3):
             sys.exit(f"{' '.join(command)} ended with code {code}; mend what its message says, and run this again")

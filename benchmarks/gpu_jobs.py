@@ -20,7 +20,7 @@ from typing import Any, NamedTuple
 import _gpu as gpu
 import jax
 from _gpu import CONFIGURATION, JSON, Session
-from _shared import Parser
+from _shared import Parser, portable
 
 from fwdonly import UsageError, report, results
 from fwdonly.foton import ExpansionWarning
@@ -88,7 +88,7 @@ def run_job(session: Session, name: str) -> str:
     head |= {"configuration": session.configuration, "environment": session.environment}
 
     def keep(found: JSON, **more: Any) -> None:
-        results.write_json(path, head | more | {"found": found})
+        results.write_json(path, head | portable(more | {"found": found}))
 
     session.keep = keep
     began = time.monotonic()

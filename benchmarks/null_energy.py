@@ -146,10 +146,12 @@ def rates(name: str, draws: int) -> dict[str, Any]:
 
 def table(content: dict[str, Any]) -> str:
     """The rates in % as a Markdown table, as the page on statistics has them."""
-    lines = [["scripted", *(f"n = {n}: difference, equal" for n in PAIRS), "n = 10, 5 % apart: difference, equal"]]
+    apart = PAIRS[-2:]
+    names = [*(f"n = {n}" for n in PAIRS), *(f"n = {n}, 5 % apart" for n in apart)]
+    lines = [["scripted", *(f"{name}: difference, equal" for name in names)]]
     for row in content["rows"]:
         cells = [_words(row["equal"][str(n)]) for n in PAIRS]
-        lines.append([row["scene"], *cells, _words(row["margin apart"]["10"])])
+        lines.append([row["scene"], *cells, *(_words(row["margin apart"][str(n)]) for n in apart)])
     return report.markdown_table(lines[0], lines[1:])
 
 

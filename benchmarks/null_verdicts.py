@@ -178,7 +178,9 @@ def main() -> None:
         rows.append(rates(name, options.family_draws if "twelve" in name else options.draws))
         print(name, rows[-1]["rates"], flush=True)
         if options.output is not None:
-            content = {"command": f"python benchmarks/null_verdicts.py --draws {options.draws}", "rows": rows}
+            command = "python benchmarks/null_verdicts.py"
+            command += f" --draws {options.draws} --family-draws {options.family_draws}"
+            content = {"command": command, "rows": rows}
             setting = {"sd": SD, "margin": MARGIN, "cost_sd": COST_SD, "cost_margin": COST_MARGIN}
             results.write_json(options.output, content | {"setting": setting, "environment": results.environment()})
 

@@ -1,4 +1,4 @@
-"""Training steps per second and memory of every rule, beside the machine's ceiling and eager PyTorch.
+"""Training steps per second of every rule, beside the machine's ceiling and eager PyTorch.
 
 Each cell is one network, batch size, optimizer and rule: `update` in a compiled scan with donated state, on random
 inputs that lie ready on the device as float32. `fwdonly.fit` adds to that the gather of a batch, its normalisation and
@@ -37,7 +37,7 @@ from _shared import (
     transformation,
 )
 
-from fwdonly import RULES, Batch, cafo, measure, nets, report, results
+from fwdonly import RULES, Batch, cafo, nets, report, results
 from fwdonly.base import LearningRule
 
 PRODUCT = 2048
@@ -48,7 +48,7 @@ HEAD_BATCH, HEAD_RATE, EXAMPLES, ROWS = 128, 0.01, 1024, 500
 
 @dataclasses.dataclass(frozen=True)
 class Options:
-    """Measure training throughput and memory; prints a table and writes JSON."""
+    """Measure training throughput; prints a table and writes JSON."""
 
     nets: tuple[Literal["784-1000-1000", "784-1000-1000-1000", "3072-2000-2000-2000"], ...] = (
         "784-1000-1000",
@@ -68,8 +68,6 @@ class Options:
     """Length of one timed window, at least."""
     torch: bool = True
     """Also time the same mathematics in eager PyTorch, where it is installed (extra rivals)."""
-    memory: bool = True
-    """Also print the temporary memory of one compiled step, 5 and 20 layers of 1000, batch 4096, Adam."""
     heads: bool = True
     """Also time the third head of Cascaded-Forward on kept features and on features computed anew."""
     images: int = 2000
@@ -94,17 +92,6 @@ def torch_ceiling(seconds: float) -> float | None:
         return None
     a, b = torch.randn(2, PRODUCT, PRODUCT)
     return 2e-9 * PRODUCT**3 / timed(lambda: a @ b, seconds)
-
-
-def memory() -> list[dict[str, Any]]:
-    """Temporary bytes of one compiled training step with donated state; layers of 1000, batch 4096, Adam."""
-    rows = []
-    for depth in (5, 20):
-        for name in ("mf", "bp"):
-            rule = RULES[name].rule(nets.mlp([1000] * depth), optax.adam(LEARNING_RATE), num_classes=CLASSES)
-            analysis: Any = measure.compile_step(rule, (784,), 4096).compiled.memory_analysis()
-            rows.append({"layers": depth, "rule": name, "temporary_mb": analysis.temp_size_in_bytes / 1e6})
-    return rows
 
 
 def time_rules(options: Options) -> list[dict[str, Any]]:
@@ -349,20 +336,13 @@ def main() -> int:
     if heads:
         header = [f"CaFo, {options.images} images, ms (min-max)", "fwdonly", "torch", "fwdonly / torch"]
         print(report.markdown_table(header, head_lines(heads)))
-    memories = memory() if options.memory and not options.smoke else []
-    if memories:
-        by = {(m["layers"], m["rule"]): m["temporary_mb"] for m in memories}
-        table = [
-            [str(n), f"{by[n, 'mf']:.0f}", f"{by[n, 'bp']:.0f}", f"{by[n, 'mf'] / by[n, 'bp']:.2f}"] for n in (5, 20)
-        ]
-        print(report.markdown_table(["layers of 1000, batch 4096, Adam", "MF temporary MB", "BP", "MF / BP"], table))
     if options.output:
         settings = {name: value for name, value in dataclasses.asdict(options).items() if name != "output"}
         content: dict[str, Any] = {
             "options": settings,
             "environment": results.environment() | {"torch": getattr(torch_module(), "__version__", None)},
         }
-        content |= {"torch_ceiling_gflops": rate, "throughput": rows, "cached_heads": heads, "memory": memories}
+        content |= {"torch_ceiling_gflops": rate, "throughput": rows, "cached_heads": heads}
         results.write_json(options.output, content)
     return 0
 

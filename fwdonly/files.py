@@ -4,6 +4,7 @@ import contextlib
 import hashlib
 import math
 import os
+import re
 import sys
 import uuid
 import zipfile
@@ -172,6 +173,25 @@ def expanded(path: str | Path, what: str) -> Path:
         return Path(path).expanduser()
     except RuntimeError as error:
         raise UsageError(f"{what} {path}: there is no such home folder; write the path in full") from error
+
+
+_FOLDER = re.compile(
+    r"""(?:^|(?<=[\s:=,;'"(@#]))"""  # a path begins a word, or follows what ends one
+    r"""(?:file:/{0,2}(?=/)|~[^\s/\\]*|\.\.|[A-Za-z]:)?(?:\\\\|[/\\](?![/\\]))"""
+    r"""(?:[^\s/\\:;,'"]+[/\\]+)*(?=\w|\.)"""
+)
+
+
+def without_folders(text: str) -> str:
+    """The text with absolute paths, and those that leave the folder, shortened to the names of what they lead to.
+
+    Web addresses and relative paths stay.
+
+    Example:
+        >>> without_folders("csv:/home/me/data/table.csv#target=label"), without_folders("https://host/page")
+        ('csv:table.csv#target=label', 'https://host/page')
+    """
+    return _FOLDER.sub("", text)
 
 
 def home() -> Path | None:

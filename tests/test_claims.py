@@ -339,14 +339,21 @@ def test_a_claims_command_is_shown_and_is_a_study(command):
     assert command("reproduce", "mf-2025", "--claim", "mf-mnist-own", "--list")[0] == 2
 
 
-@pytest.mark.parametrize("name", [c.id for c in claims.all_claims().values() if c.command and "TUNED" not in c.command])
-def test_every_command_of_a_claim_trains_its_arms_on_its_data(name):
+@pytest.mark.parametrize("name", [c.id for c in claims.all_claims().values() if c.command])
+def test_every_command_of_a_claim_trains_its_arms_on_its_data(name, tmp_path):
     from fwdonly.cli import of_claim
 
     claim = claims.find(name)
-    study = of_claim.study_of(claim, 2, 0, None, Path("nowhere"))
+    for at, search in enumerate(claim.searches, start=1):
+        (tmp_path / search).mkdir()
+        best = {"rule": search.rpartition("-")[2], "values": {"learning_rate": 0.01 * at}}
+        (tmp_path / search / "best.json").write_text(json.dumps(best))
+    study = of_claim.study_of(claim, 2, 0, None, Path("nowhere"), tuned=tmp_path if claim.searches else None)
     wanted = {claim.ours.rule} | ({claim.theirs.rule} if claim.theirs else set())
     assert wanted <= {arm.name for arm in study.arms} and study.data.dataset == claim.dataset
+    assert all(arm.about.get("tuned", True) for arm in study.arms), "runs of an arm without settings decide nothing"
+    if claim.searches:
+        assert [arm.optimizer.learning_rate for arm in study.arms] == [0.01, 0.02]
 
 
 def test_a_claim_is_run_and_continued(command, tmp_path):

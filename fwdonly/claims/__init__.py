@@ -2,12 +2,13 @@
 
 from .evidence import Evidence, Values, gather, root
 from .page import differing, facts, files, tally
-from .registry import LEVEL, MEASURES, Claim, Measure, Published, Side, all_claims, find
+from .registry import LEVEL, MEASURES, TUNED, Claim, Measure, Published, Side, all_claims, find
 from .verdicts import Verdict, answer, by_median, by_tests, decide, family_size, judge, planned, sensitivity, sentence
 
 __all__ = [
     "LEVEL",
     "MEASURES",
+    "TUNED",
     "Claim",
     "Evidence",
     "Measure",

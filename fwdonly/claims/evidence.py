@@ -129,14 +129,19 @@ def _value(claim: Claim, run: Mapping[str, Any]) -> float | int | None:
 
 def _of_rows(claim: Claim, rows: Mapping[str, Any], content: Mapping[str, Any]) -> Iterable[tuple[int, float | int]]:
     """Values of rows in a benchmark's file."""
-    table: Any = content
-    for name in rows["list"].split("."):
-        table = table[name]
+    table = _at(content, rows["list"])
     kept = [row for row in table if all(row[name] == value for name, value in rows["where"].items())]
     if not kept:
         raise UsageError(f"no row of {claim.id}'s file is {rows['where']}")
     by = rows.get("by")
     return [(row[by] if by else at, claim.what.factor * row[rows["value"]]) for at, row in enumerate(kept)]
+
+
+def _at(content: Any, place: str) -> Any:
+    """What lies in a file under names with dots between them."""
+    for name in place.split("."):
+        content = content[name]
+    return content
 
 
 def _weak(claim: Claim, sides: Iterable[Side], contents: Mapping[str, Mapping[str, Any]]) -> tuple[str, ...]:
@@ -146,7 +151,7 @@ def _weak(claim: Claim, sides: Iterable[Side], contents: Mapping[str, Mapping[st
     for side in sides:
         for name in side.files:
             if side.rows is not None:
-                seconds = side.rows.get("seconds")
+                seconds = _at(contents[name], side.rows["seconds"]) if "seconds" in side.rows else None
                 if seconds is not None and seconds < SHORTEST:
                     reasons.append(f"windows of {seconds:g} s decide nothing, {SHORTEST:g} s are asked")
                 continue
@@ -159,6 +164,9 @@ def _weak(claim: Claim, sides: Iterable[Side], contents: Mapping[str, Mapping[st
                     reasons.append(f"seeds of {side.rule} were trained together, so none has seconds of its own")
                 elif min(known) < SHORTEST:
                     reasons.append(f"a run of {side.rule} took under {SHORTEST:g} s")
+    if claim.needs == "gpu":
+        made_on = dict.fromkeys(content["environment"]["backend"] for content in contents.values())
+        reasons += [f"made on a {where.upper()}, and a GPU is asked for" for where in made_on if where != "gpu"]
     records = [record for content in contents.values() for record in content.get("rules", ())]
     if timed and len({run.get("machine") for record in records for run in record["runs"]}) > 1:
         reasons.append("the runs were made on different machines")

@@ -12,6 +12,8 @@ from ..errors import UsageError
 FOLDER = Path(__file__).parent / "records"
 LEVEL = 0.05
 """The level of a claim that is looked at once."""
+TUNED = "DIR/"
+"""Begins the places of searches in a claim's command."""
 
 
 class Measure(NamedTuple):
@@ -51,7 +53,7 @@ class Side(NamedTuple):
     """Result files, below the root of the repository."""
     rows: Mapping[str, Any] | None = None
     """In files of benchmarks: where the rows are ("list"), which ones ("where"), the columns of the value ("value") and
-    of the pair ("by"), and the seconds of a window ("seconds")."""
+    of the pair ("by"), and where the seconds of a window are ("seconds")."""
     named: str = ""
     """How files call the rule, where that is not its name."""
 
@@ -94,7 +96,8 @@ class Claim:
         looks: times that the runs may be looked at; each has an equal share of the level.
         sd: assumed of the paired differences (of a value: of the runs), in points or %.
         sd_source: where that comes from.
-        command: the words after ``fwdonly``; empty where ``how`` says what makes the files.
+        command: the words after ``fwdonly``; empty where ``how`` says what makes the files. ``DIR/`` begins the
+            folders of searches, which the user names.
         how: a command that is not ``fwdonly``'s.
         minutes: estimates for all planned seeds, "cpu" (two cores) and "gpu".
         needs: "gpu", or nothing.
@@ -135,6 +138,18 @@ class Claim:
     def level(self) -> float:
         """The level of one look."""
         return LEVEL / self.looks
+
+    @property
+    def searches(self) -> tuple[str, ...]:
+        """Names of the folders below ``DIR`` that hold the searches whose settings the command takes."""
+        return tuple(word.removeprefix(TUNED) for word in self.command.split() if word.startswith(TUNED))
+
+    @property
+    def line(self) -> str:
+        """What a user types to run it."""
+        if not self.command:
+            return self.how
+        return f"fwdonly reproduce --claim {self.id}" + (" --tuned DIR" if self.searches else "")
 
 
 @functools.cache

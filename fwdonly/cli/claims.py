@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import re
 import shlex
 import shutil
 import textwrap
@@ -11,6 +12,7 @@ from typing import Any
 
 from .. import claims, results
 from ..errors import DAMAGE, UsageError, words_of
+from ..files import without_folders
 from ..study import declared
 from . import options
 from .options import Group
@@ -23,6 +25,9 @@ record names the file. Nothing here trains."""
 
 KEPT = ("version", "finished", "title", "data", "protocol", "rules", "statistics", "environment")
 """Entries of a summary that a committed file keeps."""
+LOCAL = ("--data-dir", "--output-dir", "--resume", "--log")
+LOCAL += ("--coordinator", "--num-processes", "--process-id", "--join-seconds", "--slurm", "--no-slurm")
+"""Options that a committed command lacks: they say where it ran, and no number depends on them."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -71,8 +76,11 @@ def take(folder: Path, root: Path, name: str) -> Path:
     """Copy a result folder's summary, with the command that made it, among the committed files; its place.
 
     Raises:
-        UsageError: no result folder with a seed that every rule has, or a file of that name is there.
+        UsageError: no result folder with a seed that every rule has, a name with a folder, or a file of that name is
+            there.
     """
+    if not re.fullmatch(r"\w[\w.-]*", name, re.ASCII):
+        raise UsageError(f"--name is letters, digits, dots, dashes and underscores, without a folder; got {name!r}")
     path = root / "experiments" / "results" / f"{name}.json"
     if path.exists():
         raise UsageError(f"{path} is there already; give another --name")
@@ -94,17 +102,20 @@ def take(folder: Path, root: Path, name: str) -> Path:
 
 
 def without_places(command: str) -> str:
-    """A command without what it says of one machine: its Python, its folders, and that it was continued."""
+    """A command without what it says of one machine: its Python, folders, network, and that it was continued.
+
+    Of other files and folders the name alone is left: ``--tuned /home/me/mf`` is ``--tuned mf``.
+    """
     words = shlex.split(command)
     at = next((i for i, word in enumerate(words) if word.rpartition("/")[2] == "fwdonly"), None)
     if at is None:
         raise ValueError(f"its command is none of fwdonly's: {command}")
     kept, skip = ["fwdonly"], False
     for word in words[at + 1 :]:
-        name = word.partition("=")[0]
-        if not skip and name not in ("--data-dir", "--output-dir", "--resume"):
-            kept.append(word)
-        skip = word in ("--data-dir", "--output-dir")
+        if word.startswith("--"):
+            skip = word.partition("=")[0] in LOCAL
+        if not skip:
+            kept.append(without_folders(word))
     return shlex.join(kept)
 
 

@@ -46,6 +46,8 @@ class Choice:
     """Folder of the runs' result folders. Default: results/reproduce-TABLE."""
     claim: str | None = None
     """In the place of a table: run this claim, one of `fwdonly claims`, and print its verdict."""
+    tuned: Path | None = None
+    """With --claim: folder with the result folders of fwdonly tune that the claim's command names."""
     list: bool = False
     """Show the table's commands, its published numbers and what is left out of it, and run nothing."""
 
@@ -105,19 +107,23 @@ def _claim(choice: Choice, name: str, tables: Sequence[str]) -> int:
         raise UsageError("give a table, or --claim ID, and --only with a table alone")
     _check_numbers(choice)
     claim = claims.find(name)
-    return of_claim.run_claim(
+    folder = choice.output_dir or Path("results") / f"claim-{name}{'-quick' if choice.quick else ''}"
+    study = of_claim.study_of(
         claim,
-        seeds=choice.seeds or (QUICK["seeds"] if choice.quick else claim.seeds),
-        first_seed=choice.first_seed,
+        choice.seeds or (QUICK["seeds"] if choice.quick else claim.seeds),
+        choice.first_seed,
+        choice.data_dir,
+        folder,
         quick=choice.quick,
-        data_dir=choice.data_dir,
-        folder=choice.output_dir or Path("results") / f"claim-{name}{'-quick' if choice.quick else ''}",
-        show=choice.list,
+        tuned=choice.tuned,
     )
+    return of_claim.run_claim(claim, study, folder, quick=choice.quick, show=choice.list)
 
 
 def _check(choice: Choice, name: str, table: published.Table) -> None:
     _check_numbers(choice)
+    if choice.tuned is not None:
+        raise UsageError("--tuned goes with --claim ID; the rows of a table have settings of their own")
     unknown = set(choice.only) - {row.name for row in table.rows}
     if unknown:
         rows = ", ".join(row.name for row in table.rows)
