@@ -93,6 +93,23 @@ def p_values(mean: Any, error: Any, df: Any, margin: Any) -> tuple[Any, Any]:
         return 2 * t.sf(np.abs(mean) / error, df), t.sf((margin - np.abs(mean)) / error, df)
 
 
+def holm_levels(questions: Sequence[Sequence[float | None]]) -> list[list[float | None]]:
+    """Corrected p values of the questions of a family: see `stats.holm`; None stays None.
+
+    Args:
+        questions: of each the p values of its tests, of whose null hypotheses at most one is true.
+    """
+    tests = sorted((p, i, at) for i, levels in enumerate(questions) for at, p in enumerate(levels) if p is not None)
+    to_come = [max(1, sum(i == of for _, of, _ in tests)) for i in range(len(questions))]
+    corrected: list[list[float | None]] = [[None] * len(levels) for levels in questions]
+    least = 0.0
+    for p, i, at in tests:
+        least = max(least, min(1.0, p * sum(count > 0 for count in to_come)))
+        corrected[i][at] = least
+        to_come[i] -= 1
+    return corrected
+
+
 def missing(value: Value) -> bool:
     """None or NaN."""
     return value is None or math.isnan(value)
