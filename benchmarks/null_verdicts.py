@@ -7,6 +7,7 @@ nothing: with it, columns below ten are 0.
 
 import argparse
 import dataclasses
+import functools
 import json
 import math
 from collections.abc import Callable, Sequence
@@ -44,6 +45,7 @@ def skewed(rng: np.random.Generator, n: int) -> np.ndarray:
     return rng.normal(0.0, SD, n) - 1.5 * (rng.random(n) < 0.1) + 0.15
 
 
+@functools.cache
 def claim(kind: Any, measure: str = "test_accuracy", looks: int = 1) -> claims.Claim:
     """A claim for drawn numbers."""
     margin = COST_MARGIN if claims.MEASURES[measure].relative else MARGIN
@@ -166,7 +168,8 @@ def rates(name: str, draws: int, pairs: tuple[int, ...] = PAIRS) -> dict[str, An
     """How often a case ends as its name says, by number of pairs."""
     of, shift, how, nominal = CASES[name]
     seed = sum(map(ord, name))
-    with mock.patch.object(stats, "sign_flip_p", lambda d: 1.0):  # slow, and no word depends on it
+    slow = {"sign_flip_p": lambda d: 1.0, "bootstrap_t": lambda *d, **how: None}  # no word depends on them
+    with mock.patch.multiple(stats, **slow):
         counts = {n: sum(of(np.random.default_rng((seed, n, i)), n, shift, **how) for i in range(draws)) for n in pairs}
     shares = {str(n): counts[n] / draws for n in pairs}
     return {"case": name, "nominal": nominal, "draws": draws, "seed": seed, "rates": shares}

@@ -9,8 +9,8 @@ import scipy.stats
 
 from fwdonly import report
 from fwdonly.report.effects import CELLS, EFFECTS, factorial_blocks
-from fwdonly.report.intervals import holm_levels
 from fwdonly.report.folder import Folder
+from fwdonly.report.intervals import holm_levels
 from fwdonly.report.memory import memory_sentences
 from fwdonly.study import design, protocols, rules
 

@@ -55,7 +55,7 @@ class Verdict(NamedTuple):
     def look(self) -> int:
         """Which of the claim's looks these runs are: the first up to the planned seeds; 0 below what can decide."""
         least = VALUES if self.claim.kind == "value" else stats.CLAIM
-        if self.n < least or self.claim.what.computed:
+        if self.n < least or self.claim.what.computed or (self.evidence is not None and self.evidence.weak):
             return 0
         return min(1 if self.n <= max(self.claim.seeds, least) else 2, self.claim.looks)
 
@@ -281,8 +281,8 @@ def missing_pairs(claim: Claim, answer: Answer, level: float | int) -> int | Non
 def planned(claim: Claim, family: int = 1, seeds: int | None = None) -> float | None:
     """The smallest difference that the planned ``seeds`` decide with 80 % power, in points or %.
 
-    At the level of one look, shared by a family of this size as at the worst. Of a value: the equivalence is not a
-    difference, and the number is that of a one-sample test.
+    At the level of one look, shared by a family of this size as at the worst. Of "equal" it is one that they show to be
+    beyond the margin. Of a value: the equivalence is not a difference, and the number is that of a one-sample test.
     """
     if claim.what.computed or claim.measure.startswith("target_"):
         return None
@@ -290,6 +290,8 @@ def planned(claim: Claim, family: int = 1, seeds: int | None = None) -> float | 
     least = power.smallest_difference(seeds or claim.seeds, sd, level=claim.level / family)
     if least is None:
         return None
+    if claim.kind == "equal":
+        least += math.log1p(claim.margin / 100) if claim.what.relative else claim.margin
     return 100 * math.expm1(least) if claim.what.relative else least
 
 

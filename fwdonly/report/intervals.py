@@ -1,5 +1,6 @@
 """What a sample says of its mean: intervals and p values. Needs SciPy: ``pip install 'fwdonly[stats]'``."""
 
+import functools
 import importlib
 import math
 from collections.abc import Sequence
@@ -82,8 +83,13 @@ def scipy_stats() -> Any:
 
 def t_interval(mean: float, error: float, df: float | int, confidence: float) -> Interval:
     """Student's t, around a mean with this standard error."""
-    reach = float(scipy_stats().t.ppf((1 + confidence) / 2, df)) * error
+    reach = _quantile(df, confidence) * error
     return (mean - reach, mean + reach)
+
+
+@functools.cache
+def _quantile(df: float | int, confidence: float) -> float:
+    return float(scipy_stats().t.ppf((1 + confidence) / 2, df))
 
 
 def p_values(mean: Any, error: Any, df: Any, margin: Any) -> tuple[Any, Any]:
