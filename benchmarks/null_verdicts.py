@@ -168,8 +168,8 @@ def rates(name: str, draws: int, pairs: tuple[int, ...] = PAIRS) -> dict[str, An
     """How often a case ends as its name says, by number of pairs."""
     of, shift, how, nominal = CASES[name]
     seed = sum(map(ord, name))
-    slow = {"sign_flip_p": lambda d: 1.0, "bootstrap_t": lambda *d, **how: None}  # no word depends on them
-    with mock.patch.multiple(stats, **slow):
+    # Slow, and no word depends on them.
+    with mock.patch.multiple(stats, sign_flip_p=lambda d: 1.0, bootstrap_t=lambda *d, **how: None):
         counts = {n: sum(of(np.random.default_rng((seed, n, i)), n, shift, **how) for i in range(draws)) for n in pairs}
     shares = {str(n): counts[n] / draws for n in pairs}
     return {"case": name, "nominal": nominal, "draws": draws, "seed": seed, "rates": shares}

@@ -166,7 +166,9 @@ def _value(claim: Claim, name: str, run: Mapping[str, Any]) -> float | int | Non
     return claim.what.factor * value
 
 
-def _of_rows(claim: Claim, rows: Mapping[str, Any], content: Mapping[str, Any]) -> Iterable[tuple[int, float | int]]:
+def _of_rows(
+    claim: Claim, rows: Mapping[str, Any], content: Mapping[str, Any]
+) -> Iterable[tuple[int, float | int | None]]:
     """Values of rows in a benchmark's file."""
     table: Any = content
     for name in rows["list"].split("."):
@@ -175,7 +177,9 @@ def _of_rows(claim: Claim, rows: Mapping[str, Any], content: Mapping[str, Any]) 
     if not kept:
         raise UsageError(f"no row of {claim.id}'s file is {rows['where']}")
     by = rows.get("by")
-    return [(row[by] if by else at, claim.what.factor * row[rows["value"]]) for at, row in enumerate(kept)]
+    values = [row[rows["value"]] for row in kept]
+    scaled = [None if value is None else claim.what.factor * value for value in values]
+    return [(row[by] if by else at, scaled[at]) for at, row in enumerate(kept)]
 
 
 def _weak(claim: Claim, sides: Iterable[Side], contents: Mapping[str, Mapping[str, Any]]) -> tuple[str, ...]:

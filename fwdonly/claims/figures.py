@@ -64,7 +64,7 @@ def _rows(verdict: Verdict) -> list[Row] | None:
         values, mean, interval = answer.each, answer.mean, answer.interval
         label = "mean, 95 %"
     elif isinstance(answer, stats.Reproduction) and answer.measured.mean is not None and verdict.evidence:
-        values = [v for v in verdict.evidence.ours.by_seed.values() if not stats.missing(v)]
+        values = [v for v in verdict.evidence.ours.by_seed.values() if v is not None and v == v]
         mean, label = answer.measured.mean, "mean, 95 %"
         interval = answer.measured.interval
     else:
