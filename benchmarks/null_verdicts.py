@@ -7,9 +7,10 @@ nothing: with it, columns below ten are 0.
 
 import argparse
 import dataclasses
+import functools
 import json
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 from unittest import mock
@@ -44,6 +45,7 @@ def skewed(rng: np.random.Generator, n: int) -> np.ndarray:
     return rng.normal(0.0, SD, n) - 1.5 * (rng.random(n) < 0.1) + 0.15
 
 
+@functools.cache
 def claim(kind: Any, measure: str = "test_accuracy", looks: int = 1) -> claims.Claim:
     """A claim for drawn numbers."""
     margin = COST_MARGIN if claims.MEASURES[measure].relative else MARGIN
@@ -110,14 +112,30 @@ def of_looks(rng: np.random.Generator, n: int, shift: float, looks: int = 2) -> 
     return any(wrong_side(difference(differences[:k]), more, less) for k in (n, 2 * n))
 
 
-def of_family(rng: np.random.Generator, n: int, shift: float, corrected: bool = True) -> bool:
-    """Whether any of twelve claims errs: six of a difference that is not there, six of equality at the margin."""
+MIXED = (("more", 0.0, ("confirmed",)), ("equal", MARGIN, ("confirmed",)), ("equal", MARGIN, ("refuted",)))
+EQUAL = MIXED[-1:]
+"""Kind, true difference and wrong words of claims in a family. At the margin, "equal" is wrong either way in the limit:
+confirmed just outside of it, refuted just within."""
+
+
+def of_family(
+    rng: np.random.Generator,
+    n: int,
+    shift: float,
+    kinds: Sequence[tuple[str, float, Sequence[str]]] = MIXED,
+    corrected: bool = True,
+) -> bool:
+    """Whether any of twelve claims errs, of these kinds in turn; of a difference that is not there, in either way."""
     del shift
-    answers = [difference(normal(rng, n) + MARGIN * (i >= 6)) for i in range(12)]
+    planted = [kinds[i % len(kinds)] for i in range(12)]
+    members = [claim(kind) for kind, _, _ in planted]
+    answers = [difference(normal(rng, n) + there) for _, there, _ in planted]
     if corrected:
-        answers = list(stats.holm(answers))
-    of_zero = any(wrong_side(answer, claim("more"), claim("less")) for answer in answers[:6])
-    return of_zero or any(claims.by_tests(claim("equal"), answer) == "confirmed" for answer in answers[6:])
+        answers = claims.corrected(members, answers)
+    return any(
+        wrong_side(answer, member, claim("less")) if member.kind == "more" else claims.by_tests(member, answer) in wrong
+        for member, answer, (_, _, wrong) in zip(members, answers, planted, strict=True)
+    )
 
 
 CASES: dict[str, tuple[Callable[..., bool], float, dict[str, Any], float | None]] = {
@@ -135,6 +153,8 @@ CASES: dict[str, tuple[Callable[..., bool], float, dict[str, Any], float | None]
     "control: two looks at the whole level": (of_looks, 0.0, {"looks": 1}, None),
     "any of twelve, Holm": (of_family, 0.0, {}, 0.05),
     "control: any of twelve, not corrected": (of_family, 0.0, {"corrected": False}, None),
+    "any of twelve equal refuted, Holm": (of_family, 0.0, {"kinds": EQUAL}, 0.05),
+    "control: the same twelve, not corrected": (of_family, 0.0, {"kinds": EQUAL, "corrected": False}, None),
     "power: difference of the margin": (of_differences, MARGIN, {}, None),
     "power: equivalence, no difference": (of_equivalence, 0.0, {}, None),
     "power: costs 5 % apart": (of_costs, 0.05, {}, None),
@@ -148,9 +168,11 @@ def rates(name: str, draws: int, pairs: tuple[int, ...] = PAIRS) -> dict[str, An
     """How often a case ends as its name says, by number of pairs."""
     of, shift, how, nominal = CASES[name]
     seed = sum(map(ord, name))
-    with mock.patch.object(stats, "sign_flip_p", lambda d: 1.0):  # slow, and no word depends on it
+    # Slow, and no word depends on them.
+    with mock.patch.multiple(stats, sign_flip_p=lambda d: 1.0, bootstrap_t=lambda *d, **how: None):
         counts = {n: sum(of(np.random.default_rng((seed, n, i)), n, shift, **how) for i in range(draws)) for n in pairs}
-    return {"case": name, "nominal": nominal, "draws": draws, "rates": {str(n): counts[n] / draws for n in pairs}}
+    shares = {str(n): counts[n] / draws for n in pairs}
+    return {"case": name, "nominal": nominal, "draws": draws, "seed": seed, "rates": shares}
 
 
 def table(content: dict[str, Any]) -> str:
@@ -181,6 +203,7 @@ def main() -> None:
             command = "python benchmarks/null_verdicts.py"
             command += f" --draws {options.draws} --family-draws {options.family_draws}"
             content = {"command": command, "rows": rows}
+            content |= {"generator": "numpy.random.default_rng((seed, pairs, draw))"}
             setting = {"sd": SD, "margin": MARGIN, "cost_sd": COST_SD, "cost_margin": COST_MARGIN}
             results.write_json(options.output, content | {"setting": setting, "environment": results.environment()})
 

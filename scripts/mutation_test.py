@@ -53,8 +53,8 @@ MUTANTS = [
     Mutant("claims/verdicts.py", "sign * wanted > 0", "sign != 0", (CLAIMS,), "a difference confirms either direction"),
     Mutant(
         "claims/verdicts.py",
-        "if claim.theirs is not None and not claim.what.computed]\n    questions",
-        "if isinstance(answers[claim.id], stats.Difference | stats.Reach)]\n    questions",
+        "if claim.family == family and compared(claim)]",
+        "if claim.family == family and compared(claim) and answers[claim.id]]",
         (CLAIMS,),
         "claims of a family that were not measured are not counted",
     ),
@@ -65,6 +65,47 @@ MUTANTS = [
     Mutant("claims/evidence.py", "if seed in by_seed:", "if seed < 0:", (CLAIMS,), "a seed of two files counts once"),
     Mutant(
         "claims/evidence.py", "if len(digests) > 1:", "if len(digests) > 2:", (CLAIMS,), "pairs are of different images"
+    ),
+    Mutant(
+        "claims/verdicts.py",
+        "stats.holm([tested(claim, known) for claim, known in",
+        "stats.holm([known for claim, known in",
+        (CLAIMS,),
+        "equality is refuted by any difference",
+    ),
+    Mutant(
+        "claims/verdicts.py",
+        "None if known is None or known.weak else answers",
+        "None if known is None else answers",
+        (CLAIMS,),
+        "runs that decide nothing help the others of their family",
+    ),
+    Mutant(
+        "claims/verdicts.py", "abs(mean) - margin,", "abs(mean),", (CLAIMS,), "pairs for a difference refute equality"
+    ),
+    Mutant(
+        "claims/verdicts.py",
+        "stats.guarded(dataclasses.replace(question, **changed",
+        "(dataclasses.replace(question, **changed",
+        (CLAIMS,),
+        "medians of the runs that got through decide",
+    ),
+    Mutant(
+        "claims/evidence.py", "if len(networks) > 1:", "if len(networks) > 2:", (CLAIMS,), "pairs are of two networks"
+    ),
+    Mutant(
+        "report/stats.py",
+        "2 * float(scipy_stats().t.sf(over",
+        "float(scipy_stats().t.sf(over",
+        (CLAIMS,),
+        "what is beyond a margin is tested at one side",
+    ),
+    Mutant(
+        "report/stats.py",
+        "-100 * margin / (100 + margin) if relative",
+        "-margin if relative",
+        (CLAIMS,),
+        "the margin of ratios is not that of their logarithms",
     ),
     Mutant("report/power.py", "_bound(n, level / 2)", "_bound(n, level)", (CLAIMS,), "power of a one-sided test"),
     Mutant(
@@ -409,9 +450,9 @@ MUTANTS = [
         "seeds that one cell has not are no longer left out",
     ),
     Mutant(
-        "report/effects.py",
-        "least = max(least, min(1.0, p * left))",
-        "least = min(1.0, p * left)",
+        "report/intervals.py",
+        "least = max(least, min(1.0,",
+        "least = max(0.0, min(1.0,",
         (FACTORIAL,),
         "corrected p values fall below smaller ones",
     ),

@@ -3,6 +3,7 @@
 import dataclasses
 import importlib.util
 import json
+import re
 import sys
 from pathlib import Path
 
@@ -150,6 +151,92 @@ def test_a_value_is_reproduced_refuted_or_left_open(tmp_path):
         assert verdict.word == word, values
 
 
+def test_equality_is_refuted_by_a_test_of_its_own_which_holm_corrects(tmp_path):
+    """The mean is 0.1 beyond the margin, t = 3.0 of nine degrees: p = 0.015 alone, and 0.18 as the first of twelve."""
+    alone = planted(tmp_path, 98.35 + SPREAD, np.full(10, 98.0), "equal")
+    assert alone.word == "refuted"
+    beyond = scipy_stats.ttest_1samp(98.35 + SPREAD - 98, 0.25, alternative="greater").pvalue
+    empty = dataclasses.replace(alone.claim, ours=claims.Side("mf"), theirs=claims.Side("bp"))
+    family = claims.judge(tmp_path, [alone.claim, *(dataclasses.replace(empty, id=str(i)) for i in range(11))])
+    judged = family[alone.claim.id]
+    assert judged.word == "not decided" and judged.answer.p_holm == pytest.approx(12 * 2 * beyond)
+    assert judged.answer.p == alone.answer.p < 1e-5, "the p of a difference stays what it is"
+    assert "not decided with 10 seeds" in claims.sentence(judged) and "0.350 points more" in claims.sentence(alone)
+    more = claims.corrected([dataclasses.replace(empty, kind="more")] * 2, [alone.answer, None])
+    assert more[0].p_holm == pytest.approx(2 * alone.answer.p), "control: of another kind it is that of a difference"
+
+
+@pytest.mark.parametrize(("logarithm", "side"), [(0.09, "greater"), (-0.09, "less"), (0.02, None)])
+def test_beyond_a_margin_of_ratios_is_tested_in_logarithms(logarithm, side):
+    """The margin of 5 % is log 1.05 either way, so that exchanging the rules changes nothing."""
+    logs = logarithm + SPREAD / 5
+    ours = dict(enumerate(np.exp(logs)))
+    question = stats.paired("time", ours, dict.fromkeys(ours, 1.0), relative=True, margin=5.0, resamples=2)
+    end = np.log(1.05) if logarithm > 0 else -np.log(1.05)
+    one_sided = scipy_stats.ttest_1samp(logs, end, alternative=side or "greater").pvalue
+    assert stats.beyond_margin(question).p == pytest.approx(min(1.0, 2 * one_sided))
+    outside = question.interval[0] > 5 or question.interval[1] < -100 / 21
+    assert outside == (stats.beyond_margin(question).p < 0.05) == (side is not None)
+
+
+def test_runs_that_decide_nothing_are_asked_and_not_measured(tmp_path):
+    """An untuned claim with p = 1e-9 would leave the other one of two alone with its own p."""
+    strong = planted(tmp_path, 99 + SPREAD, np.full(10, 98.0))
+    names = {}
+    for name, shift, changes in (("weak", 0.9, {"tuned": False}), ("fair", 0.3, {})):
+        spread = SPREAD if changes else 3.2 * SPREAD
+        sides = {"mf": (98 + shift + spread) / 100, "bp": [0.98] * 10}
+        names[name] = (summary(tmp_path / f"{name}.json", {k: list(v) for k, v in sides.items()}, **changes),)
+    both = [
+        dataclasses.replace(strong.claim, id=name, ours=claims.Side("mf", file), theirs=claims.Side("bp", file))
+        for name, file in names.items()
+    ]
+    weak, fair = claims.judge(tmp_path, both).values()
+    assert (weak.word, weak.answer.p_holm) == ("not decided", None)
+    assert claims.sentence(weak).endswith("; no claim: mf was not tuned, bp was not tuned")
+    assert fair.answer.p_holm == pytest.approx(2 * fair.answer.p), "the weak one counts"
+    few = dataclasses.replace(both[1], margin=0.01)
+    judged = claims.judge(tmp_path, [both[0], dataclasses.replace(few, looks=2, id="few")])["few"]
+    assert judged.more == claims.missing_pairs(judged.claim, judged.answer, 0.025 / 2), "each has half of the level"
+
+
+def test_missing_pairs_of_equality_are_those_that_show_what_is_beyond_the_margin(tmp_path):
+    wide = planted(tmp_path, 98.35 + 4 * SPREAD, np.full(10, 98.0), "equal")
+    effect = 0.1 / wide.answer.sd
+    powers = [
+        statsmodels_power.TTestPower().power(effect, 10 + wide.more - less, 0.05, alternative="two-sided")
+        for less in (0, 1)
+    ]
+    assert wide.word == "not decided" and powers[0] >= 0.8 > powers[1]
+    value = claims.missing_pairs(dataclasses.replace(wide.claim, kind="more"), wide.answer, 0.05)
+    assert value < wide.more, "control: a difference from 0 takes fewer"
+
+
+def test_where_runs_diverged_unequally_no_seeds_are_promised(tmp_path):
+    name = planted(tmp_path, 98 + 0.3 + 5 * SPREAD, np.full(10, 98.0)).claim.ours.files[0]
+    words = {}
+    for lost in (("mf",), ("mf", "bp")):
+        content = json.loads((tmp_path / name).read_text())
+        for rule in content["rules"]:
+            rule["runs"][9]["diverged"] = rule["rule"] in lost
+            for run in rule["runs"][:9]:
+                run["diverged"] = False
+        (tmp_path / name).write_text(json.dumps(content))
+        claim = dataclasses.replace(claims.find("mf-mnist-own"), ours=claims.Side("mf", (name,)))
+        claim = dataclasses.replace(claim, theirs=claims.Side("bp", (name,)))
+        words[len(lost)] = claims.judge(tmp_path, [claim])[claim.id]
+    assert words[1].text == "not decided (9 seeds): runs diverged" and words[1].more is None
+    assert words[2].more is not None and "needed" in words[2].text, "control: one of each"
+    values = {seed: 98.0 + 0.5 + 0.01 * seed for seed in range(10)}
+    question = stats.paired(
+        "accuracy", values, dict.fromkeys(values, 98.0), relative=False, margin=9.0, diverged=((9,), ())
+    )
+    median = claims.by_median(question)
+    assert (median.p, median.equivalence_p) == (1.0, 1.0), "the survivors of the rule that diverged speak for it"
+    equal = dataclasses.replace(question, diverged=(1, 1))
+    assert claims.by_median(equal).p == claims.by_median(equal).equivalence_p * 2 == 2 / 2**9
+
+
 def test_a_family_is_corrected_and_claims_without_files_count(tmp_path):
     """p is 0.02 alone (t = 2.8 of nine degrees); with eleven claims that nobody has measured it is 0.2."""
     alone = planted(tmp_path, 98.3 + 3.2 * SPREAD, np.full(10, 98.0))
@@ -168,6 +255,10 @@ def test_a_family_is_corrected_and_claims_without_files_count(tmp_path):
         ("digest", "different data"),
         ("twice", "two files"),
         ("gone", "cannot be read"),
+        ("network", "different networks: MLP 1000, MLP 500"),
+        ("protocol", "has the protocol matched-passes, and mf-mnist-own is about own-convergence"),
+        ("seed", "b.json has the seed '3' of bp, and a seed is a whole number"),
+        ("measure", "b.json does not say test_accuracy of seed 3"),
     ],
 )
 def test_files_of_other_data_and_doubled_seeds_are_refused(tmp_path, fault, words):
@@ -177,6 +268,16 @@ def test_files_of_other_data_and_doubled_seeds_are_refused(tmp_path, fault, word
         summary(tmp_path / "a.json", values, data="mnist5k")
     if fault == "digest":
         summary(tmp_path / "b.json", values, digest="b")
+    if fault in ("network", "protocol", "seed", "measure"):
+        content = json.loads((tmp_path / "b.json").read_text())
+        content["protocol"] = {"name": "matched-passes" if fault == "protocol" else "own-convergence"}
+        content["rules"][1]["network"] = "MLP 500" if fault == "network" else "MLP 1000"
+        run = content["rules"][1]["runs"][3]
+        run["seed"] = "3" if fault == "seed" else 3
+        if fault == "measure":
+            del run["test_accuracy"]
+        (tmp_path / "b.json").write_text(json.dumps(content))
+        summary(tmp_path / "a.json", values, network="MLP 1000")
     if fault == "gone":
         (tmp_path / "b.json").unlink()
     ours = names if fault == "twice" else names[:1]
@@ -184,6 +285,52 @@ def test_files_of_other_data_and_doubled_seeds_are_refused(tmp_path, fault, word
     claim = dataclasses.replace(claim, ours=claims.Side("mf", ours), theirs=claims.Side("bp", names[1:]))
     with pytest.raises(UsageError, match=words):
         claims.judge(tmp_path, [claim])
+
+
+def test_a_value_that_is_not_known_is_no_miss(tmp_path):
+    """Of two runs that reached the target one has no seconds: it is left out, and only the third is a miss."""
+    name = summary(tmp_path / "a.json", {"mf": [0.9] * 3, "bp": [0.9] * 3})
+    content = json.loads((tmp_path / name).read_text())
+    for rule in content["rules"]:
+        for run, seconds in zip(rule["runs"], (40.0, None, None), strict=True):
+            run |= {"target_epoch": None if run["seed"] == 2 else 5, "target_seconds": seconds, "train_seconds": 40.0}
+    (tmp_path / name).write_text(json.dumps(content))
+    sides = {"ours": claims.Side("mf", (name,)), "theirs": claims.Side("bp", (name,))}
+    claim = dataclasses.replace(claims.find("mf-mnist-own"), measure="target_seconds", **sides)
+    answer = claims.answer(claim, claims.gather(claim, tmp_path))
+    assert (answer.seeds, answer.reached) == ((0, 2), (1, 1))
+
+
+@pytest.mark.parametrize(
+    ("values", "kind", "word"),
+    [
+        ([96.0], "less", "refuted"),
+        ([95.2], "equal", "refuted"),
+        ([104.9], "equal", "confirmed"),
+        ([80.0], "less", "confirmed"),
+        ([float("nan")], "less", None),
+        ([0.0], "less", None),
+        ([-1.0], "less", None),
+        ([float("inf")], "less", None),
+        ([None], "less", None),
+        ([80.0, 120.0], "less", None),
+    ],
+)
+def test_a_computed_number_is_one_above_0(tmp_path, values, kind, word):
+    """5 % more is 4.76 % less the other way round: 95.2 against 100 lies outside of the margin."""
+    environment = {"python": "3", "packages": {}, "cpu": "c", "cores": 2, "device": "cpu", "git_commit": "c"}
+    rows = [{"rule": "mf", "mb": value} for value in values] + [{"rule": "bp", "mb": 100.0}]
+    (tmp_path / "m.json").write_text(json.dumps({"memory": rows, "environment": environment}))
+    sides = [
+        claims.Side(rule, ("m.json",), {"list": "memory", "where": {"rule": rule}, "value": "mb"})
+        for rule in ("mf", "bp")
+    ]
+    claim = dataclasses.replace(claims.find("mf-memory-naive"), kind=kind, ours=sides[0], theirs=sides[1], needs="")
+    if word is None:
+        with pytest.raises(UsageError, match="compares one number above 0 with another, and mf has"):
+            claims.judge(tmp_path, [claim])
+    else:
+        assert claims.judge(tmp_path, [claim])[claim.id].word == word
 
 
 @pytest.mark.parametrize(
@@ -219,6 +366,52 @@ def test_medians_go_by_sign_tests():
     median = claims.by_median(question)
     assert (median.p, median.equivalence_p) == (pytest.approx(2 / 2**10), pytest.approx(11 / 2**10))
     assert median.mean == pytest.approx(0.1)
+    even = dataclasses.replace(question, each=(-0.3,) * 5 + (0.1,) * 5)
+    assert claims.by_median(even).mean == pytest.approx(-0.1), "the middle of both, and not the larger one"
+    far = dataclasses.replace(question, each=(0.3,) * 10)
+    assert claims.by_median(far, beyond=True).p == pytest.approx(2 / 2**10)
+    assert claims.by_median(question, beyond=True).p == 1.0, "control: one of ten is beyond"
+
+
+def test_what_is_not_corrected_says_so_and_a_value_has_no_family(tmp_path):
+    judged = planted(tmp_path, 98.1 + SPREAD, np.full(10, 98.0), "equal")
+    names = [name for name, _ in claims.sensitivity(judged.claim, judged.evidence)]
+    assert len(names) == 4 and all("without Holm" in name for name in names)
+    value = dataclasses.replace(judged.claim, kind="value", theirs=None, published=claims.find("foton-mnist").published)
+    words = claims.sensitivity(value, claims.gather(value, tmp_path))
+    assert [name for name, _ in words] == ["half the margin", "twice the margin"]
+
+
+@pytest.mark.parametrize(
+    ("n", "looks", "words"),
+    [
+        (9, 2, "2, each at the level 0.025"),
+        (10, 2, "2, each at the level 0.025; 10 seeds are the first one"),
+        (15, 2, "2, each at the level 0.025; 15 seeds are the second and last one"),
+        (10, 1, "1, at the level 0.05; 10 seeds are the only one"),
+    ],
+)
+def test_the_page_says_which_look_the_runs_are(tmp_path, n, looks, words):
+    judged = planted(tmp_path, 98.1 + 5 * np.resize(SPREAD, n), np.full(n, 98.0), looks=looks)
+    assert dict(claims.facts(judged))["looks"] == words
+    assert ("its last look" in judged.text) == ("last" in words or "only" in words)
+    section = claims.files({judged.claim.id: judged})["RESULTS.md"]
+    assert f"* looks: {words}\n" in section
+
+
+def test_the_figure_shades_what_the_tests_take_for_the_margin(tmp_path):
+    """Of ratios: 4.76 % below, 5 % above."""
+    name = summary(tmp_path / "a.json", {"mf": [0.9] * 10, "bp": [0.9] * 10})
+    content = json.loads((tmp_path / name).read_text())
+    for at, run in enumerate(content["rules"][0]["runs"]):
+        run["train_seconds"] = 40.0 + 0.1 * at
+    (tmp_path / name).write_text(json.dumps(content))
+    sides = {"ours": claims.Side("mf", (name,)), "theirs": claims.Side("bp", (name,))}
+    claim = dataclasses.replace(claims.find("mf-mnist-own"), measure="train_seconds", margin=5.0, **sides)
+    drawn = claims.files(claims.judge(tmp_path, [claim]))[f"docs/pictures/claims/{claim.id}.svg"]
+    left, width = map(float, re.search(r'<rect x="([\d.]+)" y="\d+" width="([\d.]+)"', drawn).groups())
+    centre = float(re.search(r'd="M([\d.]+) \d+V\d+" stroke="#\w+" stroke-dasharray', drawn).group(1))
+    assert (left + width - centre) / (centre - left) == pytest.approx(1.05, abs=0.002)
 
 
 # What pairs can decide
@@ -245,6 +438,18 @@ def test_the_power_of_equivalence_is_that_of_drawn_differences(n, shift):
     assert power.pairs_for_equivalence(0.25, 0.25, 0.1) is None
 
 
+def test_what_fewer_than_ten_planned_seeds_decide_is_not_told_as_power():
+    ten = dataclasses.replace(claims.find("mf-mnist-own"), family="none", looks=1)
+    few = dataclasses.replace(ten, seeds=3)
+    of = lambda claim: dict(claims.facts(claims.Verdict(claim, "not measured")))["seeds"]
+    assert of(ten).startswith("10 planned; with 80 % power they show")
+    least = power.smallest_difference(10, ten.sd)
+    assert of(few).startswith(
+        f"3 planned, and fewer than 10 decide nothing; with 80 % power 10 show {least:.2g} points"
+    )
+    assert claims.planned(dataclasses.replace(ten, kind="equal")) == pytest.approx(least + ten.margin)
+
+
 # Drawn numbers, small; benchmarks/null_verdicts.py has the whole
 
 
@@ -266,8 +471,8 @@ def test_verdicts_on_nothing_are_rare(drawn, case):
 
 def test_mistakes_show_in_drawn_numbers(drawn):
     """Twelve claims that nobody corrects, of which any may err: 1 - 0.95^12 = 0.46 of the families."""
-    rates = [drawn.rates(name, 25, (10,))["rates"]["10"] for name in drawn.CASES if "any of twelve" in name]
-    assert rates[0] < 0.2 < rates[1]
+    rates = [drawn.rates(name, 25, (10,))["rates"]["10"] for name in drawn.CASES if "twelve" in name]
+    assert rates[0] < 0.2 < rates[1] and rates[2] < 0.2 < rates[3]
 
 
 def test_a_committed_simulation_keeps_its_rates(drawn):
@@ -337,6 +542,8 @@ def test_a_claims_command_is_shown_and_is_a_study(command):
     assert code == 0 and "fwdonly train mf --against bp --dataset mnist --seeds 3" in out
     assert command("reproduce", "--claim", "mf-memory-naive", "--list")[0] == 2
     assert command("reproduce", "mf-2025", "--claim", "mf-mnist-own", "--list")[0] == 2
+    code, _, error = command("reproduce", "--claim", "mf-mnist-own", "--margin", "1", "--list")
+    assert code == 2 and "that of a claim stands in its record" in error
 
 
 @pytest.mark.parametrize("name", [c.id for c in claims.all_claims().values() if c.command])

@@ -8,8 +8,9 @@ import pytest
 import scipy.stats
 
 from fwdonly import report
-from fwdonly.report.effects import CELLS, EFFECTS, _holm, factorial_blocks
+from fwdonly.report.effects import CELLS, EFFECTS, factorial_blocks
 from fwdonly.report.folder import Folder
+from fwdonly.report.intervals import holm_levels
 from fwdonly.report.memory import memory_sentences
 from fwdonly.study import design, protocols, rules
 
@@ -78,7 +79,8 @@ def test_p_values_are_holms():
     wanted = np.empty(8)
     wanted[order] = np.minimum(np.maximum.accumulate(np.array(raw)[order] * np.arange(8, 0, -1)), 1)
     np.testing.assert_allclose([effect.p for effect in outcome.effects], wanted, rtol=1e-9)
-    assert _holm([0.9, 0.011, None, 0.01]) == [0.9, 0.03, None, 0.03]  # 2 x 0.011 is less than 3 x 0.01
+    levels = holm_levels([[0.9], [0.011], [None], [0.01]])  # what has no p was asked; 3 x 0.011 is less than 4 x 0.01
+    assert levels == [[1.0], [0.04], [None], [0.04]]
 
 
 def test_the_sentence_claims_nothing_from_few_seeds_and_says_which_are_left_out():

@@ -700,9 +700,9 @@ def test_numbers_have_four_digits_and_a_spread_the_decimals_of_its_mean():
 
 def test_ticks_are_round_numbers_within_the_axis():
     for low, high in ((0.0, 1.0), (97.1, 98.3), (0.0, 1234.0), (-3.0, 4.0)):
-        ticks = report.svg._Scale(low, high, 0.0, 1.0).ticks()
+        ticks = report.svg.Scale(low, high, 0.0, 1.0).ticks()
         assert 3 <= len(ticks) <= 7 and low <= ticks[0] and ticks[-1] <= high
-    assert report.svg._Scale(0.9, 110.0, 0.0, 1.0, log=True).ticks() == [1, 2, 5, 10, 20, 50, 100]
+    assert report.svg.Scale(0.9, 110.0, 0.0, 1.0, log=True).ticks() == [1, 2, 5, 10, 20, 50, 100]
     assert (
         report.markdown.markdown_document([report.blocks.Table(["a"], [["1\nb|c"]])])
         == "| a |\n| --- |\n| 1<br>b\\|c |\n"

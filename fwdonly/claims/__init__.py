@@ -3,7 +3,21 @@
 from .evidence import Evidence, Values, gather, root
 from .page import differing, facts, files, tally
 from .registry import LEVEL, MEASURES, TUNED, Claim, Measure, Published, Side, all_claims, find
-from .verdicts import Verdict, answer, by_median, by_tests, decide, family_size, judge, planned, sensitivity, sentence
+from .verdicts import (
+    Verdict,
+    answer,
+    by_median,
+    by_tests,
+    corrected,
+    decide,
+    family_size,
+    judge,
+    missing_pairs,
+    planned,
+    sensitivity,
+    sentence,
+    tested,
+)
 
 __all__ = [
     "LEVEL",
@@ -20,6 +34,7 @@ __all__ = [
     "answer",
     "by_median",
     "by_tests",
+    "corrected",
     "decide",
     "differing",
     "facts",
@@ -28,9 +43,11 @@ __all__ = [
     "find",
     "gather",
     "judge",
+    "missing_pairs",
     "planned",
     "root",
     "sensitivity",
     "sentence",
     "tally",
+    "tested",
 ]

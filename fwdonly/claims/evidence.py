@@ -8,10 +8,8 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from ..errors import DAMAGE, UsageError, words_of
+from ..report.tables import SHORTEST
 from .registry import Claim, Side
-
-SHORTEST = 30.0
-"""Seconds below which no time and no window of energy decides; as in reports."""
 
 
 class Values(NamedTuple):
@@ -48,8 +46,8 @@ def gather(claim: Claim, folder: Path) -> Evidence | None:
     """The runs of a claim; None where a side has no file.
 
     Raises:
-        UsageError: a file is missing or damaged, or holds another data set, or a seed twice; or the two sides have
-            different data.
+        UsageError: a file is missing or damaged, or holds another data set or protocol, a seed twice, or a run without
+            the measure; or the two sides have different data or networks, or a computed number is none above 0.
     """
     sides = [claim.ours, *([claim.theirs] if claim.theirs else [])]
     if not all(side.files for side in sides):
@@ -57,9 +55,9 @@ def gather(claim: Claim, folder: Path) -> Evidence | None:
     contents = {name: _read(folder / name) for side in sides for name in side.files}
     try:
         values = [_values(claim, side, contents) for side in sides]
-        digests = {c["data"]["digest"] for c in contents.values() if "data" in c}
-        if len(digests) > 1:
-            raise UsageError(f"the files of {claim.id} hold different data; runs are paired on the same images alone")
+        _check_alike(claim, sides, contents)
+        if claim.what.computed:
+            _check_numbers(claim, sides, values)
         weak = _weak(claim, sides, contents)
         sources = tuple(source(name, content) for name, content in contents.items())
     except UsageError:
@@ -67,6 +65,30 @@ def gather(claim: Claim, folder: Path) -> Evidence | None:
     except DAMAGE as error:
         raise UsageError(f"the files of {claim.id} are no result files ({words_of(error)})") from error
     return Evidence(values[0], values[1] if claim.theirs else None, weak, sources)
+
+
+def _check_alike(claim: Claim, sides: Iterable[Side], contents: Mapping[str, Mapping[str, Any]]) -> None:
+    """Refuse files of other images or networks than the others, and of another protocol than the claim's."""
+    digests = {c["data"]["digest"] for c in contents.values() if "data" in c}
+    if len(digests) > 1:
+        raise UsageError(f"the files of {claim.id} hold different data; runs are paired on the same images alone")
+    records = [_record(side, contents[name]) for side in sides for name in side.files if side.rows is None]
+    networks = dict.fromkeys(record["network"] for record in records if record.get("network") is not None)
+    if len(networks) > 1:
+        raise UsageError(f"the files of {claim.id} hold different networks: {', '.join(networks)}")
+    for name, content in contents.items():
+        there = (content.get("protocol") or {}).get("name", claim.protocol)
+        if there != claim.protocol:
+            raise UsageError(f"{name} has the protocol {there}, and {claim.id} is about {claim.protocol}")
+
+
+def _check_numbers(claim: Claim, sides: Iterable[Side], values: Iterable[Values]) -> None:
+    """Refuse what is no computed number: one of each side, above 0."""
+    for side, known in zip(sides, values, strict=True):
+        numbers = list(known.by_seed.values())
+        if len(numbers) != 1 or numbers[0] is None or not 0 < numbers[0] < math.inf:
+            words = ", ".join(map(str, numbers))
+            raise UsageError(f"{claim.id} compares one number above 0 with another, and {side.rule} has {words}")
 
 
 def source(name: str, content: Mapping[str, Any]) -> str:
@@ -95,8 +117,10 @@ def _values(claim: Claim, side: Side, contents: Mapping[str, Mapping[str, Any]])
         else:
             runs = _runs(claim, side, name, contents[name])
             diverged |= {run["seed"] for run in runs if run["diverged"]}
-            pairs = [(run["seed"], _value(claim, run)) for run in runs]
+            pairs = [(run["seed"], _value(claim, name, run)) for run in runs]
         for seed, value in pairs:
+            if type(seed) is not int:
+                raise UsageError(f"{name} has the seed {seed!r} of {side.rule}, and a seed is a whole number")
             if seed in by_seed:
                 raise UsageError(f"seed {seed} of {side.rule} is in two files of {claim.id}; name one of them")
             by_seed[seed] = value
@@ -107,34 +131,53 @@ def _runs(claim: Claim, side: Side, name: str, content: Mapping[str, Any]) -> li
     there = content["data"]["name"]
     if there != claim.dataset:
         raise UsageError(f"{name} holds runs on {there}, and {claim.id} is about {claim.dataset}")
-    runs = [record["runs"] for record in content["rules"] if record["rule"] == side.recorded]
-    if not runs:
+    record = _record(side, content)
+    if record is None:
         raise UsageError(f"{name} holds no runs of {side.recorded}")
-    return list(runs[0])
+    return list(record["runs"])
 
 
-def _value(claim: Claim, run: Mapping[str, Any]) -> float | int | None:
-    """The value of a run; of a run that missed the target None, which counts as a miss."""
-    value = run.get(claim.measure)
-    if claim.measure in ("energy", "co2e"):
-        value = (run.get("energy") or {}).get(claim.measure)
+def _record(side: Side, content: Mapping[str, Any]) -> Any:
+    """A rule in a result file; None without it."""
+    return next((record for record in content["rules"] if record["rule"] == side.recorded), None)
+
+
+def _value(claim: Claim, name: str, run: Mapping[str, Any]) -> float | int | None:
+    """The value of a run. None: it diverged, or has none; of a cost to a target, it missed the target.
+
+    NaN: the run reached the target, and what it took is not known.
+    """
+    if run["diverged"]:
+        return None
+    whole, measure = run, claim.measure
+    if measure in ("energy", "co2e"):
+        whole = run["energy"] or {measure: None}  # None: not metered
+    if measure not in whole:
+        raise UsageError(f"{name} does not say {measure} of seed {run['seed']}, which {claim.id} is about")
+    value = whole[measure]
     if isinstance(value, Mapping):
-        value = value.get("value")
-    if value is None or run["diverged"]:
+        value = value["value"]
+    if value is None and measure == "target_seconds" and run["target_epoch"] is not None:
+        return math.nan
+    if value is None:
         return None
     if not math.isfinite(value):
-        return None
+        return math.nan
     return claim.what.factor * value
 
 
-def _of_rows(claim: Claim, rows: Mapping[str, Any], content: Mapping[str, Any]) -> Iterable[tuple[int, float | int]]:
+def _of_rows(
+    claim: Claim, rows: Mapping[str, Any], content: Mapping[str, Any]
+) -> Iterable[tuple[int, float | int | None]]:
     """Values of rows in a benchmark's file."""
     table = _at(content, rows["list"])
     kept = [row for row in table if all(row[name] == value for name, value in rows["where"].items())]
     if not kept:
         raise UsageError(f"no row of {claim.id}'s file is {rows['where']}")
     by = rows.get("by")
-    return [(row[by] if by else at, claim.what.factor * row[rows["value"]]) for at, row in enumerate(kept)]
+    values = [row[rows["value"]] for row in kept]
+    scaled = [None if value is None else claim.what.factor * value for value in values]
+    return [(row[by] if by else at, scaled[at]) for at, row in enumerate(kept)]
 
 
 def _at(content: Any, place: str) -> Any:
@@ -155,7 +198,7 @@ def _weak(claim: Claim, sides: Iterable[Side], contents: Mapping[str, Mapping[st
                 if seconds is not None and seconds < SHORTEST:
                     reasons.append(f"windows of {seconds:g} s decide nothing, {SHORTEST:g} s are asked")
                 continue
-            record = next(r for r in contents[name]["rules"] if r["rule"] == side.recorded)
+            record = _record(side, contents[name])
             if record.get("tuned") is False:
                 reasons.append(f"{side.rule} was not tuned")
             if timed:

@@ -1,28 +1,17 @@
 """A figure for a measured claim: every pair, the mean with its interval, the margin, and the published number."""
 
 import html
-import math
 from collections.abc import Sequence
 from typing import NamedTuple
 
 from ..report import stats
+from ..report.html import colour
+from ..report.svg import Scale, fitting, tick
 from .registry import Claim, Published
 from .verdicts import Verdict
 
 WIDTH, LEFT, RIGHT, ROW, TOP = 640, 116, 24, 34, 30
-INK, FAINT, BAND, PUBLISHED = "#1f2430", "#8a90a0", "#e8ecf4", "#b3541e"
-COLOURS = {
-    "mf": "#1f5fa8",
-    "bp": "#555b6a",
-    "ff": "#8a3ffc",
-    "cafo": "#0f7b6c",
-    "pepita": "#a8326e",
-    "foton": "#9a6a00",
-    "fa": "#3b7d23",
-    "dfa": "#6b4fbb",
-    "drtp": "#00708f",
-}
-"""Colours of rules, the same in every figure; a variant has that of its rule."""
+PAGE, INK, FAINT, BAND, OURS, PUBLISHED = map(colour, ("page", "ink", "soft", "line", "c0", "c1"))
 
 
 class Row(NamedTuple):
@@ -45,20 +34,19 @@ def figure(verdict: Verdict) -> str | None:
     compared = claim.theirs is not None
     every = [value for row in rows for value in (*row.points, *(row.interval or ()))]
     centre = 0.0 if compared else claim.published.value if claim.published else every[0]
-    band = (centre - claim.margin, centre + claim.margin)
+    band = [centre + end for end in stats.band(claim.margin, relative=claim.what.relative and compared)]
     low, high = min(*every, *band, centre), max(*every, *band, centre)
     room = 0.06 * (high - low)
-    low, high = low - room, high + room
     height = TOP + ROW * len(rows) + 44
-    place = lambda value: LEFT + (WIDTH - LEFT - RIGHT) * (value - low) / (high - low)
+    place = Scale(low - room, high + room, LEFT, WIDTH - RIGHT)
     foot, unit = TOP + ROW * len(rows), "%" if claim.what.relative else "points"
     parts = [
-        f'<rect width="{WIDTH}" height="{height}" rx="6" fill="#ffffff"/>',
+        f'<rect width="{WIDTH}" height="{height}" rx="6" fill="{PAGE}"/>',
         f'<rect x="{place(band[0]):.1f}" y="{TOP}" width="{place(band[1]) - place(band[0]):.1f}" '
         f'height="{foot - TOP}" fill="{BAND}"/>',
         f'<path d="M{place(centre):.1f} {TOP}V{foot}" stroke="{FAINT}" stroke-dasharray="3 3"/>',
         f'<path d="M{LEFT} {foot}H{WIDTH - RIGHT}" stroke="{INK}"/>',
-        *_ticks(low, high, foot, place),
+        *_ticks(place, foot),
         _text((LEFT + WIDTH - RIGHT) / 2, foot + 37, _axis(claim), "middle"),
         _text(LEFT, 19, f"{verdict.word}; shaded: within the margin of {claim.margin:g} {unit}", "start", FAINT),
     ]
@@ -72,20 +60,19 @@ def figure(verdict: Verdict) -> str | None:
 
 def _rows(verdict: Verdict) -> list[Row] | None:
     claim, answer = verdict.claim, verdict.answer
-    colour = COLOURS.get(claim.ours.rule.split("-")[0], INK)
     if isinstance(answer, stats.Difference) and answer.n and answer.mean is not None:
         values, mean, interval = answer.each, answer.mean, answer.interval
         label = "mean, 95 %"
     elif isinstance(answer, stats.Reproduction) and answer.measured.mean is not None and verdict.evidence:
-        values = [v for v in verdict.evidence.ours.by_seed.values() if v is not None]
+        values = [v for v in verdict.evidence.ours.by_seed.values() if v is not None and v == v]
         mean, label = answer.measured.mean, "mean, 95 %"
         interval = answer.measured.interval
     else:
         return None
     kind = "pair" if claim.theirs else "seed"
-    rows = [Row(f"{len(values)} {kind}{'s' * (len(values) != 1)}", values, None, colour, "dots")]
+    rows = [Row(f"{len(values)} {kind}{'s' * (len(values) != 1)}", values, None, OURS, "dots")]
     if len(values) > 1:
-        rows.append(Row(label, [mean], interval, colour, "mean"))
+        rows.append(Row(label, [mean], interval, OURS, "mean"))
     if claim.published is not None:
         rows.append(Row("published", [claim.published.value], _published(claim.published), PUBLISHED, "published"))
     return rows
@@ -98,7 +85,7 @@ def _published(known: Published) -> tuple[float | int, float | int] | None:
     return None if not known.sd else (known.value - known.sd, known.value + known.sd)
 
 
-def _drawn(row: Row, y: float | int, place) -> list[str]:
+def _drawn(row: Row, y: float | int, place: Scale) -> list[str]:
     parts = [_text(LEFT - 10, y + 4, row.label, "end")]
     if row.interval is not None:
         low, high = map(place, row.interval)
@@ -118,16 +105,11 @@ def _drawn(row: Row, y: float | int, place) -> list[str]:
     return parts
 
 
-def _ticks(low: float | int, high: float | int, foot: float | int, place) -> list[str]:
-    rough = (high - low) / 6
-    size = 10.0 ** math.floor(math.log10(rough))
-    step = next(size * factor for factor in (1, 2, 2.5, 5, 10) if size * factor >= rough * 0.999)
-    values = [step * i for i in range(math.ceil(low / step), math.floor(high / step) + 1)]
+def _ticks(x: Scale, foot: float | int) -> list[str]:
     parts = []
-    for value in values:
-        x = place(value)
-        parts.append(f'<path d="M{x:.1f} {foot}v4" stroke="{INK}"/>')
-        parts.append(_text(x, foot + 18, f"{value + 0.0:.6g}", "middle"))
+    for value in fitting(x):
+        parts.append(f'<path d="M{x(value):.1f} {foot}v4" stroke="{INK}"/>')
+        parts.append(_text(x(value), foot + 18, tick(value + 0.0), "middle"))
     return parts
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from ..report import stats
 from .figures import figure
 from .registry import Claim, Published
-from .verdicts import Verdict, family_size, planned, sensitivity, sentence
+from .verdicts import VALUES, Verdict, family_size, planned, sensitivity, sentence
 
 INTRODUCTION = """\
 What is published, and what the committed files say of it. A verdict is written by a command, from files, and by no
@@ -20,7 +20,9 @@ networks, whose margin of two points was set after the numbers had been seen."""
 READING = """\
 *Confirmed* and *refuted*: at the 5 % level, corrected for the other claims of the family (Holm), from ten pairs on; a
 published number: by the 90 % interval, from three runs on. *Not decided*: neither; the seeds that are missing are those
-for 80 % power if the estimate stays. *Not measured*: no committed file.
+for 80 % power if the estimate stays. After the last look no level is left, and more seeds take a new claim. *Not
+measured*: no committed file; such a claim counts in its family, and so does one whose runs decide nothing. A claim that
+two rules are equal is refuted by a difference that is shown to be larger than the margin, and by no other.
 How often such verdicts are wrong on drawn numbers: [statistics](docs/method/statistics.md)."""
 
 
@@ -68,7 +70,7 @@ def facts(verdict: Verdict) -> list[tuple[str, str]]:
         ("protocol", claim.protocol),
         ("decided by", _criterion(claim)),
         ("seeds", power_words(claim)),
-        ("looks", f"{claim.looks}, each at the level {claim.level:g}"),
+        ("looks", looks(verdict)),
         ("command", claim.line),
         ("which is", f"fwdonly {claim.command}" if claim.command else ""),
         ("estimated time", _minutes(claim)),
@@ -94,15 +96,32 @@ def otherwise(verdict: Verdict) -> str:
     return "; ".join(f"{name}: {word}" for name, word in words)
 
 
+def looks(verdict: Verdict) -> str:
+    """How often a claim may be looked at, and which look its runs are."""
+    claim = verdict.claim
+    if claim.what.computed:
+        return ""
+    words = (
+        f"{claim.looks}, each at the level {claim.level:g}" if claim.looks > 1 else f"1, at the level {claim.level:g}"
+    )
+    if verdict.look == 0:
+        return words
+    which = ["", "first", "second"][verdict.look] + " and last" * (verdict.last_look and verdict.look > 1)
+    return f"{words}; {verdict.n} seeds are the {'only' if claim.looks == 1 else which} one"
+
+
 def power_words(claim: Claim) -> str:
     """What the planned seeds decide, with where the assumed spread comes from."""
     if claim.what.computed:
         return "none: a number of the compiler"
     unit = "%" if claim.what.relative else "points"
-    words = f"{claim.seeds} planned"
-    alone, shared = planned(claim), planned(claim, family_size(claim))
+    least = VALUES if claim.kind == "value" else stats.CLAIM
+    words, they, seeds = f"{claim.seeds} planned", "they", claim.seeds
+    if seeds < least:
+        words, they, seeds = f"{words}, and fewer than {least} decide nothing", str(least), least
+    alone, shared = (planned(claim, family, seeds) for family in (1, family_size(claim)))
     if alone is not None and claim.kind != "value":
-        words += f"; with 80 % power they show {alone:.2g} {unit}"
+        words += f"; with 80 % power {they} show {alone:.2g} {unit}"
         words += f" ({shared:.2g} as the first of {family_size(claim)})" if shared and family_size(claim) > 1 else ""
     return f"{words}; assumed sd {claim.sd:g} {unit} ({claim.sd_source})"
 
@@ -163,7 +182,7 @@ def _section(name: str, verdict: Verdict, picture: str | None) -> list[str]:
     lines = [f"### {name}", "", claim.sentence + f" *{verdict.text}.*", "", sentence(verdict) + ".", ""]
     if picture is not None:
         lines += [f"![{claim.sentence} {verdict.text}]({picture})", ""]
-    kept = ("source", "published", "protocol", "decided by", "seeds", "trap", "if otherwise", "file")
+    kept = ("source", "published", "protocol", "decided by", "seeds", "looks", "trap", "if otherwise", "file")
     lines += [f"* {label}: {words}" for label, words in facts(verdict) if label in kept]
     return lines
 

@@ -36,7 +36,7 @@ class Choice:
     first_seed: int = 0
     """The seeds are first-seed, first-seed + 1, ..."""
     margin: float = 0.5
-    """Percentage points that count as no difference; of epochs twice this number."""
+    """Percentage points that count as no difference; of epochs twice this number. Of a table: a claim has its own."""
     quick: bool = False
     """Three epochs and seeds; rows on MNIST on 5,000 embedded images. Shows that all runs and reproduces nothing: every
     cell ends as not run, with the number it gave."""
@@ -59,13 +59,16 @@ def main(words: Sequence[str], command_line: Sequence[str], prog: str = "fwdonly
     """Parse, run row by row, and tell; the exit code."""
     del command_line
     names, words = options.names_first(words)
-    known, of_a_claim = published.tables(), options.early(words, claim=None)["claim"] is not None
+    known, early = published.tables(), options.early(words, claim=None, margin=None)
+    of_a_claim = early["claim"] is not None
     if not {"-h", "--help"} & set(words) and not of_a_claim and (len(names) != 1 or names[0] not in known):
         raise UsageError(f"there is no table {' '.join(names)!r}; the tables are {', '.join(known)}")
     description = DESCRIPTION.format(tables=", ".join(known))
     values = options.parse(words, [Group("table", declared(Choice))], {}, prog=prog, description=description)
     choice = options.make(Choice, values)
     if choice.claim is not None:
+        if early["margin"] is not None:
+            raise UsageError("--margin is a table's; that of a claim stands in its record")
         return _claim(choice, choice.claim, names)
     name = names[0]
     table = known[name]

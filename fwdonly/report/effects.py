@@ -1,14 +1,13 @@
 """The 2 x 2 of objective and locality: what of MF's difference from BP each of the two makes, and both together."""
 
 import dataclasses
-from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
 
 from .blocks import Block, Heading, Table, Text
 from .folder import Folder
-from .intervals import Mean, mean_interval, p_values
+from .intervals import Mean, holm_levels, mean_interval, p_values
 from .numbers import label, mean_sd, without_outcome
 from .stats import CLAIM
 
@@ -62,7 +61,8 @@ def factorial(folder: Folder) -> Factorial | None:
         return None
     table = np.array([[side[seed] for seed in seeds] for side in known])
     outcomes = [mean_interval((np.array(signs) @ table).tolist()) for signs in EFFECTS.values()]
-    effects = map(Effect, EFFECTS, outcomes, _holm([_p(outcome) for outcome in outcomes]))
+    levels = [p for (p,) in holm_levels([[_p(outcome)] for outcome in outcomes])]
+    effects = map(Effect, EFFECTS, outcomes, levels)
     rows = tuple(tuple(map(float, row)) for row in table)
     return Factorial(tuple(map(label, rules)), rows, len(planned) - len(seeds), tuple(effects))
 
@@ -72,15 +72,6 @@ def _p(outcome: Mean) -> float | None:
     if not outcome.sd or outcome.mean is None:
         return None
     return float(p_values(outcome.mean, outcome.sd / outcome.n**0.5, outcome.n - 1, 1.0)[0])
-
-
-def _holm(levels: Sequence[float | None]) -> list[float | None]:
-    """Corrected for the number of tests, from the smallest one up; never below a smaller one."""
-    corrected, least, left = dict.fromkeys(range(len(levels))), 0.0, sum(p is not None for p in levels)
-    for p, at in sorted((p, at) for at, p in enumerate(levels) if p is not None):
-        least = max(least, min(1.0, p * left))
-        corrected[at], left = least, left - 1
-    return list(corrected.values())
 
 
 def factorial_blocks(folder: Folder) -> list[Block]:

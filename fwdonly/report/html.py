@@ -66,3 +66,8 @@ def _key(look: int) -> str:
 
 
 STYLE = resources.files("fwdonly.report").joinpath("style.css").read_text(encoding="utf-8")
+
+
+def colour(name: str) -> str:
+    """A colour of the pages' light scheme, for figures that stand outside of a page."""
+    return STYLE.partition(f"--{name}: ")[2].partition(";")[0]

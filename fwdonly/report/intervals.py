@@ -1,5 +1,6 @@
 """What a sample says of its mean: intervals and p values. Needs SciPy: ``pip install 'fwdonly[stats]'``."""
 
+import functools
 import importlib
 import math
 from collections.abc import Sequence
@@ -82,8 +83,13 @@ def scipy_stats() -> Any:
 
 def t_interval(mean: float, error: float, df: float | int, confidence: float) -> Interval:
     """Student's t, around a mean with this standard error."""
-    reach = float(scipy_stats().t.ppf((1 + confidence) / 2, df)) * error
+    reach = _quantile(df, confidence) * error
     return (mean - reach, mean + reach)
+
+
+@functools.cache
+def _quantile(df: float | int, confidence: float) -> float:
+    return float(scipy_stats().t.ppf((1 + confidence) / 2, df))
 
 
 def p_values(mean: Any, error: Any, df: Any, margin: Any) -> tuple[Any, Any]:
@@ -91,6 +97,23 @@ def p_values(mean: Any, error: Any, df: Any, margin: Any) -> tuple[Any, Any]:
     t = scipy_stats().t
     with np.errstate(divide="ignore", invalid="ignore"):
         return 2 * t.sf(np.abs(mean) / error, df), t.sf((margin - np.abs(mean)) / error, df)
+
+
+def holm_levels(questions: Sequence[Sequence[float | None]]) -> list[list[float | None]]:
+    """Corrected p values of the questions of a family: see `stats.holm`; None stays None.
+
+    Args:
+        questions: of each the p values of its tests, of whose null hypotheses at most one is true.
+    """
+    tests = sorted((p, i, at) for i, levels in enumerate(questions) for at, p in enumerate(levels) if p is not None)
+    to_come = [max(1, sum(i == of for _, of, _ in tests)) for i in range(len(questions))]
+    corrected: list[list[float | None]] = [[None] * len(levels) for levels in questions]
+    least = 0.0
+    for p, i, at in tests:
+        least = max(least, min(1.0, p * sum(count > 0 for count in to_come)))
+        corrected[i][at] = least
+        to_come[i] -= 1
+    return corrected
 
 
 def missing(value: Value) -> bool:

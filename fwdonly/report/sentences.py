@@ -3,7 +3,7 @@
 import math
 
 from .intervals import Interval
-from .stats import CLAIM, Difference, Reach
+from .stats import CLAIM, Difference, Reach, band, level_of
 
 _VERBS = {
     **dict.fromkeys(("time", "memory"), ("takes", "less", "more")),
@@ -40,7 +40,7 @@ def _undecided(question: Difference | Reach) -> str:
 
 
 def _of_reach(question: Reach, alpha: float, notes: str, decided: str) -> str:
-    n, p, (verb, less, more) = question.n, _corrected(question, "p"), _words(question.quantity)
+    n, p, (verb, less, more) = question.n, level_of(question, "p"), _words(question.quantity)
     if p is None:
         return f"{question.quantity} unavailable: no seed has a cost of both rules{notes}"
     medians = ["never" if m is None else f"{m:.4g} {question.unit}".strip() for m in question.medians]
@@ -55,7 +55,7 @@ def _of_reach(question: Reach, alpha: float, notes: str, decided: str) -> str:
 
 
 def _of_difference(question: Difference, alpha: float, notes: str, decided: str) -> str:
-    p, equivalence = _corrected(question, "p"), _corrected(question, "equivalence_p")
+    p, equivalence = level_of(question, "p"), level_of(question, "equivalence_p")
     mean, interval, unit = question.mean, question.interval, question.unit
     if mean is None:
         return f"{question.quantity} unavailable: {question.reason}{notes}"
@@ -70,7 +70,8 @@ def _of_difference(question: Difference, alpha: float, notes: str, decided: str)
         if not equivalent:
             why = f": these are the seeds that {question.diverging} got through" if question.diverging else ""
             return f"{_undecided(question)}{why} ({around}){notes}"
-        if max(-interval[0], interval[1]) >= question.margin and question.equivalence_interval:
+        low, high = band(question.margin, relative=question.relative)
+        if not low < interval[0] <= interval[1] < high and question.equivalence_interval:
             around += f", 90 % {_span(question.equivalence_interval)}"  # the one that this test goes by
         what = "" if question.quantity == "accuracy" else f" in {question.quantity}"
         claim = f"no difference{what} larger than {question.margin:g} {unit} from {question.theirs}"
@@ -132,11 +133,6 @@ def _interval(question: Difference, interval: Interval, sign: float = 1.0) -> st
     unadjusted = "" if question.p_holm is None else "unadjusted "
     where = " at one test set" if question.quantity == "accuracy" else ""
     return f"{unadjusted}{100 * question.confidence:g} % interval {_span(interval, sign)} over seeds{where}"
-
-
-def _corrected(question: Difference | Reach, name: str) -> float | None:
-    corrected = getattr(question, f"{name}_holm", None)
-    return getattr(question, name, None) if corrected is None else corrected
 
 
 def _show(value: float, places: int) -> str:

@@ -21,6 +21,7 @@ from .intervals import (
     check_numbers,
     check_percent,
     finite,
+    holm_levels,
     mean_interval,
     missing,
     p_values,
@@ -268,10 +269,7 @@ def paired(
     p, equivalence_p = p_values(mean, sd / math.sqrt(n), n - 1, bound)
     if sd == 0:
         p, equivalence_p = flips, 0.5**n if abs(mean) < bound else 1.0
-    if start.diverging:
-        equivalence_p = 1.0
-        p, flips = (1.0, 1.0) if start.favoured == start.diverging else (p, flips)
-    return dataclasses.replace(
+    question = dataclasses.replace(
         start,
         sd=sd,
         interval=pair(estimate.interval),
@@ -281,6 +279,46 @@ def paired(
         sign_flip_p=flips,
         equivalence_p=float(equivalence_p),
     )
+    return guarded(question)
+
+
+def guarded(question: Difference) -> Difference:
+    """The question after the guard of unequal divergences, see ``diverged`` of `Difference`."""
+    if not question.diverging or question.p is None:
+        return question
+    if question.favoured == question.diverging:
+        question = dataclasses.replace(question, p=1.0, sign_flip_p=1.0)
+    return dataclasses.replace(question, equivalence_p=1.0)
+
+
+def band(margin: float | int, *, relative: bool) -> Interval:
+    """The differences within a margin; of relative changes in %, where exchanging the rules changes nothing."""
+    return (-100 * margin / (100 + margin) if relative else -margin, margin)
+
+
+def beyond_margin(question: Difference) -> Difference:
+    """The question with "within the margin" in the place of "no difference": ``p`` is what a larger one is shown by.
+
+    It is twice the p value of a one-sided t test at the nearer end of the margin: at most a level if and only if the
+    two-sided interval at this level lies outside the margin. Nothing is known of it by sign flips and bootstrap.
+    With `holm` it goes as "no difference" does: the null hypotheses "within the margin" and "at least the margin" are
+    never true together.
+    """
+    if question.p is None or question.mean is None or question.sd is None:
+        return question
+    shown = lambda value: math.log1p(value / 100) if question.relative else value
+    over = abs(shown(question.mean)) - shown(question.margin)
+    if question.sd == 0:
+        p = 2 * 0.5**question.n if over > 0 else 1.0
+    else:
+        p = min(1.0, 2 * float(scipy_stats().t.sf(over / (question.sd / math.sqrt(question.n)), question.n - 1)))
+    return guarded(dataclasses.replace(question, p=p, sign_flip_p=None, bootstrap=None))
+
+
+def level_of(question: Difference | Reach, name: str, *, corrected: bool = True) -> float | None:
+    """ "p" or "equivalence_p" of a question, after `holm` where it went through it."""
+    after = getattr(question, f"{name}_holm", None) if corrected else None
+    return getattr(question, name, None) if after is None else after
 
 
 def with_images(
@@ -401,16 +439,13 @@ def holm(questions: Sequence[_Question]) -> tuple[_Question, ...]:
     hypotheses twice.
     """
     fields = ("p", "equivalence_p")
-    tests = [(getattr(question, name, None), i, name) for i, question in enumerate(questions) for name in fields]
-    tests = [(p, i, name) for p, i, name in tests if p is not None]
-    to_come = [max(1, sum(i == at for _, at, _ in tests)) for i in range(len(questions))]
-    corrected: list[dict[str, float]] = [{} for _ in questions]
-    level = 0.0
-    for p, i, name in sorted(tests):
-        level = max(level, min(1.0, p * sum(count > 0 for count in to_come)))
-        corrected[i][f"{name}_holm"] = level
-        to_come[i] -= 1
-    return tuple(dataclasses.replace(question, **values) for question, values in zip(questions, corrected, strict=True))
+    corrected = holm_levels([[getattr(question, name, None) for name in fields] for question in questions])
+    return tuple(
+        dataclasses.replace(
+            question, **{f"{name}_holm": p for name, p in zip(fields, levels, strict=True) if p is not None}
+        )
+        for question, levels in zip(questions, corrected, strict=True)
+    )
 
 
 def _pairs(

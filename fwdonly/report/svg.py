@@ -19,7 +19,7 @@ _WIDTH, _HEIGHT = 400, 300
 _LEFT, _RIGHT, _TOP, _BOTTOM = 58, 14, 12, 46
 
 
-class _Scale(NamedTuple):
+class Scale(NamedTuple):
     """From a value to a place."""
 
     low: float | int
@@ -142,13 +142,13 @@ def dots_svg(clouds: Sequence[tuple[int, str, Mapping[int, float]]], xlabel: str
     return _frame(x, None, xlabel, "", "".join(out), bottom + _BOTTOM)
 
 
-def _scale(values: Sequence[float | int], start: float | int, end: float | int, *, log: bool = False) -> _Scale:
+def _scale(values: Sequence[float | int], start: float | int, end: float | int, *, log: bool = False) -> Scale:
     """With a little room around the values."""
     low, high = min(values), max(values)
     if log:
-        return _Scale(low / 1.25, high * 1.25, start, end, log=True)
+        return Scale(low / 1.25, high * 1.25, start, end, log=True)
     room = 0.06 * (high - low) or 0.05 * abs(high) or 1.0
-    return _Scale(0.0 if low == 0 else low - room, high + room, start, end)
+    return Scale(0.0 if low == 0 else low - room, high + room, start, end)
 
 
 def _stages(points: Sequence[Validation]) -> list[list[Validation]]:
@@ -161,7 +161,7 @@ def _stages(points: Sequence[Validation]) -> list[list[Validation]]:
     return stages
 
 
-def _polyline(points: Sequence[Validation], x: _Scale, y: _Scale, kind: str) -> str:
+def _polyline(points: Sequence[Validation], x: Scale, y: Scale, kind: str) -> str:
     step = -(-len(points) // THINNED)
     kept = [*points[:-1:step], points[-1]]
     if len(kept) == 1:
@@ -170,16 +170,16 @@ def _polyline(points: Sequence[Validation], x: _Scale, y: _Scale, kind: str) -> 
     return f'<polyline class="{kind}" points="{places}"/>'
 
 
-def _frame(x: _Scale, y: _Scale | None, xlabel: str, ylabel: str, drawn: str, height: int) -> str:
+def _frame(x: Scale, y: Scale | None, xlabel: str, ylabel: str, drawn: str, height: int) -> str:
     """Axes around what is drawn."""
     floor, out = height - _BOTTOM, []
-    for value in _fitting(x):
+    for value in fitting(x):
         out.append(f'<path class="grid" d="M{x(value):.1f} {_TOP}V{floor}"/>')
-        out.append(f'<text x="{x(value):.1f}" y="{floor + 17}" text-anchor="middle">{_tick(value)}</text>')
+        out.append(f'<text x="{x(value):.1f}" y="{floor + 17}" text-anchor="middle">{tick(value)}</text>')
     if y is not None:
         for value in y.ticks():
             out.append(f'<path class="grid" d="M{x.start:.0f} {y(value):.1f}H{x.end:.0f}"/>')
-            out.append(f'<text x="{_LEFT - 6}" y="{y(value) + 4.5:.1f}" text-anchor="end">{_tick(value)}</text>')
+            out.append(f'<text x="{_LEFT - 6}" y="{y(value) + 4.5:.1f}" text-anchor="end">{tick(value)}</text>')
     middle = (_TOP + floor) / 2
     out.append(
         f'<text x="{(x.start + x.end) / 2:.0f}" y="{height - 8}" text-anchor="middle">{html.escape(xlabel)}</text>'
@@ -194,16 +194,17 @@ def _frame(x: _Scale, y: _Scale | None, xlabel: str, ylabel: str, drawn: str, he
     )
 
 
-def _fitting(x: _Scale) -> list[float]:
+def fitting(x: Scale) -> list[float]:
     """Ticks whose labels do not touch."""
     kept: list[float] = []
     for value in x.ticks():
-        if not kept or x(value) - x(kept[-1]) > 4 + 4 * (len(_tick(value)) + len(_tick(kept[-1]))):
+        if not kept or x(value) - x(kept[-1]) > 4 + 4 * (len(tick(value)) + len(tick(kept[-1]))):
             kept.append(value)
     return kept
 
 
-def _tick(value: float | int) -> str:
+def tick(value: float | int) -> str:
+    """The label of a tick."""
     text = f"{value:,.6g}" if 1e-3 <= abs(value) < 1e6 or value == 0 else f"{value:.1e}"
     return text.replace("e+0", "e").replace("e-0", "e-").replace(".0e", "e").replace("e+", "e")
 
