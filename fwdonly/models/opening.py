@@ -34,6 +34,10 @@ def load(path: str | Path, *, rule: LearningRule | str | None = None, net: Net |
         UsageError: a file that is damaged or no model, or code that is missing or has changed; one line.
     """
     path = expanded(path, "the model")
+    if not (rule is None or isinstance(rule, LearningRule | str)):
+        raise UsageError(f"rule is a LearningRule, or the FILE.py that has it; got a {type(rule).__name__}")
+    if not (net is None or isinstance(net, tuple | str)):
+        raise UsageError(f"net is a tuple of blocks, or FILE.py:FUNCTION; got a {type(net).__name__}")
     saved = read_model(path)
     try:
         inputs = preprocessing_of(saved.preprocessing, saved.mean, saved.sd)
