@@ -241,6 +241,7 @@ def _deltas(B: Any, e: Array, t: Array, tapes: _way_back.Tapes, net: Net, option
     return [_way_back.times_slope(block, seen(jnp.tensordot(signal, B_l, 1)), a_l) for block, B_l, a_l in layers]
 
 
+@base.stepping(State)
 def errors(
     state: State,
     batch: Batch,

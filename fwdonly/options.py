@@ -6,6 +6,7 @@ import sys
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Literal, NamedTuple, TypeVar, get_args, get_origin
 
+from jax import Array
 from jax.core import Tracer
 
 from .errors import UsageError, check_whole, check_word
@@ -121,7 +122,7 @@ def check_effects(
 
 
 def is_same(value: Any, other: Any) -> bool:
-    """Whether an option is known to have this value; of a traced one that is not known."""
-    if isinstance(value, Tracer) or getattr(value, "ndim", 0):
+    """Whether an option is known to have this value; an array of JAX may be traced the next time."""
+    if isinstance(value, Array):
         return False
     return type(value) is type(other) and value == other if isinstance(other, bool) else bool(value == other)

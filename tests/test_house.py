@@ -45,7 +45,7 @@ MAY_IMPORT = {
     "study": {"base", "card", "data", "descent", "errors", "files", "loggers", "measure", "nets", "options"}
     | {"results", "rules", "surroundings", "training"},
     # A trained model is opened by the names of rules, which the study knows.
-    "models": {"base", "card", "data", "errors", "files", "nets", "results", "study", "training"},
+    "models": {"base", "card", "data", "errors", "files", "nets", "options", "results", "study", "training"},
     "cli": {"card", "claims", "data", "errors", "files", "models", "nets", "report", "results", "study"}
     | {"training", "tune"},
 }

@@ -14,7 +14,7 @@ import optax
 import pytest
 
 from fwdonly import RULES, Batch, UsageError, nets
-from fwdonly.options import Unless, check_effects, chosen, needs
+from fwdonly.options import Unless, check_effects, chosen, effective, needs
 from fwdonly.study.design import make_arm
 from fwdonly.study.rules import load
 
@@ -176,6 +176,8 @@ def test_needs_are_of_any_record():
     for options in ({"size": 4}, {"size": 4, "mode": "c"}, {"mode": "b", "share": 0.1}):
         with pytest.raises(UsageError, match="does nothing with"):
             chosen(Toy, options, "toy")
+    idle = {"mode": "a", "size": 4, "share": 0.1}
+    assert effective(Toy, idle) == {"mode": "a", "size": 3, "share": 0.1}  # what an older file may hold
     check_effects(Toy, {"mode": "a", "size": 4, "share": 0.5}, ["size"], {"size": (4,)})  # a recipe's
 
 

@@ -11,6 +11,7 @@ from ..data import Preprocessing, preprocessing_of
 from ..errors import UsageError
 from ..files import expanded
 from ..nets import Spec, parse
+from ..options import effective
 from ..results import Saved, damaged, read_model
 from ..study import NAMES, Rule, make_arm, optimizers
 from ..study import load as rule_named
@@ -60,7 +61,10 @@ def rule_of(saved: Saved, inputs: Preprocessing, rule: str | None, net: Net | st
     options = {name: tuple(v) if isinstance(v, list) else v for name, v in saved.options.items()}
     if strange := sorted(options.keys() - named.default_options.keys()):
         raise UsageError(f"{named.name} has no option {strange[0][:60]!r}; the file is of another fwdonly, or altered")
-    options = make_arm(named, options).options  # refuses words that the rule does not have
+    values = named.default_options | options
+    for kind in named.card.options:  # an older file may hold options that do nothing
+        values |= effective(kind, values)
+    options = make_arm(named, values).options  # refuses words that the rule does not have
     # The specification as it is: it says the start values of the rule's own where they were used.
     blocks = net if isinstance(net, tuple) else _network(saved, net).build(inputs.num_classes)
     stages = stages_of(named, options, blocks, inputs.num_classes)
