@@ -1,16 +1,19 @@
 """The way of errors back through the parts of a network: by its weights, or by anything of their shape."""
 
+import warnings
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import Any
+from typing import Any, Literal
 
 import jax
+import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from . import nets
 from .base import Net
 
 Params = nets.output.Params
+Law = Literal["uniform", "kaiming", "xavier"]
 Tapes = tuple[list[Array], list[Array], list[Array]]
 """What every layer and the readout are given (h_0, h_1 pooled, ...), every a_l, and every h_l before pooling."""
 
@@ -58,3 +61,30 @@ def products(net: Net, params: Params, below: Sequence[Array]) -> tuple[Float[Ar
 def _through_pooling(block: Any, h: Array, sent: Array) -> Array:
     """An error of the pooled map, at the map."""
     return jax.vjp(partial(nets.pooled, block), h)[1](sent)[0]
+
+
+class UnboundedWarning(UserWarning):
+    """A signal that never becomes 0 meets an activation without bounds: weights and activities grow with every step."""
+
+
+def warn_of_growth(net: Net, mode: str) -> None:
+    """Warns of a layer whose activation has no bound, in a ``mode`` whose signal never becomes 0."""
+    for number, block in enumerate(net, start=1):
+        with jax.ensure_compile_time_eval():
+            reach = max(abs(float(block.activation(jnp.float32(a)))) for a in (-1e4, 1e4))
+        if reach > 100:
+            warnings.warn(
+                f"mode={mode!r} sends layer {number} a signal that never becomes 0, and the layer's activation "
+                "has no bound: activities grow with every step; use activation=tanh",
+                UnboundedWarning,
+                stacklevel=3,
+            )
+            return
+
+
+def direct(key: Array, num_classes: int, h: Any, law: Law) -> Array:
+    """B_l at a map of n_l units, of which ``h`` has a batch."""
+    n = h.size // h.shape[0]
+    bounds = {"uniform": n**-0.5, "kaiming": (6 / n) ** 0.5, "xavier": (6 / (n + num_classes)) ** 0.5}
+    bound = bounds[law]
+    return jax.random.uniform(key, (num_classes, *h.shape[1:]), h.dtype, -bound, bound)

@@ -4,7 +4,7 @@ import functools
 import inspect
 import pickle
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Literal, NamedTuple, Protocol, TypeVar, get_args, get_origin, runtime_checkable
+from typing import Any, Literal, NamedTuple, Protocol, runtime_checkable
 
 import jax
 import jax.numpy as jnp
@@ -21,8 +21,13 @@ from .descent import descend as descend
 from .descent import descend_layers as descend_layers
 from .descent import for_prediction as for_prediction
 from .descent import predicting as predicting
+from .descent import stepping as stepping
 from .descent import updates as updates
-from .errors import UsageError, check_whole, check_word, fitting
+from .errors import UsageError, check_whole, fitting
+from .options import Unless as Unless
+from .options import chosen as chosen
+from .options import needs as needs
+from .options import read_options as read_options
 
 State = Any
 """A NamedTuple of arrays whose first two fields are ``params`` and ``opt_state``; each rule module defines its own."""
@@ -278,29 +283,6 @@ class RuleModule(Protocol):
     """``(net, tx, *, num_classes)``"""
 
 
-Options = TypeVar("Options")
-
-
-def chosen(kind: Callable[..., Options], options: dict[str, Any], rule: str) -> Options:
-    """A rule's options, ``kind(**options)`` for a NamedTuple ``kind``; words are those of its `Literal` annotations.
-
-    Raises:
-        UsageError: an option that does not exist, a word that is none of its own, or no integer where one belongs.
-    """
-    known: dict[str, Any] = getattr(kind, "__annotations__")  # noqa: B009 (a NamedTuple's; type checkers do not see it)
-    unknown = sorted(set(options) - set(known))
-    if unknown:
-        raise UsageError(f"{rule} has no option {unknown[0]!r}; its options are {', '.join(known)}")
-    for name, value in options.items():
-        if known[name] is int:
-            check_whole(value, name)
-        parts = (known[name], *get_args(known[name]))  # of a union, too
-        words = [word for part in parts if get_origin(part) is Literal for word in get_args(part)]
-        if words and not (value is None and type(None) in parts):
-            check_word(name, value, words)
-    return kind(**options)
-
-
 def check_classes(num_classes: int) -> None:
     """Refuse to tell fewer than two classes apart.
 
@@ -375,6 +357,9 @@ def at_state(grads: Callable[..., tuple[PyTree, Metrics]], *fields: str, **optio
     """A rule's ``grads`` as `LearningRule` has it; ``fields`` of the state are keywords of it, as ``options`` are."""
 
     def of_state(state: State, batch: Batch, key: Array) -> tuple[PyTree, Metrics]:
+        if lacking := [name for name in ("params", *fields) if not hasattr(state, name)]:
+            kind = type(state).__name__
+            raise UsageError(f"state is what the rule's init or update returned; a {kind} has no {lacking[0]}")
         held = {name: getattr(state, name) for name in fields}
         return grads(state.params, batch, key, **held, **options)
 

@@ -36,7 +36,9 @@ from .base import (
     every,
     flat,
     for_prediction,
+    needs,
     predicting,
+    stepping,
 )
 from .card import Card, Setting, Stage, Variant
 from .errors import UsageError
@@ -73,6 +75,7 @@ class Options(NamedTuple):
     """Take every batch in so many parts, one after another, and add up their gradients; the same step."""
     label_smoothing: float | Array = 0.0
     """Share eps of every target that goes to all classes alike: (1 - eps) onehot(y) + eps / C."""
+    NEEDS = needs("auxiliary_weight", readouts=("deep",))
 
 
 class Params(NamedTuple):
@@ -301,6 +304,7 @@ def _pass(
     return (s + sum(G) if readouts == "sum" else s), G, moved
 
 
+@stepping(State)
 def update(
     state: State, batch: Batch, key: Array, *, net: Net, tx: optax.GradientTransformation, **form: Any
 ) -> tuple[State, Metrics]:
@@ -451,7 +455,7 @@ def _formed(form: dict[str, Any]) -> Options:
 
 
 def _check(how: Options) -> None:
-    weight, smoothing, is_frozen = how.auxiliary_weight, how.label_smoothing, how.hidden == "frozen"
+    smoothing, is_frozen = how.label_smoothing, how.hidden == "frozen"
     if is_frozen and how.readouts != "output":
         raise UsageError("hidden='frozen' trains the output layer alone; leave readouts at 'output'")
     if is_frozen and how.batch_norm:
@@ -461,8 +465,6 @@ def _check(how: Options) -> None:
         raise UsageError(f"label_smoothing is a share, at least 0 and below 1; got {smoothing}")
     if is_frozen and not (is_known and smoothing == 0):
         raise UsageError("label_smoothing is not for hidden='frozen', the control of plain losses; leave it out")
-    if how.readouts != "deep" and not (isinstance(weight, int | float) and weight == 1):
-        raise UsageError("auxiliary_weight needs readouts='deep'; no other loss has parts to weigh")
     if how.chunks < 1:
         raise UsageError(f"chunks are parts of a batch, at least 1; got {how.chunks}")
     if how.remat != "none" and (is_frozen or how.readouts != "output"):

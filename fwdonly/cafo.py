@@ -33,8 +33,10 @@ from .base import (
     every,
     flat,
     for_prediction,
+    needs,
     predicting,
     run_block,
+    stepping,
 )
 from .card import Card, Range, Setting, Stage, Variant
 from .descent import of_layers
@@ -66,6 +68,7 @@ class Options(NamedTuple):
     the blocks moves them from there."""
     eps: float = 1e-4
     """Added to the variance in batch normalisation."""
+    NEEDS = needs("ridge", loss=("mse",))
 
 
 class Training(NamedTuple):
@@ -79,6 +82,7 @@ class Training(NamedTuple):
     """Learning rate of the blocks (dfa; Adam)."""
     block_weight_decay: float = 0.0
     """Weight decay of the blocks (dfa)."""
+    NEEDS = needs("block_epochs", "block_learning_rate", "block_weight_decay", blocks=("dfa",))
 
 
 class Head(NamedTuple):
@@ -191,9 +195,10 @@ def features(
     state: State, x: Float[Array, "batch *features"], *, net: Net, heads: tuple[int, ...], eps: float = 1e-4
 ) -> tuple[Float[Array, "batch d"], ...]:
     """F_i = flatten(h_i) of the numbered blocks (from 1), h_i = batchnorm(block_i(h_{i-1})) with fixed statistics."""
-    out, h, net = [], x, _normalised(net, eps)
-    for i in range(1, max(heads) + 1):
-        h, _ = run_block(net[i - 1], state.params.blocks[i - 1], state.statistics[i - 1], h)
+    out, h = [], x
+    layers = list(zip(_normalised(net, eps), state.params.blocks, state.statistics, strict=True))
+    for i, (block, weights, known) in enumerate(layers[: max(heads)], start=1):
+        h, _ = run_block(block, weights, known, h)
         if i in heads:
             out.append(flat(h))
     return tuple(out)
@@ -358,6 +363,7 @@ def dfa(
     return (blocks, A), {"loss": cross_entropy(scores, batch.y) + doubt}, tuple(moved)
 
 
+@stepping(State)
 def update(
     state: State,
     batch: Batch,

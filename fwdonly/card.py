@@ -9,6 +9,7 @@ from typing import Any, Literal, NamedTuple
 import optax
 
 from .base import LearningRule, Net
+from .options import effective
 
 Schedule = Literal["constant", "cosine", "half_linear", "drops"]
 
@@ -89,8 +90,8 @@ class Setting(NamedTuple):
         return self.make(optimizer, epochs=epochs or self.epochs, steps=steps or self.steps)
 
     def of(self, kind: type) -> dict[str, Any]:
-        """The values of the options that one of the card's records declares."""
-        return {name: self.options[name] for name in kind.__annotations__}
+        """The values of the options that one of the card's records declares; those that do nothing are at default."""
+        return effective(kind, self.options)
 
 
 class Variant(NamedTuple):

@@ -31,8 +31,10 @@ from .base import (
     descend_layers,
     every,
     flat,
+    needs,
     predicting,
     run_block,
+    stepping,
 )
 from .card import Card, Setting, Stage, Variant
 from .descent import by_layer, of_layers
@@ -70,6 +72,7 @@ class Training(NamedTuple):
     """What is validated, kept and tested; with a readout the other one is reported beside it."""
     readout_learning_rate: float = 0.01
     """Learning rate of the readout, by plain gradient descent."""
+    NEEDS = needs("readout_learning_rate", readout=(True,))
 
 
 class Readout(NamedTuple):
@@ -267,6 +270,7 @@ def goodness(y: Float[Array, "batch *positions channels"], num_classes: int) -> 
     return (groups**2).mean((1, 3))
 
 
+@stepping(State)
 def update(
     state: State,
     batch: Batch,

@@ -1,7 +1,9 @@
 """From gradients to steps: one optax step, and optimizers that differ from layer to layer or rest in some epochs."""
 
+import contextlib
 import functools
-from collections.abc import Callable, Iterable, Sequence
+import sys
+from collections.abc import Callable, Generator, Iterable, Sequence
 from typing import Any, TypeVar, cast
 
 import jax
@@ -215,6 +217,15 @@ TRACED = (
 """What JAX raises where Python code asks for the value of a traced number."""
 
 
+def _is_its_state(tx: optax.GradientTransformation, opt_state: Any, params: Any) -> bool:
+    """Whether a state has the form that the optimizer starts with; many take another one in silence."""
+    try:
+        start = jax.eval_shape(tx.init, params)
+    except Exception:  # an optimizer that starts outside compiled code alone
+        return True
+    return jax.tree.structure(start) == jax.tree.structure(opt_state)
+
+
 def updates(
     tx: optax.GradientTransformation,
     grads: Any,
@@ -230,8 +241,10 @@ def updates(
 
     Raises:
         UsageError: the transformation asks for more than that, or for parameters of a form of its own, or its schedule
-            decides by a number's value.
+            decides by a number's value; or the state is that of another one.
     """
+    if not _is_its_state(tx, opt_state, params):
+        raise UsageError("opt_state is that of another optimizer; pass the state of a rule with this one")
     more: dict[str, Any] = {} if value_fn is None else {"grad": grads, "value_fn": value_fn}
     update = optax.with_extra_args_support(tx).update
     try:
@@ -305,6 +318,48 @@ def _averaging(opt_state: Any) -> list[Any]:
 Read = TypeVar("Read", bound=Callable[..., Any])
 
 
+def stepping(kind: type) -> Callable[[Read], Read]:
+    """Let a rule's ``update`` see states of its ``kind`` alone.
+
+    Raises:
+        UsageError: anything else, such as the state of another rule; inputs of another shape than the state is for, as
+            far as its arrays tell it: a convolution takes maps of every size.
+    """
+
+    def checked(update: Read) -> Read:
+        @functools.wraps(update)
+        def of_state(state: State, batch: Any, key: Array, **options: Any) -> Any:
+            if not isinstance(state, kind):
+                raise _no_state(state)
+            shape = getattr(getattr(batch, "x", None), "shape", ())
+            with fitting("the network", shape), _of_one_form():
+                return update(state, batch, key, **options)
+
+        return cast(Read, of_state)
+
+    return checked
+
+
+OTHER_LAYERS = "the state has another number of layers than the network; pass the state of this rule and network"
+
+
+def _no_state(state: Any) -> UsageError:
+    kind = type(state)
+    module = "" if kind.__module__ == "builtins" else f" of {kind.__module__}"
+    return UsageError(f"state is what the rule's init or update returned; got a {kind.__name__}{module}")
+
+
+@contextlib.contextmanager
+def _of_one_form() -> Generator[None, None, None]:
+    """Says in one line that parameters and network differ in their numbers of layers, for which Python has `zip`'s."""
+    try:
+        yield
+    except ValueError as error:
+        if isinstance(error, UsageError) or not str(error).startswith("zip()"):
+            raise
+        raise UsageError(OTHER_LAYERS) from error
+
+
 def predicting(read: Read) -> Read:
     """Let a rule's function of (state, x) see the state as `for_prediction` gives it, and samples that it can take.
 
@@ -315,9 +370,15 @@ def predicting(read: Read) -> Read:
     @functools.wraps(read)
     def of_state(state: State, x: Array, **options: Any) -> Any:
         if not hasattr(state, "params"):
-            raise UsageError(f"state is what the rule's init or update returned; got a {type(state).__name__}")
+            raise _no_state(state)
         check_samples(x)
-        with fitting("the network", x.shape):
-            return read(for_prediction(state), x, **options)
+        try:
+            with fitting("the network", x.shape), _of_one_form():
+                return read(for_prediction(state), x, **options)
+        except (AttributeError, IndexError, KeyError, TypeError) as error:
+            kind = getattr(sys.modules.get(read.__module__), "State", None)
+            if kind is None or isinstance(state, kind):
+                raise
+            raise _no_state(state) from error
 
     return cast(Read, of_state)

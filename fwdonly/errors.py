@@ -77,7 +77,7 @@ def fitting(what: str, shape: Sequence[int], mend: str = "") -> Generator[None, 
         ) from error
 
 
-MISFITS = "dot_general requires", "ncompatible shapes", "must have the same shape"
+MISFITS = "dot_general requires", "ncompatible shapes", "must have the same shape", "unexpected JAX type"
 """What JAX says where arrays do not fit each other."""
 
 

@@ -6,7 +6,6 @@ Kolen-Pollack (WM, KP: Akrout et al., arXiv 1904.05391), direct random target pr
 1909.01311). All but DRTP have a backward phase; none needs the transposed weights there, sign symmetry their signs.
 """
 
-import warnings
 from functools import partial
 from typing import Any, Literal, NamedTuple, cast, get_args
 
@@ -16,13 +15,13 @@ import optax
 from jaxtyping import Array, Float
 
 from . import _mirror, _way_back, base, nets
-from .base import Batch, LearningRule, Metrics, Net, Products, descend, updates
+from .base import Batch, LearningRule, Metrics, Net, Products, Unless, descend, needs, updates
 from .card import Card, Setting, Stage, Variant
 from .errors import UsageError, check_word
 
 Params = nets.output.Params
+UnboundedWarning = _way_back.UnboundedWarning
 Mode = Literal["fa", "dfa", "sdfa", "drtp", "usf", "brsf", "frsf", "wm", "kp", "shallow"]
-Law = Literal["uniform", "kaiming", "xavier"]
 Part = Literal["all", "mirror"]
 
 LABELS = ("FA", "DFA", "sDFA", "DRTP", "uSF", "brSF", "frSF", "WM", "KP", "shallow")
@@ -42,7 +41,7 @@ class Options(NamedTuple):
     """Output of the last layer, with its cross-entropy; "sigmoid": one binary cross-entropy per class, summed."""
     feedback_scale: float | Array = 1.0
     """Factor on the feedback's start values."""
-    feedback_law: Law = "uniform"
+    feedback_law: _way_back.Law = "uniform"
     """Bound of the uniform direct B_l of n_l units and C classes: 1/sqrt(n_l) ("uniform", Nokland), sqrt(6/n_l)
     ("kaiming", DRTP's code) or sqrt(6/(n_l + C)) ("xavier", BioTorch). Layered feedback has the law of the weights."""
     error_clip: float | Array | None = None
@@ -60,6 +59,12 @@ class Options(NamedTuple):
     or more, mirror_rate * batch * mirror_noise^2 / 12 * mirror_decay >= 2: B would swing ever wider."""
     mirror_spread: float | None = None
     """Scale each mirrored B so that it sends errors in U[0, 1) with this SD. None, as the public code: do not."""
+    NEEDS = (
+        needs("feedback_law", mode=DIRECT)
+        | needs("decay", mode=("kp",))
+        | needs("feedback_scale", "error_clip", mode=Unless("shallow"))
+        | needs("mirror_rate", "mirror_noise", "mirror_decay", "mirror_spread", mode=("wm",))
+    )
 
 
 class Training(NamedTuple):
@@ -69,10 +74,7 @@ class Training(NamedTuple):
     """Give the output layer a bias."""
     mirror_epochs: int = 1
     """Epochs of mirroring alone, before training (wm)."""
-
-
-class UnboundedWarning(UserWarning):
-    """A signal that never becomes 0 meets an activation without bounds: weights and activities grow with every step."""
+    NEEDS = needs("mirror_epochs", mode=("wm",))
 
 
 class State(NamedTuple):
@@ -111,13 +113,16 @@ def init(
         UsageError: fewer than two classes, no hidden layer, or inputs or options that do not fit.
     """
     settings = _checked(options, net)
-    _warn(net, settings)
+    if settings.mode in UNSHRINKING:
+        _way_back.warn_of_growth(net, settings.mode)
     params = nets.output.draw(key, x, net, num_classes, readout_init, readout_bias)
     own_key = jax.random.fold_in(key, 1)
     if settings.mode in DIRECT:
         h = jax.eval_shape(partial(_way_back.forward, net=net), params, x)[2]
         keys = jax.random.split(own_key, len(h))
-        B: Any = tuple(_direct(k, num_classes, h_l, settings) for k, h_l in zip(keys, h, strict=True))
+        B: Any = tuple(
+            _way_back.direct(k, num_classes, h_l, settings.feedback_law) for k, h_l in zip(keys, h, strict=True)
+        )
     elif settings.mode in ("brsf", "shallow"):
         B = ()
     elif settings.mode == "usf":
@@ -236,6 +241,7 @@ def _deltas(B: Any, e: Array, t: Array, tapes: _way_back.Tapes, net: Net, option
     return [_way_back.times_slope(block, seen(jnp.tensordot(signal, B_l, 1)), a_l) for block, B_l, a_l in layers]
 
 
+@base.stepping(State)
 def errors(
     state: State,
     batch: Batch,
@@ -250,8 +256,21 @@ def errors(
     Layered modes have B_{l+1} beside W_{l+1}. Direct ones have B_l beside the product W_L^T ... W_{l+1}^T, which is
     backpropagation's way where all units are on; through maximum pooling there is no such product, and its transpose
     is taken at equal activities. delta_l of both are at the same parameters, with the same output error.
+
+    Args as for `grads`; ``state`` is from `init` or `update`, ``key`` that of `update`.
+
+    Returns:
+        A tuple per field. ``errors`` and ``exact``: delta_l (N, *features of a_l) of the L - 1 hidden layers, not
+        divided by N. ``feedback`` and ``weights``: of layered modes trees shaped like W_2..W_L with their biases, of
+        direct ones arrays (C, *features of a_l).
+
+    Raises:
+        UsageError: as of `grads`, and mode "shallow", which sends no error.
     """
     settings = _checked(options, net)
+    if settings.mode == "shallow":
+        raise UsageError('mode="shallow" sends no error to hidden layers; choose another mode for these angles')
+    base.check_labels(batch, state.params.W.shape[1])
     params, tapes = state.params, _way_back.forward(state.params, batch.x, net)
     _, t, e = _output(params, tapes, batch, settings)
     B = _matrices(params, state.B, key, batch.x, net, readout_init, settings)
@@ -286,6 +305,7 @@ def _loss(s: Array, t: Array, y: Array, options: Options) -> Array:
     return optax.sigmoid_binary_cross_entropy(s, t).sum(1).mean()
 
 
+@base.stepping(State)
 def update(
     state: State,
     batch: Batch,
@@ -348,7 +368,7 @@ def mirrored(
         * The public code has no convolutions. BioTorch's correlate maps over the batch's channels alone and stretch the
           outcome to the kernel's size; here a kernel's step is that of a dense layer on its windows.
     """
-    settings = _checked(options, net)
+    settings = _checked({"mode": "wm"} | options, net)
     noise = _mirror.Noise(*(getattr(settings, f"mirror_{name}") for name in _mirror.Noise._fields))
 
     def output(xi: Array) -> Array:
@@ -439,30 +459,6 @@ def _checked(options: dict[str, Any], net: Net) -> Options:
     if isinstance(settings.error_clip, float | int) and not settings.error_clip > 0:
         raise UsageError(f"error_clip is a bound, above 0; got {settings.error_clip}")
     return settings
-
-
-def _warn(net: Net, options: Options) -> None:
-    if options.mode not in UNSHRINKING:
-        return
-    for number, block in enumerate(net, start=1):
-        with jax.ensure_compile_time_eval():
-            reach = max(abs(float(block.activation(jnp.float32(a)))) for a in (-1e4, 1e4))
-        if reach > 100:
-            warnings.warn(
-                f"mode={options.mode!r} sends layer {number} a signal that never becomes 0, and the layer's activation "
-                "has no bound: activities grow with every step; use activation=tanh",
-                UnboundedWarning,
-                stacklevel=3,
-            )
-            return
-
-
-def _direct(key: Array, num_classes: int, h: Any, options: Options) -> Array:
-    """B_l at a map of n_l units, of which ``h`` has a batch."""
-    n = h.size // h.shape[0]
-    bounds = {"uniform": n**-0.5, "kaiming": (6 / n) ** 0.5, "xavier": (6 / (n + num_classes)) ** 0.5}
-    bound = bounds[options.feedback_law]
-    return jax.random.uniform(key, (num_classes, *h.shape[1:]), h.dtype, -bound, bound)
 
 
 def training(setting: Setting) -> tuple[Stage, ...]:

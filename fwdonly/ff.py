@@ -13,11 +13,12 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Float, Int
 
-from . import base, nets
+from . import _labels, base, nets
 from .base import Batch, LearningRule, Metrics, Net, Products, after, check_labels, flat
 from .card import Card, Setting, Stage, Variant
 from .descent import half_then_linear, lifted, smoothed, windowed
 from .errors import UsageError, check_word
+from .options import is_same, needs
 
 LABELLED_ROWS = 8192
 """Rows (images times labels) that the goodness prediction puts through the network at a time; at least one label's."""
@@ -63,6 +64,7 @@ class Options(NamedTuple):
     """Value of the true label's input; 1 in the reference. None: its square is a tenth of the image's energy."""
     first: int = 2
     """Lowest layer, from 1, of the head and of the goodness prediction; a network of fewer layers uses its last."""
+    NEEDS = needs("threshold", "temperature", loss=("logistic",)) | needs("alpha", loss=("symba", "swish"))
 
 
 class Training(NamedTuple):
@@ -283,6 +285,7 @@ def wrong_labels(key: Array, scores: Float[Array, "batch classes"], y: Int[Array
     )
 
 
+@base.stepping(State)
 def update(
     state: State, batch: Batch, key: Array, *, net: Net, tx: optax.GradientTransformation, **options: Any
 ) -> tuple[State, Metrics]:
@@ -424,7 +427,9 @@ def _checked(options: dict[str, Any], net: Net) -> Options:
         raise UsageError('label="append" makes vectors of images, and block 1 is a convolution; use label="overlay"')
     fits = [nets.is_plain(block) and getattr(block, "pool", "none") != "max" for block in net]
     if settings.peer is None:
-        return settings._replace(peer=0.03 if _sums(settings) and all(fits) else 0.0)
+        settings = settings._replace(peer=0.03 if _sums(settings) and all(fits) else 0.0)
+    if not _has_peer(settings) and not is_same(settings.peer_momentum, Options().peer_momentum):
+        raise UsageError("peer_momentum does nothing with peer=0, as here; leave it out, or set peer above 0")
     if _has_peer(settings) and not all(fits):
         at = fits.index(False) + 1
         raise UsageError(f"peer needs plain dense or average-pooled blocks, unlike block {at}; leave peer out")
@@ -449,18 +454,10 @@ def _goodness(s: Array, options: Options) -> Array:
 
 def _labelled(x: Array, label: Array, options: Options) -> Array:
     """``x`` with label values (B, C), made as strong as asked, in place of its first C values or after its last one."""
-    values, strength = flat(x), options.label_strength
-    if strength is None:
-        strength = jnp.sqrt(0.1 * (values**2).sum(1, keepdims=True))
-    label = strength * label
+    label = _labels.scaled(x, label, options.label_strength, 0.1)
     if options.label == "append":
-        return jnp.concatenate([values, label], axis=1)
-    if label.shape[1] > values.shape[1]:
-        raise UsageError(
-            f"the label of {label.shape[1]} classes does not fit into inputs of {values.shape[1]} values; "
-            'use label="append" or larger images'
-        )
-    return jnp.asarray(values).at[:, : label.shape[1]].set(label).reshape(x.shape)
+        return jnp.concatenate([flat(x), label], axis=1)
+    return _labels.overlaid(x, label, 'use label="append"')
 
 
 def training(setting: Setting) -> tuple[Stage, ...]:

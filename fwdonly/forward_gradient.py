@@ -37,6 +37,7 @@ from .base import (
     kept,
     predicting,
     run_block,
+    stepping,
 )
 from .card import Card, Variant
 from .errors import UsageError
@@ -267,6 +268,7 @@ def _directions(key: Array, number: int, like: Any, options: Options) -> Any:
     return _forward_passes.directions(layer_key, like, options.distribution, (options.num_directions,))
 
 
+@stepping(State)
 def update(
     state: State, batch: Batch, key: Array, *, net: Net, tx: optax.GradientTransformation, **options: Any
 ) -> tuple[State, Metrics]:

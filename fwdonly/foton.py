@@ -15,7 +15,20 @@ import optax
 from jaxtyping import Array, Float, Int
 
 from . import _two_pass, nets
-from .base import Batch, LearningRule, Metrics, Net, Products, at_state, begin, chosen, descend, predicting
+from .base import (
+    Batch,
+    LearningRule,
+    Metrics,
+    Net,
+    Products,
+    at_state,
+    begin,
+    chosen,
+    descend,
+    needs,
+    predicting,
+    stepping,
+)
 from .card import Card, Range, Setting, Stage, Variant
 from .errors import UsageError
 
@@ -60,6 +73,7 @@ class Options(NamedTuple):
     """p: activities of the first ("clean") or of the second ("modulated") pass."""
     dropout: float = 0.0
     """Share of hidden activities set to 0, the same ones in both passes."""
+    NEEDS = needs("temperature", error=("ce",)) | needs("perturbation", jvp=(False,))
 
 
 class State(NamedTuple):
@@ -331,6 +345,7 @@ def _folded(Q: Array, W: Array) -> Array:
 # The contract
 
 
+@stepping(State)
 def update(
     state: State, batch: Batch, key: Array, *, net: Net, tx: optax.GradientTransformation, **options: Any
 ) -> tuple[State, Metrics]:

@@ -36,10 +36,13 @@ from .base import (
     every,
     flat,
     kept,
+    needs,
     predicting,
     run_block,
+    stepping,
 )
 from .card import Card, Setting, Stage, Variant
+from .descent import OTHER_LAYERS
 from .errors import UsageError
 
 
@@ -73,6 +76,7 @@ class Options(NamedTuple):
     """What readouts read: activations, or their squares."""
     readout_pool: int = 0
     """Rows and columns to which a feature map is pooled for its readout, by means, or sums of squares. 0: flattened."""
+    NEEDS = needs("auxiliary_weight", gradient=("joint",), losses=("every",))
 
     def readable(self, i: int, a: Array) -> Float[Array, "batch n"]:
         """What M_i reads of a_i; M_0 reads the input as it is."""
@@ -274,6 +278,7 @@ def _joint_loss(
     return losses[-1] + how.auxiliary_weight * sum(losses[:-1]), (jnp.stack(losses), kept(moved))
 
 
+@stepping(State)
 def update(
     state: State,
     batch: Batch,
@@ -432,12 +437,9 @@ def _check(how: Options, input_readout: bool) -> None:
 def _formed(form: dict[str, Any], net: Any, layer: int | None = None) -> tuple[Options, int | None]:
     """The options, and the layer that learns alone: the last one, too, where its loss is the only one and local."""
     how = chosen(Options, form, "MF")
-    weight, only_last = how.auxiliary_weight, how.losses == "last"
-    is_weighed = not (isinstance(weight, int | float) and weight == 1)
+    only_last = how.losses == "last"
     if how.gradient == "joint" and layer is not None:
         raise UsageError(f"gradient='joint' trains all layers at once; leave layer={layer} and greedy stages out")
-    if is_weighed and (how.gradient == "local" or only_last):
-        raise UsageError("auxiliary_weight needs gradient='joint' and losses='every'; no other loss has a weight")
     if only_last and (layer is not None or how.input_readout):
         raise UsageError("losses='last' trains no M_0 and is no greedy stage; leave one of them out")
     if only_last and how.prediction == "sum":
@@ -456,8 +458,10 @@ def _whole(stepped: Any, before: Any) -> Any:
 
 def _layers(net: Net, params: Params) -> list[tuple[int, Any, Any]]:
     """(i, block, parameters) for i = 1..L, with i = 0 in front where M_0 is trained."""
-    blocks = (nets.Identity(),) * (len(params) - len(net)) + net
-    return list(zip(range(len(net) - len(params) + 1, len(net) + 1), blocks, params, strict=True))
+    more = len(params) - len(net)
+    if more not in (0, 1) or (more and jax.tree.leaves(cast(Any, params[0]).block)):
+        raise UsageError(OTHER_LAYERS)
+    return list(zip(range(1 - more, len(net) + 1), (nets.Identity(),) * more + net, params, strict=True))
 
 
 def _outputs(state: State, x: Array, net: Net, layer: Any, key: Any = None) -> Iterator[tuple[int, Array, Layer]]:

@@ -14,7 +14,21 @@ import optax
 from jaxtyping import Array, Float, Int
 
 from . import _two_pass, nets
-from .base import Batch, LearningRule, Metrics, Net, Products, at_state, begin, chosen, descend, predicting
+from .base import (
+    Batch,
+    LearningRule,
+    Metrics,
+    Net,
+    Products,
+    at_state,
+    begin,
+    chosen,
+    descend,
+    needs,
+    predicting,
+    read_options,
+    stepping,
+)
 from .card import Card, Range, Setting, Stage, Variant
 from .errors import UsageError, check_word
 
@@ -61,6 +75,9 @@ class Options(NamedTuple):
     mirror_every: int = 1
     """Mirror after every so many training steps; 0: only in a stage of its own, ``rule(part="mirror")``. Under `vmap`
     the other steps cost as much, for a condition over several runs computes both sides."""
+    NEEDS = needs("presynaptic", "output_error", form=("difference",)) | needs(
+        "mirror_rate", "mirror_decay", "mirror_noise", "mirror_every", feedback=("mirrored",)
+    )
 
 
 class Training(NamedTuple):
@@ -68,10 +85,11 @@ class Training(NamedTuple):
 
     mirror_epochs: int = 2
     """Epochs of mirroring alone, before training (feedback mirrored)."""
+    NEEDS = needs("mirror_epochs", feedback=("mirrored",))
 
 
 SRINIVASAN = {"sign": -1.0, "output_error": "first"}
-"""Their "modulated" rule; with ``presynaptic="clean"`` "forward", with ``form="hebbian"`` "mixed"."""
+"""Their "modulated" rule; with ``presynaptic="clean"`` "forward". "mixed" is ``form="hebbian", sign=-1.0``."""
 
 
 class State(NamedTuple):
@@ -184,6 +202,7 @@ def grads(
     return _two_pass.pseudo_gradients(params, F, batch, key, net=net, switches=_switches(_checked(options, net)))
 
 
+@stepping(State)
 def update(
     state: State,
     batch: Batch,
@@ -299,7 +318,7 @@ def work(
     of noise through every layer and as much for B_l, and F from all B_l, in the mean over steps where not every step
     mirrors. ``part="mirror"`` has these and the first pass, for the loss.
     """
-    settings, C, last = chosen(Options, options, "PEPITA"), num_classes, len(layers)
+    settings, C, last = read_options(Options, options, "PEPITA"), num_classes, len(layers)
     _check_part(part, settings)
     every = 1 if part == "mirror" else settings.mirror_every
     if part == "mirror":

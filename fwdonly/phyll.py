@@ -16,7 +16,7 @@ import numpy as np
 import optax
 from jaxtyping import Array, Float, Int
 
-from . import nets
+from . import _labels, nets
 from .base import (
     Batch,
     LearningRule,
@@ -32,6 +32,7 @@ from .base import (
     descend,
     flat,
     predicting,
+    stepping,
 )
 from .card import Card, Variant
 from .descent import of_layers
@@ -247,7 +248,7 @@ def _pass(batch: Batch, key: Array, how: _How, learn: Callable[..., Any]) -> tup
     y = jnp.concatenate([batch.y, wrong_labels(draw_key, batch.y, how.num_classes)])
     h = _labelled(jnp.concatenate([batch.x, batch.x]), y, how.num_classes, how.options)
     kept, losses = [], []
-    for at, block in enumerate(how.net):
+    for at, (block, _) in enumerate(zip(how.net, how.xi, strict=True)):
         F = _features(at, h, how, box_key)
         weights, of_step, loss = learn(at, partial(_gradient, block=block, F=F, xi=how.xi[at], options=how.options))
         kept.append(of_step)
@@ -316,18 +317,11 @@ def wrong_labels(key: Array, y: Int[Array, " batch"], num_classes: int) -> Int[A
 
 def _labelled(x: Array, y: Array, num_classes: int, options: Options) -> Array:
     """``x`` with the label in the place of its first K values."""
-    values, strength = flat(x), options.label_strength
-    if num_classes > values.shape[1]:
-        raise UsageError(
-            f"the label of {num_classes} classes does not fit into inputs of {values.shape[1]} values; put "
-            f"{num_classes} columns of zeros in front, or use larger images"
-        )
-    if strength is None:
-        strength = jnp.sqrt(0.4 * (values**2).sum(1, keepdims=True))
-    label = strength * jax.nn.one_hot(y, num_classes, dtype=x.dtype)
-    return jnp.asarray(values).at[:, :num_classes].set(label).reshape(x.shape)
+    label = _labels.scaled(x, jax.nn.one_hot(y, num_classes, dtype=x.dtype), options.label_strength, 0.4)
+    return _labels.overlaid(x, label, f"put {num_classes} columns of zeros in front,")
 
 
+@stepping(State)
 def update(
     state: State,
     batch: Batch,
@@ -440,6 +434,8 @@ def _checked(options: dict[str, Any], net: Net, black_box: Any) -> Options:
     settings = chosen(Options, options, "PhyLL")
     if settings.skip == "concat" and settings.physics == "none" and black_box is None:
         raise UsageError("skip='concat' is for layers behind physics; leave skip out where physics='none'")
+    if settings.physics == "none" and black_box is not None:
+        raise UsageError("physics='none' and black_box contradict each other; leave one of them out")
     for name, value in (("theta", settings.theta), ("label_strength", settings.label_strength)):
         if isinstance(value, float | int) and not value > 0:
             raise UsageError(f"{name} is above 0; got {value}")

@@ -23,6 +23,7 @@ from .base import (
     Net,
     Products,
     Statistics,
+    Unless,
     after,
     at_state,
     begin_layers,
@@ -33,8 +34,11 @@ from .base import (
     every,
     flat,
     kept,
+    needs,
     predicting,
+    read_options,
     run_block,
+    stepping,
 )
 from .card import Card, Variant
 from .descent import of_layers
@@ -63,6 +67,7 @@ class Options(NamedTuple):
     principal directions take that many times the memory of the parameters, twice."""
     variance: float | Array = 0.9
     """With a history: the share of its variance whose principal directions stay in the estimate."""
+    NEEDS = needs("variance", history=Unless(0))
 
 
 class Subspace(NamedTuple):
@@ -290,6 +295,7 @@ def noise_of(past: Any, variance: float | Array) -> Any:
     return jax.tree.map(lambda rows, like: (mix @ rows).reshape(like.shape), centred, past)
 
 
+@stepping(State)
 def update(
     state: State, batch: Batch, key: Array, *, net: Net, tx: optax.GradientTransformation, **options: Any
 ) -> tuple[State, Metrics]:
@@ -341,7 +347,7 @@ def work(layers: tuple[nets.LayerSize, ...], num_classes: int, batch: int, **opt
 
     A history of tau takes 2 tau products per parameter to take the noise out, and 2 tau^2 every tau steps to renew it.
     """
-    settings = chosen(Options, options, "zeroth order")
+    settings = read_options(Options, options, "zeroth order")
     passes, tau = 2 * settings.num_directions, settings.history
     products: Products = []
     for i, size in enumerate(layers, start=1):

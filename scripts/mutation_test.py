@@ -36,6 +36,7 @@ TWO_PASS, FEEDBACK = "test_equations_two_pass", "test_equations_feedback"
 SHARDING = "test_sharding"
 SAVINGS, READOUTS = "test_savings", "test_readouts"
 SOURCES = "test_equations_sources"
+REFUSALS = "test_refusals"
 CLAIMS = "test_claims"
 SAVINGS, READOUTS, FACTORIAL = "test_savings", "test_readouts", "test_factorial"
 
@@ -367,8 +368,8 @@ MUTANTS = [
     ),
     Mutant(
         "nets/builders.py",
-        "        activations.append(a)\n        moved.append(known)",
-        "        a = jax.lax.stop_gradient(a)\n        activations.append(a)\n        moved.append(known)",
+        "        yield a, known",
+        "        a = jax.lax.stop_gradient(a)\n        yield a, known",
         (EQUATIONS, LOCALITY),
         "no gradient reaches the hidden layers",
     ),
@@ -916,8 +917,8 @@ MUTANTS = [
     Mutant(
         "base.py", "log_softmax(scores).mean()", "log_softmax(scores).sum(1).mean()", (SOURCES,), "C times smoothed"
     ),
-    Mutant("feedback.py", "(6 / n) ** 0.5", "(3 / n) ** 0.5", (SOURCES,), "Kaiming's law of linear units"),
-    Mutant("feedback.py", "(6 / (n + num_classes))", "(6 / n)", (SOURCES,), "Xavier's law forgets the classes"),
+    Mutant("_way_back.py", "(6 / n) ** 0.5", "(3 / n) ** 0.5", (SOURCES,), "Kaiming's law of linear units"),
+    Mutant("_way_back.py", "(6 / (n + num_classes))", "(6 / n)", (SOURCES,), "Xavier's law forgets the classes"),
     Mutant(
         "feedback.py",
         'if options.mode != "shallow" else',
@@ -955,7 +956,9 @@ MUTANTS = [
         "feedback.py", "settings.decay) * w if w.ndim > 1 else w", "settings.decay) * w", (FEEDBACK,), "biases decay"
     ),
     Mutant("_mirror.py", "settings.noise**2 / 12 * B", "settings.noise**2 * B", (FEEDBACK,), "the mirror's decay"),
-    Mutant("feedback.py", "if reach > 100:", "if reach > 1e9:", (FEEDBACK,), "nobody warns of an unbounded activation"),
+    Mutant(
+        "_way_back.py", "if reach > 100:", "if reach > 1e9:", (FEEDBACK,), "nobody warns of an unbounded activation"
+    ),
     Mutant(
         "feedback.py",
         '(2 if mirror_spread is None else 3) if mode == "wm" else 0',
@@ -981,7 +984,7 @@ MUTANTS = [
     ),
     Mutant("feedback.py", "own_key = jax.random.fold_in(key, 1)", "own_key = key", (FEEDBACK,), "B starts as W"),
     Mutant(
-        "feedback.py",
+        "_way_back.py",
         "n = h.size // h.shape[0]",
         "n = h.shape[-1]",
         (FEEDBACK,),
@@ -1323,8 +1326,35 @@ MUTANTS = [
         ("test_processes",),
         "a restart with fewer processes does not see one that is still at work",
     ),
-    Mutant("ff.py", "jnp.sqrt(0.1 * ", "jnp.sqrt(0.01 * ", (ANCESTORS,), "a label of a hundredth of the energy"),
-    Mutant("ff.py", "label = strength * label", "pass", (ANCESTORS,), "the strength of the label is forgotten"),
+    Mutant(
+        "ff.py", "label_strength, 0.1)", "label_strength, 0.01)", (ANCESTORS,), "a label of a hundredth of the energy"
+    ),
+    Mutant("options.py", "for name in settled:", "for name in ():", (REFUSALS,), "options that do nothing are taken"),
+    Mutant(
+        "options.py",
+        "defaults = [kind._field_defaults[name], *harmless.get(name, ())]",
+        "defaults = [kind._field_defaults[name]]",
+        (REFUSALS,),
+        "a recipe's own settings are refused",
+    ),
+    Mutant(
+        "options.py",
+        "not any(is_same(value, one) for one in wanted):",
+        "not any(is_same(value, one) for one in wanted[:1]):",
+        (REFUSALS,),
+        "an option is idle with all but the first value that it is for",
+    ),
+    Mutant("descent.py", "if not isinstance(state, kind):", "if state is None:", (REFUSALS,), "any state is stepped"),
+    Mutant(
+        "descent.py",
+        "return jax.tree.structure(start) == jax.tree.structure(opt_state)",
+        "return True",
+        (REFUSALS,),
+        "the state of another optimizer is stepped",
+    ),
+    Mutant(
+        "_labels.py", "return strength * label", "return label", (ANCESTORS,), "the strength of the label is forgotten"
+    ),
     Mutant(
         "ff.py", "0.03 if _sums(settings) and", "0.03 if", (ANCESTORS,), "the peer term drowns the gradient of a mean"
     ),

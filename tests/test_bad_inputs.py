@@ -7,6 +7,7 @@ More of the same stand beside what they belong to: `test_data_door` and `test_da
 import functools
 import sys
 from collections.abc import Callable
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, NamedTuple
 
@@ -21,6 +22,9 @@ from comparing import template_images
 
 import fwdonly
 from fwdonly import RULES, Batch, Plan, UsageError, bp, cwc, data, fit, loggers, mf, nets, sweep, training, tune
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+from scripts.pages import refusals
 
 TX, NET, KEY = optax.sgd(0.1), nets.mlp([8]), jax.random.key(0)
 PLAN = Plan(epochs=1, batch_size=20)
@@ -142,6 +146,38 @@ DOORS: dict[str, dict[str, Case]] = {
             "mine: y_train is one-hot, shape (200, 4); pass y.argmax(1)",
         ),
     },
+    "arrays": {
+        "a share as text": Case(
+            lambda _: data.from_arrays(X, Y, test="0.2"),
+            "arrays: test is '0.2'; give the share to hold out, such as 0.2, or a number of samples",
+        ),
+        "more than all": Case(
+            lambda _: data.from_arrays(X, Y, test=2.0), "arrays: test is 2.0; hold out a share of 0..1, or 1 to 7 of 8"
+        ),
+        "rows of several lengths": Case(
+            lambda _: data.from_arrays([[1, 2], [3]], [0, 1]),
+            "arrays: x cannot be read as one array; give numbers, and all samples one shape",
+        ),
+        "dates": Case(
+            lambda _: data.from_arrays(np.array([["2026-01-01"]] * 8, "datetime64[D]"), Y),
+            "arrays: x is datetime64[D]; give numbers (data.from_table takes columns of text)",
+        ),
+        "labels with gaps": Case(
+            lambda _: data.from_arrays(np.arange(48.0).reshape(16, 3), np.repeat([0, 2], 8)),
+            "arrays: y_train reaches 2 but has no label 1; number the classes from 0 without gaps, or give num_classes",
+        ),
+    },
+    "data by name": {
+        "nothing": Case(lambda _: data.load(""), "unknown data set ''. Known: auto, mnist, "),
+        "a number": Case(
+            lambda _: data.load(3), "a data set is a name, such as 'digits', or the path of an .npz; got a int"
+        ),
+        "an address": Case(
+            lambda _: data.load("https://host/mine.npz"),
+            "'https://host/mine.npz' is an address; download the file and give its path",
+        ),
+        "two letters changed": Case(lambda _: data.load("digist"), "unknown data set 'digist': did you mean 'digits'?"),
+    },
     "npz": {
         "lacks an array": Case(
             lambda folder: npz(folder, y_test=None),
@@ -154,6 +190,18 @@ DOORS: dict[str, dict[str, Case]] = {
         "no file": Case(lambda folder: data.load(f"{folder}/none.npz"), "there is no file HERE/none.npz; correct"),
     },
     "csv": {
+        "a quantity for a class": Case(
+            lambda folder: table(folder, "a,kind\n" + "".join(f"{i},{0.37 * i}\n" for i in range(40))),
+            "HERE/rows.csv: 'kind' holds 40 different numbers, and rules tell classes apart; give a column of classes",
+        ),
+        "semicolons": Case(
+            lambda folder: table(folder, "a;kind\n1;x\n2;y\n"),
+            "HERE/rows.csv has one column, 'a;kind'; separate columns by commas",
+        ),
+        "empty": Case(
+            lambda folder: table(folder, ""), "HERE/rows.csv cannot be read as CSV (EmptyDataError: No columns to parse"
+        ),
+        "a header alone": Case(lambda folder: table(folder, "a,kind\n"), "HERE/rows.csv has no rows; give some"),
         "no target": Case(
             lambda folder: table(folder, target="kin"), "HERE/rows.csv has no column 'kin'; did you mean 'kind'?"
         ),
@@ -167,6 +215,10 @@ DOORS: dict[str, dict[str, Case]] = {
         ),
     },
     "folder": {
+        "nothing": Case(lambda _: data.load("folder:"), "'folder:' names nothing; write folder:PATH"),
+        "one side": Case(
+            lambda folder: data.from_folder(folder, size=8), "size is (height, width) in pixels, at least 1; got 8"
+        ),
         "no folder": Case(
             lambda folder: data.load(f"folder:{folder}/none"),
             "HERE/none is no folder; give one with a sub-folder of images for each class",
@@ -187,11 +239,18 @@ DOORS: dict[str, dict[str, Case]] = {
             "mlp:8;act=relu": ": mlp has no option 'act=relu'; its options are activation, start, bias, norm, dropout",
             "mlp:8;norm=x": ": norm is one of none, batch, layer, group; got 'x'",
             "mlp:8;dropout=2": ": dropout is a share, at least 0 and below 1; got '2'",
+            "mlp:8;bias=none;bias=zero": " says bias twice; say it once",
+            "mlp:8,,8": f": {SIZES}",
             "cnn:4;pool=avg": ": pool is one of average, isometric, max, none; got 'avg'",
             "cnn:4;kernel=0": ": kernel is a whole number from 1; got '0'",
         }.items()
     },
     "network": {
+        "a number for words": Case(
+            lambda _: nets.parse(8),  # ty: ignore[invalid-argument-type]
+            "a network is described by text, such as 'mlp:1000,1000'; got a int",
+        ),
+        "a width beyond all": Case(lambda _: nets.mlp([10**20]), "a width is below 2**31; got 100000000000000000000"),
         "a number": Case(lambda _: nets.mlp(8), "a network has a sequence of widths, such as [1000, 1000]; got 8"),
         "text": Case(lambda _: nets.mlp("88"), "a network has a sequence of widths, such as [1000, 1000]; got '88'"),
         "half a unit": Case(lambda _: nets.mlp([8.5]), "a width is an integer; got 8.5 (float)"),
@@ -199,6 +258,14 @@ DOORS: dict[str, dict[str, Case]] = {
         "no tuple": Case(lambda _: mf.rule(NET[0], TX, num_classes=4), "a network is a tuple of blocks; got one Dense"),
     },
     "foreign block": {
+        "a Linen module for Equinox": Case(
+            lambda _: nets.from_equinox(nn.Dense(3)),
+            "from_equinox takes a module, or a function of key that makes one; got Dense",
+        ),
+        "a function of rngs that makes a number": Case(
+            lambda _: nets.from_nnx(lambda rngs: 3).init(KEY, X),
+            "the function that from_nnx is given returns an nnx.Module; got int",
+        ),
         "a class": Case(lambda _: block(nn.Dense)(), "block 1 is the class Dense; give an object of it"),
         "None": Case(
             lambda _: block(None)(), "block 1 is None; a block has init and apply, as every Flax Linen module"
@@ -218,6 +285,18 @@ DOORS: dict[str, dict[str, Case]] = {
         ),
     },
     "rule": {
+        "an option with another's letters": Case(
+            lambda _: mf.rule(NET, TX, num_classes=4, readout_pol=2),
+            "MF has no option 'readout_pol'; did you mean 'readout_pool'?",
+        ),
+        "an option that does nothing": Case(
+            lambda _: RULES["ff"].rule(NET, TX, num_classes=4, threshold=2.0),
+            "threshold does nothing with loss='symba'; leave it out, or set loss to 'logistic'",
+        ),
+        "another optimizer's state": Case(
+            lambda _: mf.rule(NET, optax.adam(0.1), num_classes=4).update(started(MF), Batch(X, Y), KEY),
+            "opt_state is that of another optimizer; pass the state of a rule with this one",
+        ),
         "one class": Case(
             lambda _: mf.rule(NET, TX, num_classes=1).init(KEY, X),
             "classification needs at least 2 classes; got num_classes=1",
@@ -226,7 +305,8 @@ DOORS: dict[str, dict[str, Case]] = {
             lambda _: bp.rule(NET, TX, num_classes=4.0).init(KEY, X), "num_classes is an integer; got 4.0 (float)"
         ),
         "an option that is none": Case(
-            lambda _: bp.rule(NET, TX, num_classes=4, batchnorm=True), "BP has no option 'batchnorm'; its options are"
+            lambda _: bp.rule(NET, TX, num_classes=4, batchnorm=True),
+            "BP has no option 'batchnorm'; did you mean 'batch_norm'?",
         ),
         "examples without a batch": Case(
             lambda _: MF.init(KEY, jnp.ones(5)), f"x has shape (5,), which is one sample; {ALONG}"
@@ -239,6 +319,18 @@ DOORS: dict[str, dict[str, Case]] = {
         "a maker": Case(lambda _: mf.rule(NET, optax.adam, num_classes=4).init(KEY, X), f"{NO_TX}function"),
     },
     "update": {
+        "no state": Case(
+            lambda _: MF.update(None, Batch(X, Y), KEY),
+            "state is what the rule's init or update returned; got a NoneType",
+        ),
+        "another rule's state": Case(
+            lambda _: MF.update(started(CWC), Batch(X, Y), KEY),
+            "state is what the rule's init or update returned; got a State of fwdonly.cwc",
+        ),
+        "another network's state": Case(
+            lambda _: mf.rule(nets.mlp([8, 8]), TX, num_classes=4).update(started(MF), Batch(X, Y), KEY),
+            "the state has another number of layers than the network; pass the state of this rule and network",
+        ),
         "a tuple": Case(
             lambda _: MF.update(started(MF), (X, Y), KEY), "a batch is fwdonly.Batch(x, y), of arrays; got a tuple"
         ),
@@ -300,11 +392,23 @@ DOORS: dict[str, dict[str, Case]] = {
             "no epochs": ({"epochs": 0}, "epochs must be at least 1; got 0"),
             "text": ({"epochs": "2"}, "epochs must be a whole number; got '2'"),
             "half a sample": ({"batch_size": 64.5}, "batch_size must be a whole number or none; got 64.5"),
+            "endless": ({"epochs": 10**30}, "epochs must be below 2**31; got 1000000000000000000000000000000"),
             "an unknown word": ({"keep": "best"}, "keep is one of best_loss, best_accuracy, last; got 'best'"),
             "an unknown scaling": ({"normalise": "z"}, "normalise is one of pixel, paper, half, none; got 'z'"),
         }.items()
     },
     "fit": {
+        "a callback of nothing": Case(
+            lambda _: fit(MF, TINY, PLAN, callback=lambda: None),
+            "a callback is given the progress and nothing else; this one takes ()",
+        ),
+        "progress as a word": Case(
+            lambda _: fit(MF, TINY, PLAN, progress="no"), "progress is true, false or none; got 'no'"
+        ),
+        "a split by masks": Case(
+            lambda _: fit(MF, TINY, PLAN, split=(np.arange(200) < 150, np.arange(200) >= 150)),
+            "split is of indices, and this one of truth values; pass mask.nonzero()[0]",
+        ),
         "no rule": Case(lambda _: fit(None, TINY), f"{NO_RULE}None"),
         "a rule's module": Case(lambda _: fit(mf, TINY), f"{NO_RULE}<module 'fwdonly.mf' from "),
         "a network": Case(lambda _: fit(NET, TINY), f"{NO_RULE}Dense("),
@@ -381,6 +485,18 @@ DOORS: dict[str, dict[str, Case]] = {
         "no matplotlib": Case(lambda _: trained().plot(), "plot needs matplotlib: pip install 'fwdonly[experiments]'"),
     },
     "save and load": {
+        "a number for a rule": Case(
+            lambda folder: fwdonly.load(folder / "m.safetensors", rule=3),  # ty: ignore[invalid-argument-type]
+            "rule is a LearningRule, or the FILE.py that has it; got a int",
+        ),
+        "a number for a network": Case(
+            lambda folder: fwdonly.load(folder / "m.safetensors", net=3),  # ty: ignore[invalid-argument-type]
+            "net is a tuple of blocks, or FILE.py:FUNCTION; got a int",
+        ),
+        "an empty file": Case(
+            lambda folder: fwdonly.load(written(folder, "m.safetensors", "")),
+            "HERE/m.safetensors is not a whole safetensors file (it has 0 bytes); give a model that fwdonly",
+        ),
         "another ending": Case(
             lambda folder: fwdonly.save(folder / "m.pt", trained(), MF, TINY),
             "a model is a file NAME.safetensors; got HERE/m.pt",
@@ -439,6 +555,12 @@ def test_bad_input_is_one_line(name, tmp_path, monkeypatch):
 
 def test_the_table_is_of_every_door():
     assert len(CASES) >= 60 and min(map(len, DOORS.values())) >= 2
+
+
+def test_the_page_of_bad_inputs_is_this_table():
+    """``python -m scripts.pages.refusals`` writes it."""
+    assert set(refusals.DOORS) == set(DOORS)
+    assert refusals.PAGE.read_text() == refusals.page(DOORS)
 
 
 def test_control_good_inputs_are_taken():

@@ -168,7 +168,7 @@ def test_a_killed_comparison_repeats_no_finished_run(command, tmp_path, monkeypa
         (["ff", "bp"], "--monitor accuracy --keep best_accuracy"),
         (["cwc", "bp", "--net", "cwc:7,14"], "multiples of the 10 classes"),
         (["foton", "bp", "--net", "cnn:4;pool=max"], "pools by max, which is not linear"),
-        (["shallow", "bp", "--shallow.error-clip", "0"], "error_clip is a bound, above 0"),
+        (["dfa", "bp", "--dfa.error-clip", "0"], "error_clip is a bound, above 0"),
         (["mf", "bp", "--tuned", "nowhere"], "not a result folder of fwdonly tune"),
         (["mf", "bp", "--margin", "0"], "must be above 0"),
     ],

@@ -253,7 +253,7 @@ FURTHER = [
     ("mf", {"input_readout": True, "layer": 0}),
     ("mf", {"input_readout": True, "layer": 2}),
     ("pepita", {"feedback": "mirrored", "part": "mirror"}),
-    ("pepita", {"feedback": "normal", "form": "hebbian", "presynaptic": "clean"}),
+    ("pepita", {"feedback": "normal", "form": "hebbian"}),
     ("foton", {"retract_iterations": 2, "retract_output": False}),
     ("feedback", {"mode": "wm", "part": "mirror", "mirror_spread": 0.5}),
     ("feedback", {"mode": "wm", "mirror_spread": 0.5}),

@@ -407,7 +407,7 @@ def test_wrong_labels_are_all_alike():
         (forward_gradient, {"num_directions": 0}, "from 1; got 0"),
         (zeroth_order, {"eps": 0.0}, "eps is the length"),
         (zeroth_order, {"history": 1}, "0 or at least 2"),
-        (zeroth_order, {"variance": 1.5}, "variance is a share"),
+        (zeroth_order, {"history": 2, "variance": 1.5}, "variance is a share"),
         (zeroth_order, {"num_directions": 1.5}, "num_directions is an integer; got 1.5"),
         (phyll, {"inner_steps": 0}, "from 1; got 0"),
         (phyll, {"inner_steps": 2.5}, "inner_steps is an integer; got 2.5"),

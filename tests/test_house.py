@@ -19,6 +19,7 @@ SHARED = {
     "_forward_passes": ("forward_gradient", "zeroth_order"),
     "_way_back": ("feedback", "_mirror"),
     "_mirror": ("feedback",),
+    "_labels": ("ff", "phyll"),
 }
 """Files that several rules share, or that hold a circuit of one, and who may import them."""
 RULES = {*fwdonly.RULES, *SHARED}
@@ -28,10 +29,11 @@ MAY_IMPORT = {
     "surroundings": set(),
     "files": {"errors"},
     "descent": {"errors"},
-    "base": {"descent", "errors"},
+    "options": {"errors"},
+    "base": {"descent", "errors", "options"},
     "nets": {"base", "errors", "files"},
-    "card": {"base"},
-    "rules": {"base", "card", "descent", "errors", "nets"},
+    "card": {"base", "options"},
+    "rules": {"base", "card", "descent", "errors", "nets", "options"},
     "data": {"errors", "files"},
     "measure": {"base", "errors", "nets"},
     "results": {"errors", "files", "surroundings"},
@@ -40,10 +42,10 @@ MAY_IMPORT = {
     "training": {"base", "data", "errors", "files", "measure", "surroundings"},
     "loggers": {"errors", "files", "training"},
     "tune": {"base", "card", "data", "errors", "files", "surroundings", "training"},
-    "study": {"base", "card", "data", "descent", "errors", "files", "loggers", "measure", "nets", "results", "rules"}
-    | {"surroundings", "training"},
+    "study": {"base", "card", "data", "descent", "errors", "files", "loggers", "measure", "nets", "options"}
+    | {"results", "rules", "surroundings", "training"},
     # A trained model is opened by the names of rules, which the study knows.
-    "models": {"base", "card", "data", "errors", "files", "nets", "results", "study", "training"},
+    "models": {"base", "card", "data", "errors", "files", "nets", "options", "results", "study", "training"},
     "cli": {"card", "claims", "data", "errors", "files", "models", "nets", "report", "results", "study"}
     | {"training", "tune"},
 }

@@ -47,7 +47,7 @@ RULES = {
     "cafo_dfa": (cafo.stages(POOLED, TX, num_classes=10, block_tx=optax.adam(1e-3)), DENSE),
     "cwc": (cwc.rule(CWC_NET, TX, num_classes=10), CONVOLUTIONAL),
     "pepita": (pepita.rule(PEPITA_NET, SLOPE, num_classes=10), PIXELS),
-    "pepita_hebbian": (pepita.rule(PEPITA_NET, SLOPE, num_classes=10, form="hebbian", **pepita.SRINIVASAN), PIXELS),
+    "pepita_hebbian": (pepita.rule(PEPITA_NET, SLOPE, num_classes=10, form="hebbian", sign=-1.0), PIXELS),
     "pepita_mirrored": (pepita.rule(PEPITA_NET, SLOPE, num_classes=10, feedback="mirrored"), PIXELS),
     "pepita_cnn": (pepita.rule(POOLED[:1], optax.sgd(0.01, momentum=0.9), num_classes=10), CONVOLUTIONAL),
     "foton": (foton.rule(ORTHOGONAL, optax.sgd(0.2), num_classes=10), CONVOLUTIONAL),

@@ -264,7 +264,8 @@ def test_presets_of_the_error_driven_rules_are_the_published_settings():
     rates = {("mnist", "fa"): 0.2, ("mnist", "wm"): 0.05, ("mnist", "kp"): 0.3, ("cifar10", "fa"): 0.2}
     for (name, mode), rate in rates.items():
         found = presets(mode)[name]
-        assert (found["learning_rate"], found["epochs"], found["decay"]) == (rate, 400, 0.0)
+        assert (found["learning_rate"], found["epochs"]) == (rate, 400)
+        assert mode != "kp" or found["decay"] == 0.0
         assert mode != "wm" or found["mirror_decay"] == 0.0  # the code has none
         width = 500 if name == "mnist" else 1000
         assert found["net"] == f"mlp:{width};activation=sigmoid;start=normal_fan_avg"
@@ -423,9 +424,9 @@ def test_every_bad_input_is_one_line_a_non_zero_exit_and_loses_nothing(script, t
         "perturbation": ("foton_mlp", [*digits, "--perturbation", "0"], "perturbation"),
         "no temperature": ("foton_mlp", [*digits, "--temperature", "nan"], "temperature"),
         "dropout": ("pepita_mlp", [*digits, "--dropout", "1"], "dropout"),
-        "decay": ("feedback_mlp", [*digits, "--decay", "2"], "decay"),
+        "decay": ("feedback_mlp", [*digits, "--mode", "kp", "--decay", "2"], "below 1"),
         "nothing to send": ("feedback_mlp", [*digits[:2], "--net", "mlp:8;start=zeros", *new], "zeros"),
-        "mirror epochs": ("feedback_mlp", [*digits, "--mirror-epochs", "-1"], "mirror-epochs"),
+        "mirror epochs": ("feedback_mlp", [*digits, "--mode", "wm", "--mirror-epochs", "-1"], "mirror-epochs"),
         "a rule twice": ("mf_mlp", [*digits, "--against", "bp", "bp"], "differ from each other"),
         "a rule for nobody": ("mf_mlp", [*digits, "--ff.peer", "0"], "not among mf, bp"),
         "no network": ("mf_mlp", [*digits[:2], "--net", "resnet", *new], "is no network"),

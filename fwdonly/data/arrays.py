@@ -113,6 +113,8 @@ def hold_out_share(where: str, y: np.ndarray, test: Share, seed: SupportsIndex) 
     Raises:
         UsageError: a share outside 0..1, or a number that leaves nothing to train or to test.
     """
+    if isinstance(test, bool | str) or getattr(test, "ndim", 0) or not hasattr(test, "__float__"):
+        raise UsageError(f"{where}: test is {test!r}; give the share to hold out, such as 0.2, or a number of samples")
     whole = not isinstance(test, float | np.floating)
     held = int(test) if whole else round(test * len(y))
     if not 1 <= held < len(y):

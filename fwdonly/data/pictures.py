@@ -38,7 +38,8 @@ def from_folder(
     root = expanded(path, "the folder")
     if not root.is_dir():
         raise UsageError(f"{shown(root)} is no folder; give one with a sub-folder of images for each class")
-    if size is not None and (len(size) != 2 or min(size) < 1):
+    sides = size if isinstance(size, tuple | list) else ()
+    if size is not None and not (len(sides) == 2 and all(type(side) is int and side > 0 for side in sides)):
         raise UsageError(f"size is (height, width) in pixels, at least 1; got {size}")
     name, where = f"folder:{root.resolve().name}", shown(root)
     held = next((root / part for part in TEST_FOLDERS if (root / part).is_dir()), None)

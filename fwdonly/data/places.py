@@ -24,7 +24,7 @@ MOST_PIXELS = 4096
 """Height and width to which a folder's images are scaled, at most."""
 
 
-def load(name: str = "auto", data_dir: str | Path | None = None) -> Dataset:
+def load(name: str | os.PathLike[str] = "auto", data_dir: str | Path | None = None) -> Dataset:
     """Load a data set by name.
 
     For "mnist", "fashion_mnist", "cifar10" and "cifar100" these places are searched, and the first that holds the set
@@ -65,6 +65,11 @@ def load(name: str = "auto", data_dir: str | Path | None = None) -> Dataset:
         Copies of CIFAR, and everything from TensorFlow Datasets, come in another order than the official files, so
         splits by index agree within one source only.
     """
+    name = os.fspath(name) if isinstance(name, os.PathLike) else name
+    if not isinstance(name, str):
+        raise UsageError(f"a data set is a name, such as 'digits', or the path of an .npz; got a {type(name).__name__}")
+    if "://" in name:
+        raise UsageError(f"{name!r} is an address; download the file and give its path")
     if name.startswith("tfds:"):
         return from_tfds(name, data_dir)
     if (way := _way_in(name)) is not None:
@@ -122,6 +127,8 @@ def _way_in(name: str) -> Dataset | None:
         if not file.is_file():
             raise UsageError(f"there is no file {shown(file)}; correct the path")
         return from_npz(f"npz:{file.stem}", file)
+    if not rest:
+        raise UsageError(f"{name!r} names nothing; write {kind}:{'NAME' if kind == 'hf' else 'PATH'}")
     if kind == "csv":
         if not (path and target):
             raise UsageError(f"{name!r} is not csv:PATH#target=COLUMN; say which column holds the classes")

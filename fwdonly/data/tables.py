@@ -98,6 +98,8 @@ def _check_target(where: str, frame: Any, target: str) -> None:
     columns = [str(column) for column in frame.columns]
     if not len(frame):
         raise UsageError(f"{where} has no rows; give some")
+    if len(columns) == 1 and any(mark in columns[0] for mark in ";\t|"):
+        raise UsageError(f"{where} has one column, {columns[0]!r}; separate columns by commas")
     if target not in columns:
         close = difflib.get_close_matches(target, columns, n=1)
         known = f"did you mean {close[0]!r}?" if close else f"its columns are {', '.join(columns[:20])}"
@@ -117,13 +119,13 @@ def _classes(where: str, column: Any) -> np.ndarray:
     if values.dtype.kind not in "biuf":
         return column.astype(str).to_numpy().astype(str)
     number = len(np.unique(values))
-    if number > max(MOST_TARGETS, len(values) // 5):
+    whole = values.dtype.kind != "f" or bool((values == np.round(values)).all())
+    if number > max(MOST_TARGETS if whole else 0, len(values) // 5):
         raise UsageError(
             f"{where}: {column.name!r} holds {number} different numbers, and rules tell classes apart; give a column "
             "of classes"
         )
-    whole = values.dtype.kind == "f" and (values == np.round(values)).all()
-    return values.astype(np.int64) if whole else values
+    return values.astype(np.int64) if whole and values.dtype.kind == "f" else values
 
 
 def _numbered(words: np.ndarray, values: np.ndarray) -> np.ndarray:

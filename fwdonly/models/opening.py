@@ -11,6 +11,7 @@ from ..data import Preprocessing, preprocessing_of
 from ..errors import UsageError
 from ..files import expanded
 from ..nets import Spec, parse
+from ..options import effective
 from ..results import Saved, damaged, read_model
 from ..study import NAMES, Rule, make_arm, optimizers
 from ..study import load as rule_named
@@ -34,6 +35,10 @@ def load(path: str | Path, *, rule: LearningRule | str | None = None, net: Net |
         UsageError: a file that is damaged or no model, or code that is missing or has changed; one line.
     """
     path = expanded(path, "the model")
+    if not (rule is None or isinstance(rule, LearningRule | str)):
+        raise UsageError(f"rule is a LearningRule, or the FILE.py that has it; got a {type(rule).__name__}")
+    if not (net is None or isinstance(net, tuple | str)):
+        raise UsageError(f"net is a tuple of blocks, or FILE.py:FUNCTION; got a {type(net).__name__}")
     saved = read_model(path)
     try:
         inputs = preprocessing_of(saved.preprocessing, saved.mean, saved.sd)
@@ -56,7 +61,10 @@ def rule_of(saved: Saved, inputs: Preprocessing, rule: str | None, net: Net | st
     options = {name: tuple(v) if isinstance(v, list) else v for name, v in saved.options.items()}
     if strange := sorted(options.keys() - named.default_options.keys()):
         raise UsageError(f"{named.name} has no option {strange[0][:60]!r}; the file is of another fwdonly, or altered")
-    options = make_arm(named, options).options  # refuses words that the rule does not have
+    values = named.default_options | options
+    for kind in named.card.options:  # an older file may hold options that do nothing
+        values |= effective(kind, values)
+    options = make_arm(named, values).options  # refuses words that the rule does not have
     # The specification as it is: it says the start values of the rule's own where they were used.
     blocks = net if isinstance(net, tuple) else _network(saved, net).build(inputs.num_classes)
     stages = stages_of(named, options, blocks, inputs.num_classes)

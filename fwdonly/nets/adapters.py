@@ -6,6 +6,7 @@ import inspect
 from collections.abc import Callable
 from typing import Any
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
@@ -132,7 +133,7 @@ def from_equinox(module: Any) -> Any:
     eqx = _equinox()
     if isinstance(module, eqx.Module):
         return _Equinox(lambda key: module)
-    if isinstance(module, type) or not callable(module):
+    if isinstance(module, type | nn.Module) or not callable(module):
         raise UsageError(f"from_equinox takes a module, or a function of key that makes one; got {_kind(module)}")
     return _Equinox(module)
 

@@ -1,6 +1,6 @@
 """Networks as tuples of blocks, and their first parameters."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import jax
@@ -79,6 +79,8 @@ def _positive(sizes: Sequence[int], what: str) -> Sequence[int]:
         raise UsageError(f"a network has a sequence of {what}s, such as [1000, 1000]; got {sizes!r}")
     if len(sizes) == 0 or min(sizes) < 1:
         raise UsageError(f"a network needs at least one {what}, each at least 1; got {tuple(sizes)}")
+    if max(sizes) >= 2**31:
+        raise UsageError(f"a {what} is below 2**31; got {max(sizes)}")
     return [check_whole(size, f"a {what}") for size in sizes]
 
 
@@ -126,12 +128,18 @@ def outputs(
 
     Noise of block i (from 1) is that of ``fold_in(key, i)``.
     """
-    a, activations, moved = x, [], []
-    for i, (block, weights, known) in enumerate(zip(net, blocks, every(statistics, net), strict=True), start=1):
+    activations, moved = zip(*steps(net, blocks, every(statistics, net), x, key), strict=True)
+    return activations, kept(moved)
+
+
+def steps(
+    net: Net, blocks: Sequence[Any], statistics: Sequence[Any], x: Array, key: Array | None, first: int = 1
+) -> Iterator[tuple[Array, Any]]:
+    """The activation after every block and its statistics afterwards; the first block has the number ``first``."""
+    a = x
+    for i, (block, weights, known) in enumerate(zip(net, blocks, statistics, strict=True), start=first):
         a, known = run_block(block, weights, known, a, None if key is None else jax.random.fold_in(key, i))
-        activations.append(a)
-        moved.append(known)
-    return tuple(activations), kept(moved)
+        yield a, known
 
 
 def _check_images(i: int, block: Any, x: Array) -> None:

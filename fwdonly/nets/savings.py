@@ -8,7 +8,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from ..base import Batch, Net, Statistics, after, kept, run_block
+from ..base import Batch, Net, Statistics, after, kept
+from .builders import steps
 
 Remat = Literal["none", "block", "sqrt"]
 
@@ -47,11 +48,8 @@ def _segment(net: Net, first: int) -> Callable[..., tuple[Array, tuple[Any, ...]
     """Some blocks in a row, the first of them number ``first``."""
 
     def run(blocks: Any, statistics: Any, a: Array, key: Array) -> tuple[Array, tuple[Any, ...]]:
-        moved = []
-        for number, (block, weights, known) in enumerate(zip(net, blocks, statistics, strict=True), start=first):
-            a, known = run_block(block, weights, known, a, jax.random.fold_in(key, number))
-            moved.append(known)
-        return a, tuple(moved)
+        activations, moved = zip(*steps(net, blocks, statistics, a, key, first), strict=True)
+        return activations[-1], moved
 
     return run
 

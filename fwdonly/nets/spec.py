@@ -162,6 +162,8 @@ def parse(text: str) -> Spec:
     Raises:
         UsageError: a specification that cannot be read, in one line with a right one.
     """
+    if not isinstance(text, str):
+        raise UsageError(f"a network is described by text, such as 'mlp:1000,1000'; got a {type(text).__name__}")
     text = text.strip()
     head, *parts = text.split(";")
     kind, colon, sizes = head.partition(":")
@@ -179,6 +181,8 @@ def parse(text: str) -> Spec:
         if not equals or name not in KINDS[kind]:
             known = ", ".join(KINDS[kind]) or "none"
             raise UsageError(f"--net {text!r}: {kind} has no option {part.strip()!r}; its options are {known}")
+        if name in options:
+            raise UsageError(f"--net {text!r} says {name} twice; say it once")
         options[name] = _value(text, name, value)
     return Spec(kind, _sizes(text, sizes), tuple(sorted(options.items())))
 

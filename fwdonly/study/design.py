@@ -15,6 +15,7 @@ from ..data import Dataset
 from ..errors import UsageError, check_whole, one_line, plain, settle_numbers
 from ..files import expanded
 from ..nets import Spec, parse
+from ..options import check_effects
 from ..surroundings import numerics
 from ..training import Plan
 from .optimizers import transformation
@@ -221,6 +222,10 @@ class Arm:
             else:
                 known = ", ".join([*options, *Optimizer._fields, "net"])
                 raise UsageError(f"{self.name} has no option {name!r}; its options are {known}")
+        card = self.rule.card
+        usual = {name: (value, card.compared.get(name, value)) for name, value in self.rule.default_options.items()}
+        for kind in card.options:
+            check_effects(kind, options, values, usual)
         changed = {"options": options, "optimizer": self.optimizer._replace(**optimizer), "net": net}
         return dataclasses.replace(self, plan=dataclasses.replace(self.plan, **plan), **changed)
 

@@ -2,6 +2,7 @@
 
 import contextlib
 import functools
+import inspect
 import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -47,7 +48,21 @@ def callbacks_of(callback: Callback | Sequence[Callback] | None) -> tuple[Callba
     for one in several:
         if not callable(one):
             raise UsageError(f"a callback is a function of the progress; got {one!r}")
+        if not _takes_one(one):
+            signature = inspect.signature(one)
+            raise UsageError(f"a callback is given the progress and nothing else; this one takes {signature}")
     return cast(tuple[Callback, ...], several)
+
+
+def _takes_one(function: Callable[..., Any]) -> bool:
+    try:
+        signature = inspect.signature(function)
+    except (ValueError, TypeError):  # some builtins have none
+        return True
+    with contextlib.suppress(TypeError):
+        signature.bind(None)
+        return True
+    return False
 
 
 def learned(out: Any) -> Any:

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from ..errors import UsageError
 from .result import Callback, Progress
 
 EVERY = 0.1
@@ -90,6 +91,8 @@ def is_seen() -> bool:
 @contextlib.contextmanager
 def line(wanted: bool | None) -> Generator[tuple[Callback, ...], None, None]:
     """The callbacks that show progress: one, or none where it is not ``wanted``; None: where somebody looks."""
+    if wanted not in (None, True, False):
+        raise UsageError(f"progress is true, false or none; got {wanted!r}")
     if not (is_seen() if wanted is None else wanted):
         yield ()
         return

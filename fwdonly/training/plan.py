@@ -70,6 +70,8 @@ class Plan:
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise UsageError(f"{name} must be at least 1; got {value}")
+            if value is not None and value >= 2**31:
+                raise UsageError(f"{name} must be below 2**31; got {value}")
         if not self.min_delta >= 0:
             raise UsageError(f"min_delta must be 0 or more; got {self.min_delta}")
         if self.target is not None and not 0 < self.target <= 1:

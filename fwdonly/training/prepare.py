@@ -129,6 +129,8 @@ def check_call(
         raise UsageError(f"a plan is a fwdonly.Plan, or a sequence with one for each stage; got {short(plan)[:60]}")
     if split is not None and not (isinstance(split, list | tuple) and len(split) == 2):
         raise UsageError("split is a pair, (training indices, validation indices); got something else")
+    if split is not None and any(np.asarray(part).dtype.kind == "b" for part in split):
+        raise UsageError("split is of indices, and this one of truth values; pass mask.nonzero()[0]")
     return None if checkpoint is None else expanded(checkpoint, "the checkpoint")
 
 
