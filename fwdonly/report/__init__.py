@@ -9,11 +9,12 @@ from .numbers import label, machines, mean_sd, number, spread
 from .png import alignment_curves, layer_curves, learning_curves, power_figure, search_figure
 from .sentences import verdict
 from .svg import Cloud, curves_svg, dots_svg, scatter_svg
-from .tables import angle_rows, footnotes, layer_rows, table_rows
+from .tables import SHORTEST, angle_rows, footnotes, layer_rows, table_rows
 from .terminal import print_table
 from .write import html_report, markdown_report
 
 __all__ = [
+    "SHORTEST",
     "Cloud",
     "Factorial",
     "Folder",
