@@ -6,6 +6,7 @@ import json
 import re
 import statistics
 import sys
+import tomllib
 from pathlib import Path
 
 import jax
@@ -125,6 +126,21 @@ def test_the_benchmark_of_depth_records_its_command_without_its_folder(benchmark
     assert str(tmp_path / "layers-02") in ran[0] and "--resume" in ran[0]
     assert row["command"].startswith("fwdonly compare mf bp --net mlp:500,500") and str(tmp_path) not in row["command"]
     assert benchmark("_shared").portable({"a": [f"in {tmp_path}/x", 1]}) == {"a": ["in x", 1]}
+
+
+def test_packages_hold_every_file_that_a_claim_names():
+    """Or `fwdonly claims` of an installed package ends with a file that cannot be read."""
+    targets = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["hatch"]["build"]["targets"]
+    packed = [*targets["wheel"]["force-include"]]
+    sides = [side for claim in claims.all_claims().values() for side in (claim.ours, claim.theirs) if side]
+    named = {name for side in sides for name in side.files}
+    for name in named:
+        assert any(name == place or name.startswith(f"{place}/") for place in packed), name
+        assert any(f"/{name}".startswith(place) for place in targets["sdist"]["include"]), name
+    assert all(
+        target == f"fwdonly/claims/results/{place}" for place, target in targets["wheel"]["force-include"].items()
+    )
+    assert "benchmarks/results/memory-2core-xeon-20261128.json" in named
 
 
 # Commands of claims
