@@ -4,9 +4,7 @@ import html
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from ..report import stats
-from ..report.html import colour
-from ..report.svg import Scale, fitting, tick
+from ..report import Scale, colour, fitting, stats, tick
 from .registry import Claim, Published
 from .verdicts import Verdict
 

@@ -4,11 +4,12 @@ from . import power, stats
 from .comparisons import Question, answers, questions
 from .effects import Factorial, factorial, factorial_sentence
 from .folder import Folder, load, load_all
+from .html import colour
 from .markdown import markdown_table
 from .numbers import label, machines, mean_sd, number, spread
 from .png import alignment_curves, layer_curves, learning_curves, power_figure, search_figure
 from .sentences import verdict
-from .svg import Cloud, curves_svg, dots_svg, scatter_svg
+from .svg import Cloud, Scale, curves_svg, dots_svg, fitting, scatter_svg, tick
 from .tables import SHORTEST, angle_rows, footnotes, layer_rows, table_rows
 from .terminal import print_table
 from .write import html_report, markdown_report
@@ -19,13 +20,16 @@ __all__ = [
     "Factorial",
     "Folder",
     "Question",
+    "Scale",
     "alignment_curves",
     "angle_rows",
     "answers",
+    "colour",
     "curves_svg",
     "dots_svg",
     "factorial",
     "factorial_sentence",
+    "fitting",
     "footnotes",
     "html_report",
     "label",
@@ -48,5 +52,6 @@ __all__ = [
     "spread",
     "stats",
     "table_rows",
+    "tick",
     "verdict",
 ]
