@@ -92,6 +92,13 @@ MUTANTS = [
         "medians of the runs that got through decide",
     ),
     Mutant(
+        "report/comparisons.py",
+        "_asked(answer) if weak else answer for",
+        "answer for",
+        ("test_page",),
+        "times that are too short help the other questions",
+    ),
+    Mutant(
         "claims/evidence.py", "if len(networks) > 1:", "if len(networks) > 2:", (CLAIMS,), "pairs are of two networks"
     ),
     Mutant(

@@ -180,11 +180,11 @@ def test_beyond_a_margin_of_ratios_is_tested_in_logarithms(logarithm, side):
 
 
 def test_runs_that_decide_nothing_are_asked_and_not_measured(tmp_path):
-    """An untuned claim with p = 1e-9 would leave the other one of two alone with its own p."""
+    """An untuned claim of a sure difference within the margin would leave the other one of two alone with its own p."""
     strong = planted(tmp_path, 99 + SPREAD, np.full(10, 98.0))
     names = {}
-    for name, shift, changes in (("weak", 0.9, {"tuned": False}), ("fair", 0.3, {})):
-        spread = SPREAD if changes else 3.2 * SPREAD
+    for name, shift, changes in (("weak", 0.1, {"tuned": False}), ("fair", 0.3, {})):
+        spread = SPREAD / 10 if changes else 3.2 * SPREAD
         sides = {"mf": (98 + shift + spread) / 100, "bp": [0.98] * 10}
         names[name] = (summary(tmp_path / f"{name}.json", {k: list(v) for k, v in sides.items()}, **changes),)
     both = [
@@ -195,6 +195,8 @@ def test_runs_that_decide_nothing_are_asked_and_not_measured(tmp_path):
     assert (weak.word, weak.answer.p_holm) == ("not decided", None)
     assert claims.sentence(weak).endswith("; no claim: mf was not tuned, bp was not tuned")
     assert fair.answer.p_holm == pytest.approx(2 * fair.answer.p), "the weak one counts"
+    known = claims.corrected(both, [weak.answer, fair.answer])
+    assert known[1].p_holm == pytest.approx(fair.answer.p), "control: it would not, if it were measured"
     few = dataclasses.replace(both[1], margin=0.01)
     judged = claims.judge(tmp_path, [both[0], dataclasses.replace(few, looks=2, id="few")])["few"]
     assert judged.more == claims.missing_pairs(judged.claim, judged.answer, 0.025 / 2), "each has half of the level"

@@ -1,6 +1,7 @@
 """The report page: made from a recorded folder alone, with every number of it, and nothing from outside."""
 
 import contextlib
+import dataclasses
 import html.parser
 import json
 import random
@@ -287,6 +288,25 @@ def test_questions_are_answered_where_runs_have_their_own_numbers(tmp_path):
     page_text = report.html_report([tmp_path / "a"])
     assert all(q.sentence in page_text for q in own)
     assert page_text.index(energy.sentence) < page_text.index("<table>")  # verdicts first
+
+
+def test_times_that_are_too_short_do_not_help_the_other_questions(tmp_path):
+    def edit(summary):
+        """Times 2 % apart, which is sure and within 5 %: both tests of the question are passed early."""
+        for rule, seconds in zip(summary["rules"], (2.04, 2.0), strict=True):
+            for run in rule["runs"]:
+                run["train_seconds"] = seconds * (1 + 0.0001 * (run["seed"] % 3))
+        for run, luck in zip(summary["rules"][0]["runs"], (0.0, -0.1) * 5, strict=True):
+            run["test_accuracy"] += luck
+
+    own = report.answers([report.load(make(tmp_path / "a", edit=edit))])[0]
+    answers = [q.answer for q in own if q.answer is not None]
+    asked = [dataclasses.replace(q.answer, p=None, equivalence_p=None) if q.notes else q.answer for q in own]
+    assert [q.quantity for q in own if q.notes] == ["time"] and "no claim" in own[2].sentence
+    levels = lambda family: [family[at].p_holm for at in (0, 1, 3)]
+    assert levels([q.answer for q in own]) == levels(report.stats.holm(asked))
+    assert levels(report.stats.holm(asked)) > levels(report.stats.holm(answers)), "control: the time would help"
+    assert own[2].answer.p_holm >= own[2].answer.p, "it is corrected itself"
 
 
 def not_measured(name, value=None):

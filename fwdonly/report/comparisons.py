@@ -1,5 +1,6 @@
 """Every rule against the reference, quantity by quantity: what the pairs say, or why nothing is compared."""
 
+import dataclasses
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -42,10 +43,22 @@ def questions(folder: Folder) -> list[Question]:
 
 
 def answers(folders: Sequence[Folder]) -> list[list[Question]]:
-    """The questions of all folders, a list per folder, corrected as one family (Holm)."""
+    """The questions of all folders, a list per folder, corrected as one family (Holm).
+
+    Answers that ``notes`` weaken are corrected, too, but help no other: to the others they are asked, without p values.
+    """
     groups = [questions(folder) for folder in folders]
-    corrected = iter(stats.holm([q.answer for group in groups for q in group if q.answer is not None]))
+    known = [(q.answer, bool(q.notes)) for group in groups for q in group if q.answer is not None]
+    every = stats.holm([answer for answer, _ in known])
+    fair = stats.holm([_asked(answer) if weak else answer for answer, weak in known])
+    corrected = iter([of[0] if weak else of[1] for *of, (_, weak) in zip(every, fair, known, strict=True)])
     return [[q if q.answer is None else q._replace(answer=next(corrected)) for q in group] for group in groups]
+
+
+def _asked(answer: stats.Difference | stats.Reach) -> stats.Difference | stats.Reach:
+    """The question without its p values."""
+    without = {"p": None} if isinstance(answer, stats.Reach) else {"p": None, "equivalence_p": None}
+    return dataclasses.replace(answer, **without)
 
 
 def _questions_of(folder: Folder, rule: Summary, reference: Summary) -> list[Question]:
