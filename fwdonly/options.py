@@ -6,6 +6,7 @@ import sys
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Literal, NamedTuple, TypeVar, get_args, get_origin
 
+import numpy as np
 from jax import Array
 from jax.core import Tracer
 
@@ -123,6 +124,6 @@ def check_effects(
 
 def is_same(value: Any, other: Any) -> bool:
     """Whether an option is known to have this value; an array of JAX may be traced the next time."""
-    if isinstance(value, Array):
+    if isinstance(value, Array) or (isinstance(other, bool) and not isinstance(value, bool | np.bool_)):
         return False
-    return type(value) is type(other) and value == other if isinstance(other, bool) else bool(value == other)
+    return bool(np.all(value == other))

@@ -120,7 +120,7 @@ PAIRS, LOGISTIC, MIRRORED, MIRROR = {"loss": "symba"}, {"loss": "logistic"}, {"f
 CASES = [
     Idle("ff", "threshold", 2.0, PAIRS, LOGISTIC),
     Idle("ff", "temperature", 2.0, PAIRS, LOGISTIC),
-    Idle("ff", "alpha", 4.0, LOGISTIC, PAIRS),
+    Idle("ff", "alpha", 4.0, LOGISTIC, {"loss": "swish"}),
     Idle("ff", "peer_momentum", 0.5, PAIRS, LOGISTIC),
     Idle("bp", "auxiliary_weight", 0.5, {}, {"readouts": "deep"}),
     Idle("mf", "auxiliary_weight", 0.5, {}, {"gradient": "joint"}),
