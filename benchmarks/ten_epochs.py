@@ -42,6 +42,7 @@ ARMS: dict[str, tuple[str, ...]] = {
     "CaFo, closed form": ("cafo", "--loss", "mse"),
     "CaFo, DFA blocks": ("cafo-dfa",),
     "CwC": ("cwc",),
+    "DeeperForward": ("deeperforward", "--learning-rate", "0.03"),
     "PEPITA": ("pepita",),
     "PEPITA, Srinivasan et al.": ("pepita", "--sign", "-1", "--output-error", "first"),
     "PEPITA, Hebbian": ("pepita", "--sign", "-1", "--form", "hebbian"),

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
         cafo,
         cwc,
         data,
+        deeperforward,
         feedback,
         ff,
         forward_gradient,
@@ -44,7 +45,8 @@ if TYPE_CHECKING:
 
 __version__ = "0.1.0"
 
-_RULES = ("bp", "mf", "ff", "cafo", "cwc", "pepita", "foton", "feedback", "forward_gradient", "zeroth_order", "phyll")
+_RULES = ("bp", "mf", "ff", "cafo", "cwc", "deeperforward", "pepita", "foton", "feedback", "forward_gradient")
+_RULES += ("zeroth_order", "phyll")
 _ROOMS = (*_RULES, "data", "loggers", "measure", "models", "nets", "report", "results", "study", "training", "tune")
 _NAMES = {
     "Batch": "base",
@@ -83,6 +85,7 @@ __all__ = [
     "cafo",
     "cwc",
     "data",
+    "deeperforward",
     "feedback",
     "ff",
     "fit",

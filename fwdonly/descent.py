@@ -29,9 +29,9 @@ def by_layer(optimizers: Iterable[optax.GradientTransformation]) -> ByLayer:
 
     Layers are hidden layers from the first one on, and then the output layer, or CwC's readout, where the rule has one;
     readouts of a hidden layer belong to it. Of rules that train the output layer alone (frozen hidden layers, shallow)
-    it is the one layer. Rules with parameters per layer (MF, FF, CwC, PhyLL, zeroth order, forward gradients with local
-    losses, heads of CaFo) step each by its own optimizer; to others it is one transformation of all parameters, which
-    may stand within a chain.
+    it is the one layer. Rules with parameters per layer (MF, FF, CwC, DeeperForward, PhyLL, zeroth order, forward
+    gradients with local losses, heads of CaFo) step each by its own optimizer; to others it is one transformation of
+    all parameters, which may stand within a chain.
 
     Args:
         optimizers: as many as there are layers.

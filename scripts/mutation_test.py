@@ -37,6 +37,7 @@ SHARDING = "test_sharding"
 SAVINGS, READOUTS = "test_savings", "test_readouts"
 SOURCES = "test_equations_sources"
 REFUSALS = "test_refusals"
+STRONG = "test_equations_strong"
 CLAIMS = "test_claims"
 SAVINGS, READOUTS, FACTORIAL = "test_savings", "test_readouts", "test_factorial"
 
@@ -907,6 +908,39 @@ MUTANTS = [
         "_two_pass.py", "[-dh / switches", "[dh / switches", (SOURCES,), "sign of the derivative along the modulation"
     ),
     Mutant("_two_pass.py", "[-dh / switches.perturbation", "[-dh", (SOURCES,), "the derivative depends on eps"),
+    Mutant(
+        "deeperforward.py",
+        "return _groups(a, num_classes).mean((1, 3))",
+        "return (_groups(a, num_classes) ** 2).mean((1, 3))",
+        (STRONG,),
+        "goodness of squares",
+    ),
+    Mutant(
+        "deeperforward.py",
+        "_groups(a, count)\n    mean, variance = groups.mean((1, 3), keepdims=True), groups.var((1, 3), keepdims=True)",
+        "_groups(a, count)\n    mean, variance = groups.mean(1, keepdims=True), groups.var(1, keepdims=True)",
+        (STRONG,),
+        "a norm per channel",
+    ),
+    Mutant(
+        "deeperforward.py",
+        "nets.pooled(block, normalised(a, num_classes))",
+        "normalised(nets.pooled(block, a), num_classes)",
+        (STRONG,),
+        "pooling in front of the norm",
+    ),
+    Mutant("deeperforward.py", "s = outputs[i - 2]", "s = outputs[i - 1]", (STRONG,), "the shortcut of one layer"),
+    Mutant("deeperforward.py", "[first - 1 :]", "[first:]", (STRONG,), "the sum starts one layer later"),
+    Mutant(
+        "deeperforward.py",
+        "zip(net, params, statistics, strict=True), start=1):\n        local",
+        "zip(net, params, statistics, strict=True), start=2):\n        local",
+        (STRONG,),
+        "shortcuts begin at layer 2",
+    ),
+    Mutant(
+        "nets/spec.py", "return value[i] if isinstance", "return value[0] if isinstance", ("test_axes",), "one value"
+    ),
     Mutant("cwc.py", "/ (num_classes - 1)", "/ num_classes", (SOURCES,), "the mean of the other groups"),
     Mutant(
         "cwc.py", "THRESHOLD, SHARE = 2.0, 0.28", "THRESHOLD, SHARE = 2.0, 0.72", (SOURCES,), "shares of cwg exchanged"

@@ -181,6 +181,7 @@ def test_a_users_network_is_recorded_and_trained(command, tmp_path, monkeypatch)
         "mlp:1000,1000",
         "mlp:64x50;activation=tanh;bias=none;start=orthogonal",
         "cnn:32,64;dense=500,10;kernel=5;padding=valid;pool=max;stride=1",
+        "cnn:64,8,8;kernel=5,3,3;pool=average,none,max;stride=1,1,2",
         "cwc:20,40",
     ],
 )
@@ -210,6 +211,7 @@ CWC = nets.cwc([20, 40], 10)
         ((CWC[0], CWC[1].clone(kernel=5)), None),
         ((CWC[0], CWC[1].clone(activation=nets.ACTIVATIONS["tanh"])), None),
         ((nets.Conv(25), nets.Conv(45, groups=5)), None),
+        ((nets.Conv(4, kernel=5), nets.Conv(8, stride=2)), "cnn:4,8;kernel=5,3;stride=1,2"),
         (nets.cnn([4, 8], pool="max") + nets.mlp([5]), "cnn:4,8;dense=5;pool=max"),
         (nets.mlp([5, 4], bias="none", activation=nets.ACTIVATIONS["tanh"]), "mlp:5,4;activation=tanh;bias=none"),
     ],
@@ -228,7 +230,8 @@ def test_what_a_specification_says_goes_before_the_rules_own_start_values():
 
 
 @pytest.mark.parametrize("text", ["mlp", "mlp:", "mlp:0", "mlp:8;pool=max", "cnn:8;pool=none;x", "cnn:8;kernel=0",
-                                  "cnn:8;start=ones", "nowhere.py:f", "res:8", "mlp:8x", "cnn:4;dense="])  # fmt: skip
+                                  "cnn:8;start=ones", "nowhere.py:f", "res:8", "mlp:8x", "cnn:4;dense=",
+                                  "cnn:8,8;kernel=3,5,3"])  # fmt: skip
 def test_a_specification_that_says_nothing_is_one_line(text):
     with pytest.raises(UsageError) as caught:
         nets.parse(text).build(10)

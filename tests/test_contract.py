@@ -16,7 +16,22 @@ import optax
 import pytest
 
 import fwdonly
-from fwdonly import Batch, UsageError, base, bp, cafo, cwc, feedback, ff, foton, mf, nets, pepita, zeroth_order
+from fwdonly import (
+    Batch,
+    UsageError,
+    base,
+    bp,
+    cafo,
+    cwc,
+    deeperforward,
+    feedback,
+    ff,
+    foton,
+    mf,
+    nets,
+    pepita,
+    zeroth_order,
+)
 from fwdonly.base import RuleModule
 
 pytestmark = [
@@ -378,6 +393,7 @@ DIRECTIONS = [
     ("forward_gradient", {}),
     ("forward_gradient", {"loss": "global", "readout": "estimated"}),
     ("zeroth_order", {}),
+    ("deeperforward", {}),
 ]
 
 
@@ -386,7 +402,7 @@ def directed(name, options, tx, batch):
     net, module = nets.mlp([6, 9]), fwdonly.RULES[name]
     rule = module.rule(net, tx, num_classes=CLASSES, **options)
     state = jax.jit(rule.update)(jax.jit(rule.init)(jax.random.key(3), batch.x), batch, jax.random.key(4))[0]
-    own = {"net": net} | options | ({"num_classes": CLASSES} if name == "cwc" else {})
+    own = {"net": net} | options | ({"num_classes": CLASSES} if name in ("cwc", "deeperforward") else {})
 
     def of_module(state, batch, key):
         fields = {field: getattr(state, field) for field in FIELDS.get(name, ())}
@@ -449,7 +465,7 @@ def test_the_key_decides_the_start(looped):
 def test_equal_keys_give_equal_blocks_to_every_rule(net_name, batch, key):
     options = {"net": NETS[net_name](), "tx": optax.sgd(0.1), "num_classes": CLASSES}
     local, glob = (module.init(key, batch.x, **options).params for module in (mf, bp))
-    others = (module.init(key, batch.x, **options).params for module in (ff, cafo, cwc))
+    others = (module.init(key, batch.x, **options).params for module in (ff, cafo, cwc, deeperforward))
     for module in (pepita, feedback):
         assert equal(list(module.init(key, batch.x, **options).params.blocks), list(glob.blocks))
     orthonormal = {"mlp": nets.mlp, "cnn": nets.cnn}[net_name]([6, 3], kernel_init=nets.orthogonal)  # FOTON makes it so

@@ -160,6 +160,7 @@ CASES = [
     ("feedback", WIDE, {"mode": "wm", "batch": 256}),
     ("feedback", WIDE, {"mode": "wm", "batch": 256, "mirror_spread": 0.5}),
     ("feedback", WIDE, {"mode": "wm", "batch": 256, "part": "mirror"}),
+    ("deeperforward", MLP, {}),
 ]
 LIBRARY = ("factorisation", "solution")  # LAPACK's, which the compiler does not see
 
@@ -231,6 +232,7 @@ def bare(rule):
         ("cwc", GROUPED, {}),
         ("feedback", MLP, {"mode": "fa"}),
         ("feedback", MLP, {"mode": "dfa"}),
+        ("deeperforward", nets.cnn([10] * 5, pool="none", bias="none"), {"shortcuts": ("concat", "concat")}),
     ],
 )
 def test_the_products_of_an_update_that_says_nothing_are_counted_as_it_is_traced(rule, net, options):

@@ -171,7 +171,7 @@ def test_a_platform_that_is_not_there_is_one_line():
 @pytest.mark.parametrize("name", [*RULES, "mf-joint"])
 def test_an_optimizer_is_given_the_loss_that_it_descends(name):
     """The layer's own where layers have losses of their own, else the one loss."""
-    net = nets.cwc([8, 8], 4) if name == "cwc" else nets.mlp([6, 5])
+    net = nets.cwc([8, 8], 4) if name in ("cwc", "deeperforward") else nets.mlp([6, 5])
     if name == "foton":
         net = tuple(block.clone(kernel_init=nets.orthogonal, bias="none") for block in net)
 
@@ -189,7 +189,7 @@ def test_an_optimizer_is_given_the_loss_that_it_descends(name):
     values = [leaf for path, leaf in paths if getattr(path[-1], "key", None) == "value"]
     own = (
         metrics["layer_loss"]
-        if name in ("mf", "ff", "cwc", "cafo", "forward_gradient", "phyll") and not gradient
+        if name in ("mf", "ff", "cwc", "deeperforward", "cafo", "forward_gradient", "phyll") and not gradient
         else metrics["loss"][None]
     )
     own = jnp.tile(own, 2) if name == "zeroth_order" or gradient else own  # an optimizer per layer, and one loss

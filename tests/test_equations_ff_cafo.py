@@ -11,6 +11,7 @@ import optax
 import pytest
 import reference.cafo
 import reference.cwc
+import reference.deeperforward
 import reference.ff
 import reference.mf
 from comparing import differ, drawn, jit, near, weights
@@ -847,7 +848,7 @@ def test_ff_gradient_by_differences():
             assert_slopes(lambda: run()["head_loss"], U=(-g["gU"], layer["U"]))
 
 
-@pytest.mark.parametrize("rule", ["symba", "cwc", "ce", "sl"])
+@pytest.mark.parametrize("rule", ["symba", "cwc", "deeperforward", "ce", "sl"])
 def test_gradients_of_one_layer_by_differences(rule):
     rng = np.random.default_rng(1)
     W, b, x, other = rng.normal(size=(5, 6)), rng.normal(size=6), *rng.normal(size=(2, 7, 5))
@@ -857,6 +858,9 @@ def test_gradients_of_one_layer_by_differences(rule):
         gradients = reference.cwc.competitive_gradient(layer, x, y, 3)[1]
         f = lambda: reference.cwc.competitive_gradient(layer, x, y, 3)[0]
         return assert_slopes(f, **{name: (gradients[name], layer[name]) for name in layer})
+    if rule == "deeperforward":
+        run = lambda: reference.deeperforward.layer_gradient({"W": W, "b": b}, x, y, 3)
+        return assert_slopes(lambda: run()[0], W=(run()[1]["W"], W), b=(run()[1]["b"], b))
     run = {
         "symba": lambda: reference.ff.symba_gradient({"W": W, "b": b}, x, other, 4.0),
     }.get(rule, lambda: reference.cafo.head_gradient(x, W, b, y, 6, rule))

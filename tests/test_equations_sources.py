@@ -241,7 +241,17 @@ def test_classes_of_a_group_share_its_goodness_and_wrong_groups_are_refused(floa
 # --- Optimizers per layer -------------------------------------------------------------------------------------------
 
 
-LAYERED = {"bp": 3, "mf": 2, "ff": 2, "cafo": 2, "cwc": 2, "foton": 3, "forward_gradient": 2, "zeroth_order": 2}
+LAYERED = {
+    "bp": 3,
+    "mf": 2,
+    "ff": 2,
+    "cafo": 2,
+    "cwc": 2,
+    "deeperforward": 2,
+    "foton": 3,
+    "forward_gradient": 2,
+    "zeroth_order": 2,
+}
 """Layers that two blocks have, with the output layer where there is one; PEPITA and feedback alignment step as BP."""
 
 

@@ -37,8 +37,8 @@ def test_every_rule_trains_on_a_table(name):
     made, _, regression = table()
     net = nets.mlp([24, 16], bias="none" if name in ("pepita", "foton") else "zero")
     found = fit(fwdonly.RULES[name].rule(net, optax.adam(3e-3), num_classes=2), made, PLAN)
-    margin = {"mf": 0.02, "bp": 0.02, "zeroth_order": 0.15}.get(name, 0.08)  # the majority has .63
-    assert found.test_accuracy >= regression - margin
+    margins = {"mf": 0.02, "bp": 0.02, "zeroth_order": 0.15, "deeperforward": 0.25}  # the majority has .63
+    assert found.test_accuracy >= regression - margins.get(name, 0.08)
 
 
 def test_a_table_is_scaled_by_its_training_part_column_by_column():

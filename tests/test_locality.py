@@ -54,6 +54,7 @@ LOCAL = [
     ("cafo", {}),
     ("cafo", {"loss": "sl"}),
     ("cwc", {}),
+    ("deeperforward", {}),
     ("feedback", {"mode": "drtp"}),
     ("forward_gradient", {}),
     ("forward_gradient", {"perturb": "weights", "readout": "estimated"}),
@@ -97,7 +98,7 @@ def case(name, options, net, batch, key):
     module = fwdonly.RULES[name]
     state = start(module, net, batch, key, **{k: v for k, v in options.items() if k != "gradient"})
     own = {k: v for k, v in options.items() if k != "input_readout"}
-    own |= {"num_classes": CLASSES} if name in ("cwc", "phyll") else {}
+    own |= {"num_classes": CLASSES} if name in ("cwc", "deeperforward", "phyll") else {}
 
     sent = {what: getattr(state, what) for what, rules in FIXED.items() if name in rules}
 

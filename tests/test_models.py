@@ -17,7 +17,23 @@ import optax
 import pytest
 
 import fwdonly
-from fwdonly import Plan, UsageError, bp, cafo, cwc, data, feedback, ff, foton, mf, nets, pepita, results, study
+from fwdonly import (
+    Plan,
+    UsageError,
+    bp,
+    cafo,
+    cwc,
+    data,
+    deeperforward,
+    feedback,
+    ff,
+    foton,
+    mf,
+    nets,
+    pepita,
+    results,
+    study,
+)
 
 TX = optax.adam(1e-2)
 DIGITS = data.load("digits")
@@ -51,6 +67,7 @@ RULES = {
     "cafo": cafo.stages(nets.cnn([4, 6], kernel_init=nets.torch_uniform, bias="uniform"), TX, num_classes=10),
     "cafo, logits": cafo.stages(nets.cnn([4, 6]), TX, num_classes=10, aggregation="logits"),
     "cwc": cwc.rule(nets.cwc([10, 20], 10), TX, num_classes=10),
+    "deeperforward": deeperforward.rule(nets.cnn([20, 10], bias="none"), TX, num_classes=10),
     "pepita": pepita.rule(BARE, TX, num_classes=10),
     "foton": foton.rule(BARE, TX, num_classes=10),
     "dfa": feedback.rule(MLP, TX, num_classes=10, mode="dfa"),

@@ -49,7 +49,7 @@ class Counted(nn.Module):
 
 
 NET = (Noisy(6), Noisy(9))
-TAKE = {"bp": {}, "mf": {}, "ff": {}, "cwc": {}, "cafo": {"part": "blocks", "block_tx": TX}}
+TAKE = {"bp": {}, "mf": {}, "ff": {}, "cwc": {}, "deeperforward": {}, "cafo": {"part": "blocks", "block_tx": TX}}
 TAKE |= {"forward_gradient": {"perturb": "weights"}, "zeroth_order": {}}
 """Rules that take blocks with statistics and noise, with the form that trains the blocks."""
 

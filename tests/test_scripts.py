@@ -10,9 +10,12 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import jax
+import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 
+from fwdonly import deeperforward, nets
 from fwdonly.card import Optimizer
 from fwdonly.cli import train
 from fwdonly.study import optimizers, published
@@ -248,6 +251,23 @@ def test_presets_of_cwc_end_with_the_last_layers_window_of_epochs():
         preset = presets("cwc")[name]
         assert preset["epochs"] == ends[-1] and preset["layer_epochs"] == tuple(f"0-{end}" for end in ends)
     assert set(presets("cwc")) == set(windows)
+
+
+def test_presets_of_deeperforward_are_the_networks_of_its_code():
+    """Channels, strides, shortcuts, rate and weight decay of the public code's ``resnet.py`` and ``tinycnn.py``."""
+    found = presets("deeperforward")
+    for name, settings in found.items():
+        net = nets.parse(settings["net"]).build(10)
+        rate, decay = (0.08, 5e-4) if name == "cifar10" else (0.03, 0.01)
+        assert (settings["learning_rate"], settings["weight_decay"], settings["epochs"]) == (rate, decay, 150)
+        assert {block.dropout for block in net} == {0.2}
+    deep = nets.parse(found["cifar10"]["net"]).build(10)
+    assert [block.channels for block in deep] == [100] * 5 + [200] * 4 + [400] * 4 + [800] * 4
+    assert [at for at, block in enumerate(deep) if block.stride == 2] == [5, 9, 13]  # the first ones of blocks 2 to 4
+    rule = deeperforward.rule(deep, optax.sgd(0.1), num_classes=10, shortcuts=found["cifar10"]["shortcuts"])
+    images = jax.ShapeDtypeStruct((1, 32, 32, 3), jnp.float32)
+    shapes = jax.eval_shape(rule.activations, jax.eval_shape(rule.init, jax.random.key(0), images), images)
+    assert [a.shape[1:] for a in shapes[4::4]] == [(32, 32, 200), (16, 16, 400), (8, 8, 800), (4, 4, 1600)]
 
 
 def test_presets_of_the_error_driven_rules_are_the_published_settings():

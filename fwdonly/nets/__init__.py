@@ -5,7 +5,7 @@ Blocks are value-hashable, so a freshly built equal network does not compile ane
 
 from . import output, savings
 from .adapters import from_equinox, from_nnx
-from .blocks import POOLINGS, Conv, Dense, Identity, pooled
+from .blocks import POOLINGS, Conv, Dense, Identity, before_pooling, pooled
 from .builders import cnn, cwc, init, mlp, normalised, outputs, residual, separable
 from .composed import Residual, Separable
 from .norms import BatchNorm, Normalised, batch_norm, moments, rms
@@ -16,6 +16,7 @@ from .starts import (
     ACTIVATIONS,
     Initializer,
     he_normal,
+    he_normal_fan_out,
     he_uniform,
     identity,
     normal,
@@ -42,6 +43,7 @@ __all__ = [
     "Separable",
     "Spec",
     "batch_norm",
+    "before_pooling",
     "check_net",
     "check_parts",
     "cnn",
@@ -50,6 +52,7 @@ __all__ = [
     "from_equinox",
     "from_nnx",
     "he_normal",
+    "he_normal_fan_out",
     "he_uniform",
     "identity",
     "init",

@@ -230,6 +230,11 @@ def pooled(block: Any, h: Float[Array, "batch *features"]) -> Float[Array, "batc
     return POOLINGS[block.pool].function(h) if isinstance(block, Conv) else h
 
 
+def before_pooling(block: Any) -> Any:
+    """The block without the pooling that `pooled` does."""
+    return block.clone(pool="none") if isinstance(block, Conv) else block
+
+
 def side_after(block: Conv, length: int) -> int:
     """Height or width after the block."""
     reach = length - (block.kernel if block.padding == "valid" else 1)

@@ -11,7 +11,7 @@
 
 Options of all layers: ``activation``, ``start`` (law of the start weights), ``bias``, ``norm`` (none, batch, layer or
 group, between the linear part and the activation) and ``dropout`` (a share); of convolutions ``pool``, ``kernel``,
-``stride`` and ``padding`` (not of residual ones).
+``stride`` and ``padding`` (not of residual ones), one value for all or one for each: ``kernel=5,3,3``.
 """
 
 import functools
@@ -35,6 +35,7 @@ STARTS: dict[str, starts.Initializer] = {
     for name in (
         "he_uniform",
         "he_normal",
+        "he_normal_fan_out",
         "torch_uniform",
         "normal",
         "normal_fan_out",
@@ -149,11 +150,21 @@ class Spec(NamedTuple):
             return mlp(self.sizes, **layers)
         dense = mlp(options["dense"], **layers) if options.get("dense") else ()
         convolutions = {name: options[name] for name in OF_CONVOLUTIONS if name in options}
-        return (*CONVOLUTIONAL[self.kind].build(self.sizes, **layers, **convolutions), *dense)
+        build = CONVOLUTIONAL[self.kind].build
+        blocks = (
+            build([size], **layers, **{name: _at(value, i) for name, value in convolutions.items()})[0]
+            for i, size in enumerate(self.sizes)
+        )
+        return (*blocks, *dense)
 
     def digest(self) -> str | None:
         """SHA-256 of the user's file; None where the specification says all."""
         return hashlib.sha256(Path(self.kind).read_bytes()).hexdigest() if self.function else None
+
+
+def _at(value: Any, i: int) -> Any:
+    """An option's value for one convolution of several."""
+    return value[i] if isinstance(value, tuple) else value
 
 
 def parse(text: str) -> Spec:
@@ -184,7 +195,14 @@ def parse(text: str) -> Spec:
         if name in options:
             raise UsageError(f"--net {text!r} says {name} twice; say it once")
         options[name] = _value(text, name, value)
-    return Spec(kind, _sizes(text, sizes), tuple(sorted(options.items())))
+    spec = Spec(kind, _sizes(text, sizes), tuple(sorted(options.items())))
+    for name, value in options.items():
+        if name in OF_CONVOLUTIONS and isinstance(value, tuple) and len(value) != len(spec.sizes):
+            raise UsageError(
+                f"--net {text!r}: {name} has {len(value)} values for {len(spec.sizes)} convolutions; give one for all, "
+                "or one for each"
+            )
+    return spec
 
 
 def described(net: Net, num_classes: int) -> str | None:
@@ -223,10 +241,12 @@ def _options_of(net: list[Any], first: list[Any], kind: str) -> dict[str, Any] |
         if len(names) == 1 and names != {usual} and None not in names:
             options["activation" if name == "activation" else "start"] = names.pop()
     for name in ("bias", "norm", "dropout", *(word for word in OF_CONVOLUTIONS if word in KINDS[kind])):
-        values = {getattr(block, name) for block in (first if name in OF_CONVOLUTIONS else net)}
-        if len(values) > 1:
-            return None
-        value = values.pop()
+        values = [getattr(block, name) for block in (first if name in OF_CONVOLUTIONS else net)]
+        value = values[0]
+        if len(set(values)) > 1:
+            if name not in OF_CONVOLUTIONS:
+                return None
+            value = tuple(values)
         if value != type(first[0]).__dataclass_fields__[name].default:
             options[name] = value
     return options
@@ -251,6 +271,8 @@ def _value(text: str, name: str, value: str) -> Any:
         if not 0 <= share < 1:
             raise UsageError(f"--net {text!r}: dropout is a share, at least 0 and below 1; got {value!r}")
         return share
+    if "," in value and name in OF_CONVOLUTIONS:
+        return tuple(_value(text, name, part.strip()) for part in value.split(","))
     if name in NUMBERS:
         if not value.isdigit() or int(value) < 1:
             raise UsageError(f"--net {text!r}: {name} is a whole number from 1; got {value!r}")

@@ -15,6 +15,8 @@ ignores ``a``, so the bound is sqrt(6 / fan_in) and not the 1 / sqrt(fan_in) tha
 """
 he_normal = nn.initializers.variance_scaling(2.0, "fan_in", "normal")
 """N(0, 2 / fan_in), biases 0."""
+he_normal_fan_out = nn.initializers.variance_scaling(2.0, "fan_out", "normal")
+"""N(0, 2 / fan_out), biases 0: the start values of DeeperForward's code."""
 normal = nn.initializers.variance_scaling(1.0, "fan_in", "normal")
 """N(0, 1 / fan_in), biases 0: the start values of Hinton's Forward-Forward Matlab."""
 normal_fan_out = nn.initializers.variance_scaling(1.0, "fan_out", "normal")
