@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from ..errors import DAMAGE, UsageError, words_of
-from ..report.tables import SHORTEST
+from ..report import SHORTEST
 from .registry import Claim, Side
 
 
