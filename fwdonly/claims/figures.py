@@ -4,7 +4,7 @@ import html
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from ..report import Scale, colour, fitting, stats, tick
+from ..report import colour, stats, svg
 from .registry import Claim, Published
 from .verdicts import Verdict
 
@@ -36,7 +36,7 @@ def figure(verdict: Verdict) -> str | None:
     low, high = min(*every, *band, centre), max(*every, *band, centre)
     room = 0.06 * (high - low)
     height = TOP + ROW * len(rows) + 44
-    place = Scale(low - room, high + room, LEFT, WIDTH - RIGHT)
+    place = svg.Scale(low - room, high + room, LEFT, WIDTH - RIGHT)
     foot, unit = TOP + ROW * len(rows), "%" if claim.what.relative else "points"
     parts = [
         f'<rect width="{WIDTH}" height="{height}" rx="6" fill="{PAGE}"/>',
@@ -83,7 +83,7 @@ def _published(known: Published) -> tuple[float | int, float | int] | None:
     return None if not known.sd else (known.value - known.sd, known.value + known.sd)
 
 
-def _drawn(row: Row, y: float | int, place: Scale) -> list[str]:
+def _drawn(row: Row, y: float | int, place: svg.Scale) -> list[str]:
     parts = [_text(LEFT - 10, y + 4, row.label, "end")]
     if row.interval is not None:
         low, high = map(place, row.interval)
@@ -103,11 +103,11 @@ def _drawn(row: Row, y: float | int, place: Scale) -> list[str]:
     return parts
 
 
-def _ticks(x: Scale, foot: float | int) -> list[str]:
+def _ticks(x: svg.Scale, foot: float | int) -> list[str]:
     parts = []
-    for value in fitting(x):
+    for value in svg.fitting(x):
         parts.append(f'<path d="M{x(value):.1f} {foot}v4" stroke="{INK}"/>')
-        parts.append(_text(x(value), foot + 18, tick(value + 0.0), "middle"))
+        parts.append(_text(x(value), foot + 18, svg.tick(value + 0.0), "middle"))
     return parts
 
 

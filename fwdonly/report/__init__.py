@@ -1,6 +1,6 @@
 """Reports from result files alone: statistics and verdicts, tables, figures, and pages as HTML or Markdown."""
 
-from . import power, stats
+from . import power, stats, svg
 from .comparisons import Question, answers, questions
 from .effects import Factorial, factorial, factorial_sentence
 from .folder import Folder, load, load_all
@@ -9,7 +9,7 @@ from .markdown import markdown_table
 from .numbers import label, machines, mean_sd, number, spread
 from .png import alignment_curves, layer_curves, learning_curves, power_figure, search_figure
 from .sentences import verdict
-from .svg import Cloud, Scale, curves_svg, dots_svg, fitting, scatter_svg, tick
+from .svg import Cloud, curves_svg, dots_svg, scatter_svg
 from .tables import SHORTEST, angle_rows, footnotes, layer_rows, table_rows
 from .terminal import print_table
 from .write import html_report, markdown_report
@@ -20,7 +20,6 @@ __all__ = [
     "Factorial",
     "Folder",
     "Question",
-    "Scale",
     "alignment_curves",
     "angle_rows",
     "answers",
@@ -29,7 +28,6 @@ __all__ = [
     "dots_svg",
     "factorial",
     "factorial_sentence",
-    "fitting",
     "footnotes",
     "html_report",
     "label",
@@ -51,7 +49,7 @@ __all__ = [
     "search_figure",
     "spread",
     "stats",
+    "svg",
     "table_rows",
-    "tick",
     "verdict",
 ]

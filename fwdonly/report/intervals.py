@@ -83,13 +83,13 @@ def scipy_stats() -> Any:
 
 def t_interval(mean: float, error: float, df: float | int, confidence: float) -> Interval:
     """Student's t, around a mean with this standard error."""
-    reach = _quantile(df, confidence) * error
+    reach = _quantile(scipy_stats().t, df, confidence) * error
     return (mean - reach, mean + reach)
 
 
 @functools.cache
-def _quantile(df: float | int, confidence: float) -> float:
-    return float(scipy_stats().t.ppf((1 + confidence) / 2, df))
+def _quantile(law: Any, df: float | int, confidence: float) -> float:
+    return float(law.ppf((1 + confidence) / 2, df))
 
 
 def p_values(mean: Any, error: Any, df: Any, margin: Any) -> tuple[Any, Any]:

@@ -293,7 +293,7 @@ def guarded(question: Difference) -> Difference:
 
 def band(margin: float | int, *, relative: bool) -> Interval:
     """The differences within a margin; of relative changes in %, where exchanging the rules changes nothing."""
-    return (-100 * margin / (100 + margin) if relative else -margin, margin)
+    return (-100 * margin / (100 + margin) if relative else -float(margin), float(margin))
 
 
 def beyond_margin(question: Difference) -> Difference:
