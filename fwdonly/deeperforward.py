@@ -284,7 +284,8 @@ def training_scores(
     settings = _checked(options, net)
     last = settings.last_layer or len(net)
     first = min(settings.first_layer, last)
-    return sum(_run(state, x, key, net[:last], num_classes, settings)[0][first - 1 :], jnp.zeros(()))
+    scores, _ = _run(state, x, key, net[:last], num_classes, settings)
+    return jnp.stack(scores[first - 1 :]).sum(0)
 
 
 @predicting
