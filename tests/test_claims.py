@@ -472,9 +472,12 @@ def test_verdicts_on_nothing_are_rare(drawn, case):
 
 
 def test_mistakes_show_in_drawn_numbers(drawn):
-    """Twelve claims that nobody corrects, of which any may err: 1 - 0.95^12 = 0.46 of the families."""
-    rates = [drawn.rates(name, 25, (10,))["rates"]["10"] for name in drawn.CASES if "twelve" in name]
-    assert rates[0] < 0.2 < rates[1] and rates[2] < 0.2 < rates[3]
+    """Twelve claims that nobody corrects: any errs in 1 - 0.95^12 = 0.46 of the families, where each errs in 5 %.
+
+    Equality at the margin is refuted in 2.5 % on one side: 1 - 0.975^12 = 0.26.
+    """
+    rates = [drawn.rates(name, 60, (10,))["rates"]["10"] for name in drawn.CASES if "twelve" in name]
+    assert rates[0] < 0.12 < rates[1] and rates[2] < 0.12 < rates[3], rates
 
 
 def test_a_committed_simulation_keeps_its_rates(drawn):
