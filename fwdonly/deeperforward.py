@@ -32,6 +32,7 @@ from .base import (
     kept,
     predicting,
     run_block,
+    stepping,
 )
 from .card import Card, Variant
 from .errors import UsageError, check_word
@@ -246,6 +247,7 @@ def _word(i: int, options: Options) -> str:
     return options.shortcuts[(i - 3) % len(options.shortcuts)] if i > 2 and options.shortcuts else "none"
 
 
+@stepping(State)
 def update(
     state: State,
     batch: Batch,

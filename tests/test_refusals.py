@@ -203,6 +203,8 @@ def test_commands_refuse_what_somebody_set_and_not_what_a_recipe_says():
 TAKES_MORE = {
     ("cwc", "update"): "the mean over positions is a goodness for every size",
     ("cwc", "predict"): "as above",
+    ("deeperforward", "update"): "the mean over positions is a goodness, and its norm one, for every size",
+    ("deeperforward", "predict"): "as above",
     ("ff", "predict"): "goodness is of the whole map; the softmax head and m, which update needs, are of one size",
     ("mf-pooled", "update"): "readouts of pooled maps are for every size",
     ("mf-pooled", "predict"): "as above",
