@@ -43,7 +43,7 @@ WAYS = {
 
 @pytest.mark.parametrize(
     ("way", "make"),  # every way, and every rule
-    [("fit", ff_rule), ("map", mf_rule), ("vmap", cafo_stages)],
+    [("fit", ff_rule), ("map", mf_rule), pytest.param("vmap", cafo_stages, marks=pytest.mark.slow)],
 )
 def test_a_sound_training_has_its_numbers_under_every_switch(tiny, way, make):
     usual = WAYS[way](tiny, make)

@@ -32,6 +32,7 @@ def table():
     return made, scaler, regression.score(scaler.transform(x[test]), y[test])
 
 
+@pytest.mark.slow  # the gate trains every rule on this table by a command (`test_users_tables`)
 @pytest.mark.parametrize("name", fwdonly.RULES)
 def test_every_rule_trains_on_a_table(name):
     made, _, regression = table()
