@@ -263,7 +263,7 @@ FURTHER = [
 
 
 def every_word():
-    """All rules with every word and switch of theirs that is not the default, one at a time."""
+    """All rules with every word and switch of theirs that is not the default, one at a time, and what it needs."""
     for name, module in RULES.items():
         yield name, {}
         record = module.CARD.options[0]
@@ -273,7 +273,17 @@ def every_word():
             words += [False, True] if kind is bool else []
             for word in words:
                 if word != record._field_defaults[option] and option not in OF_TRAININGS | IN_THE_MEAN:
-                    yield name, {option: word}
+                    others = getattr(record, "NEEDS", {}).get(option, {})
+                    with_effect = {other: wanted[0] for other, wanted in others.items() if isinstance(wanted, tuple)}
+                    yield (
+                        name,
+                        {option: word}
+                        | {
+                            other: value
+                            for other, value in with_effect.items()
+                            if record._field_defaults[other] != value
+                        },
+                    )
 
 
 @pytest.mark.filterwarnings("ignore::fwdonly.foton.ExpansionWarning")
