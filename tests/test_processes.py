@@ -67,7 +67,7 @@ def numbers(folder):
     return runs, sorted(history), labels.tolist(), {key: own.tolist() for key, own in predicted.items()}
 
 
-@pytest.mark.parametrize("script", ["mf_mlp", "compare"])
+@pytest.mark.parametrize("script", [pytest.param("mf_mlp", marks=pytest.mark.slow), "compare"])
 def test_two_processes_give_the_numbers_of_one(script, tmp_path):
     options = [*SMALL, "--epochs", 2, "--output-dir"]
     assert ended(begin(*options, tmp_path / "one", script=script))[0] == 0
