@@ -152,8 +152,9 @@ def test_the_two_predictions_come_from_one_training_and_disagree_on_some_images(
         assert result.readouts[name]["test_accuracy"] == other.test_accuracy != result.test_accuracy
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("users_compilation")
-@pytest.mark.parametrize("loss", ["logistic", pytest.param("symba", marks=pytest.mark.slow)])
+@pytest.mark.parametrize("loss", ["logistic", "symba"])
 def test_defaults_of_ff_learn_on_wide_layers_and_those_of_the_matlab_do_not(loss):
     """500-500 on standardised pixels. Narrow layers hide both faults: a label of .1 % of the energy, and a peer term
     that drowns the gradient of a mean. At 1000-1000: 71.7-76.1 %, SymBa 7.6-9.4 %.
@@ -214,6 +215,7 @@ def test_rules_that_train_hidden_layers_beat_frozen_ones_by_a_margin(name):
     assert fit(rule, data.load("mnist5k"), Plan(10)).test_accuracy > frozen_accuracy(HUNDRED, ADAM, Plan(10)) + margin
 
 
+@pytest.mark.slow
 def test_trained_blocks_of_cascaded_forward_beat_random_ones():
     """Its blocks are frozen already where they are random: that is its control."""
     dfa, random = (
@@ -223,6 +225,7 @@ def test_trained_blocks_of_cascaded_forward_beat_random_ones():
     assert dfa > random + 0.05
 
 
+@pytest.mark.slow
 def test_pepita_beats_frozen_layers_at_its_own_settings_by_little():
     """784-100-10, momentum SGD, pixels in [0, 1]: 86.4 against 83.0 %."""
     net, tx, plan = nets.mlp([100], bias="none"), optax.sgd(0.1, momentum=0.9), Plan(10, normalise="none")

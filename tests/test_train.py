@@ -503,7 +503,7 @@ def test_a_stage_starts_from_the_kept_state_and_trains_its_layer_alone(tiny):
 
 
 @pytest.mark.usefixtures("users_compilation")
-@pytest.mark.parametrize("make", [mf_rule, mf_stages, bp_rule])
+@pytest.mark.parametrize("make", [*(pytest.param(f, marks=pytest.mark.slow) for f in (mf_rule, mf_stages)), bp_rule])
 def test_each_run_of_a_sweep_equals_its_single_run(tiny, make):
     rates, plan = [0.003, 0.03], Plan(epochs=5, batch_size=20, chunk_steps=4, patience=1)
     mapped, vmapped = (
