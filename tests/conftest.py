@@ -50,16 +50,20 @@ pytest.register_assert_rewrite("comparing")  # or its assertions fail without va
 
 DEEP = [line for line in (Path(__file__).parent / "deep.txt").read_text().splitlines() if not line.startswith("#")]
 
+SLOW = set((Path(__file__).parent / "slow.txt").read_text().splitlines())
+
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items):
-    """Mark the tests of ``deep.txt``: the README's command leaves them out, ``.ci/run`` runs them after it."""
+    """Mark the tests of ``deep.txt``, which ``.ci/run`` runs after the others, and ``slow.txt``, which it leaves out."""
     known = set(DEEP)
     patterns = re.compile("|".join(re.escape(line).replace(r"\*", ".*") for line in DEEP if "*" in line) or "(?!)")
     for item in items:
         name = f"{item.path.name}::{item.name}"
         if name in known or name.partition("[")[0] in known or patterns.fullmatch(name):
             item.add_marker(pytest.mark.deep)
+        if name in SLOW:
+            item.add_marker(pytest.mark.slow)
 
 
 @pytest.fixture
