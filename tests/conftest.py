@@ -55,7 +55,7 @@ SLOW = set((Path(__file__).parent / "slow.txt").read_text().splitlines())
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items):
-    """Mark the tests of ``deep.txt``, which ``.ci/run`` runs after the others, and ``slow.txt``, which it leaves out."""
+    """Mark the tests of ``deep.txt``, which the gate runs after the others, and of ``slow.txt``, which it leaves."""
     known = set(DEEP)
     patterns = re.compile("|".join(re.escape(line).replace(r"\*", ".*") for line in DEEP if "*" in line) or "(?!)")
     for item in items:
