@@ -141,8 +141,8 @@ def init(
         statistics = ({}, *statistics) if statistics else ()
     readouts = nets.output.class_readouts(readout_key, read, num_classes, first=1 - how.input_readout)
     params = tuple(Layer(*pair) for pair in zip(blocks, readouts, strict=True))
-    stepping = tuple(how.trained(layer, layer is params[-1]) for layer in params)
-    return State(params, begin_layers(tx, stepping), statistics)
+    learning = tuple(how.trained(layer, layer is params[-1]) for layer in params)
+    return State(params, begin_layers(tx, learning), statistics)
 
 
 def grads(
@@ -298,7 +298,7 @@ def update(
     known = every(state.statistics, state.params)
     how = _formed(form, net, layer)
     gradients, metrics, moved = _pass(state.params, known, batch, key, net, *how)
-    stepping = [how[0].trained(cast(Layer, weights), weights is state.params[-1]) for weights in state.params]
+    learning = [how[0].trained(cast(Layer, weights), weights is state.params[-1]) for weights in state.params]
 
     def loss_of(at: int, weights: Layer) -> Array:
         there = (*state.params[:at], _whole(weights, state.params[at]), *state.params[at + 1 :])
@@ -307,7 +307,7 @@ def update(
     # Only a layer that trains alone has one loss from step to step: below the others, inputs move.
     objective = None if layer is None else loss_of
     losses = cycle([metrics["loss"]] if how[0].gradient == "joint" else metrics["layer_loss"])  # whose gradient it is
-    params, opt_state = descend_layers(tx, gradients, state.opt_state, stepping, losses, objective)
+    params, opt_state = descend_layers(tx, gradients, state.opt_state, learning, losses, objective)
     return State(tuple(map(_whole, params, state.params)), opt_state, moved), metrics
 
 

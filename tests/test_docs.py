@@ -122,8 +122,9 @@ def test_every_mutant_still_finds_its_text():
         assert all((ROOT / "tests" / f"{name}.py").exists() for name in mutant.tests)
 
 
-def test_the_deep_tests_are_named_once_and_exist():
-    lines = [line for line in (ROOT / "tests/deep.txt").read_text().splitlines() if not line.startswith("#")]
+@pytest.mark.parametrize("part", ["deep", "slow"])
+def test_the_tests_of_a_part_are_named_once_and_exist(part):
+    lines = [line for line in (ROOT / f"tests/{part}.txt").read_text().splitlines() if not line.startswith("#")]
     assert len(set(lines)) == len(lines)
     for line in lines:
         file, name = line.split("::")
