@@ -1572,7 +1572,7 @@ def survives(number: int, mutant: Mutant) -> bool:
             )
         if mutant.old:
             file.write_text(text.replace(mutant.old, mutant.new))
-        tests = [f"tests/{name}.py" for name in mutant.tests]
+        tests = [str(next(copy.glob(f"tests/*/{name}.py"))) for name in mutant.tests]
         environment = os.environ | {"PYTHONPATH": str(copy), "PYTHONDONTWRITEBYTECODE": "1"}
         begin = time.perf_counter()
         for part in PARTS:

@@ -67,7 +67,7 @@ def _code(line: str) -> str:
 
 
 if __name__ == "__main__":
-    sys.path.insert(0, str(ROOT / "tests"))
+    sys.path.insert(0, str(ROOT / "tests" / "cli"))
     from test_bad_inputs import DOORS as PROVOKED  # ty: ignore[import-not-found]
 
     PAGE.write_text(page(PROVOKED))

@@ -19,7 +19,7 @@ from fwdonly.study.folder import Contents, Wanted, look_into
 from fwdonly.study.processes import stated
 from fwdonly.study.sharing import Work
 
-FOLDER = Path(__file__).parents[1] / "experiments"
+FOLDER = Path(__file__).parents[2] / "experiments"
 # Runs of several lengths agree bit for bit with the fused loops that users have.
 QUICK = {"JAX_DISABLE_MOST_OPTIMIZATIONS": "true", "XLA_FLAGS": "", "FWDONLY_OFFLINE": "1"}
 SMALL = ["--dataset", "digits", "--net", "mlp:8", "--seeds", "3", "--batch-size", "64", "--quiet"]

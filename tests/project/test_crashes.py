@@ -20,7 +20,7 @@ from fwdonly.cli import compare
 from fwdonly.study import folder as folders
 from fwdonly.training import checkpoint
 
-SCRIPTS = Path(__file__).parents[1] / "scripts"
+SCRIPTS = Path(__file__).parents[2] / "scripts"
 linux = pytest.mark.skipif(sys.platform != "linux", reason="needs /proc and prlimit")
 
 

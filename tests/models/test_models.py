@@ -724,7 +724,7 @@ def test_exported_parameters_are_the_state_by_its_names(trained, tmp_path, comma
 
 
 def test_the_example_of_ones_own_images(tmp_path):
-    example = Path(__file__).parents[1] / "examples" / "own_images.py"
+    example = Path(__file__).parents[2] / "examples" / "own_images.py"
     assert len(example.read_text().splitlines()) <= 40
     out = subprocess.run(
         [sys.executable, str(example), str(tmp_path)], capture_output=True, text=True, check=True

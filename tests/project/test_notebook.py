@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-NOTEBOOK = Path(__file__).parents[1] / "docs" / "tutorials" / "first-comparison.ipynb"
+NOTEBOOK = Path(__file__).parents[2] / "docs" / "tutorials" / "first-comparison.ipynb"
 
 
 def run(cells):

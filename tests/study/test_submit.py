@@ -13,7 +13,7 @@ import pytest
 
 pytest.importorskip("submitit", reason="submitit is not installed: pip install 'fwdonly[slurm]'")
 
-SUBMIT = Path(__file__).parents[1] / "experiments" / "submit.py"
+SUBMIT = Path(__file__).parents[2] / "experiments" / "submit.py"
 LEAVES = """
 import json, os, signal, sys, time
 path, *rest = sys.argv[1:]

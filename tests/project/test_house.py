@@ -13,7 +13,7 @@ import pytest
 
 import fwdonly
 
-PACKAGE = Path(__file__).parents[1] / "fwdonly"
+PACKAGE = Path(__file__).parents[2] / "fwdonly"
 SHARED = {
     "_two_pass": ("pepita", "foton"),
     "_forward_passes": ("forward_gradient", "zeroth_order"),
@@ -192,6 +192,12 @@ def test_rooms_are_left_by_their_door_alone():
                     assert module == [name] and imported in offered, (
                         f"{file.name} imports {'.'.join(module)}.{imported}"
                     )
+
+
+def test_tests_have_the_rooms_of_the_package():
+    """Suites of the accelerator and restatements aside; rules are files at the top, and a project is more than code."""
+    folders = {path.parent.name for path in PACKAGE.parent.glob("tests/*/test_*.py")} - {"device"}
+    assert folders == (ROOMS - {"results"}) | {"cli", "rules", "project"}  # the files of results are those of a report
 
 
 def functions(file: Path):

@@ -21,7 +21,7 @@ from fwdonly import UsageError, tune
 
 optuna = pytest.importorskip("optuna")
 
-EXPERIMENTS = Path(__file__).parents[1] / "experiments"
+EXPERIMENTS = Path(__file__).parents[2] / "experiments"
 SECRET = "s3cret"
 
 

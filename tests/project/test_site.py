@@ -10,7 +10,7 @@ from fwdonly.cli import main
 from fwdonly.cli.main import COMMANDS
 from fwdonly.study import inventory, rules
 
-sys.path.insert(0, str(Path(__file__).parents[1]))
+sys.path.insert(0, str(Path(__file__).parents[2]))
 from scripts.pages import check_site, equations, reference
 from scripts.pages import rules as rule_pages
 

@@ -16,7 +16,7 @@ import pytest
 from fwdonly import measure
 from fwdonly.measure import Quantity
 
-BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
+BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
 
 
 @pytest.fixture

@@ -146,7 +146,7 @@ def test_a_users_rule_goes_through_every_command(command, own_rule, tmp_path):
 
 
 def test_the_example_of_ones_own_rule_is_compared_with_backpropagations_gradient(command, tmp_path):
-    example = Path(__file__).parents[1] / "examples" / "my_rule.py"
+    example = Path(__file__).parents[2] / "examples" / "my_rule.py"
     assert len([line for line in example.read_text().splitlines() if line.strip()]) <= 40
     words = [*SMALL, "--net", "mlp:8,6", "--epochs", 1, "--alignment", "--output-dir", tmp_path / "a"]
     assert command("train", example, *words)[0] == 0

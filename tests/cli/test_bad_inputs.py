@@ -23,7 +23,7 @@ from comparing import template_images
 import fwdonly
 from fwdonly import RULES, Batch, Plan, UsageError, bp, cwc, data, fit, loggers, mf, nets, sweep, training, tune
 
-sys.path.insert(0, str(Path(__file__).parents[1]))
+sys.path.insert(0, str(Path(__file__).parents[2]))
 from scripts.pages import refusals
 
 TX, NET, KEY = optax.sgd(0.1), nets.mlp([8]), jax.random.key(0)

@@ -605,7 +605,7 @@ def test_a_resumed_training_has_the_statistics_it_left(digits, tmp_path):
 
 
 def test_the_example_of_ones_own_network(tmp_path):
-    example = Path(__file__).parents[1] / "examples" / "own_network.py"
+    example = Path(__file__).parents[2] / "examples" / "own_network.py"
     assert len(example.read_text().splitlines()) <= 40
     out = subprocess.run(
         [sys.executable, str(example), str(tmp_path)], capture_output=True, text=True, check=True

@@ -13,7 +13,7 @@ import pytest
 
 from fwdonly import RULES, Batch, measure, nets
 
-SOURCE = Path(__file__).parents[1] / "benchmarks" / "energy.py"
+SOURCE = Path(__file__).parents[2] / "benchmarks" / "energy.py"
 
 
 @pytest.fixture(scope="module")

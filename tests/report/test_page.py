@@ -17,7 +17,7 @@ from fwdonly import UsageError, report, results
 from fwdonly.report.blocks import Heading, Text
 from fwdonly.report.markdown import markdown_document
 
-EXPERIMENTS = Path(__file__).parents[1] / "experiments"
+EXPERIMENTS = Path(__file__).parents[2] / "experiments"
 
 OWN = {
     "name": "own-convergence",

@@ -20,7 +20,7 @@ from fwdonly.card import Optimizer
 from fwdonly.cli import train
 from fwdonly.study import optimizers, published
 
-EXPERIMENTS = Path(__file__).parents[1] / "experiments"
+EXPERIMENTS = Path(__file__).parents[2] / "experiments"
 TINY = ["--dataset", "digits", "--net", "mlp:16,16", "--seeds", "2", "--epochs", "2", "--batch-size", "64"]
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-SOURCE = Path(__file__).parents[1] / "benchmarks" / "depth.py"
+SOURCE = Path(__file__).parents[2] / "benchmarks" / "depth.py"
 
 
 @pytest.fixture

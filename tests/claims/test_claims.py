@@ -16,7 +16,7 @@ from fwdonly.report import power, stats
 scipy_stats = pytest.importorskip("scipy.stats")
 statsmodels_power = pytest.importorskip("statsmodels.stats.power")
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture(scope="module")

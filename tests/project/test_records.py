@@ -20,7 +20,7 @@ from fwdonly.files import without_folders
 from fwdonly.report import power
 from fwdonly.study import published
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 FOLDERS = ("benchmarks/results", "experiments/results")
 COMMITTED = sorted(path for folder in FOLDERS for path in (ROOT / folder).rglob("*.json"))
 ABSOLUTE = re.compile(r"(?:^|[\s:='\"(,@])(?:~|[A-Za-z]:|file://)?[/\\][\w.~-]+")
