@@ -579,8 +579,8 @@ MUTANTS = [
     ),
     Mutant(
         "nets/starts.py",
-        "he_uniform = nn.initializers.he_uniform()",
-        "he_uniform = nn.initializers.lecun_uniform()",
+        'he_uniform = scaled(2.0, "in", "uniform")',
+        'he_uniform = scaled(1.0, "in", "uniform")',
         (EQUATIONS,),
         "start values of W too small",
     ),
