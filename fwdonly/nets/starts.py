@@ -21,6 +21,8 @@ normal = nn.initializers.variance_scaling(1.0, "fan_in", "normal")
 """N(0, 1 / fan_in), biases 0: the start values of Hinton's Forward-Forward Matlab."""
 normal_fan_out = nn.initializers.variance_scaling(1.0, "fan_out", "normal")
 """N(0, 1 / fan_out), biases 0: the start values of Forward-Forward in arXiv 2509.19063."""
+xavier_uniform = nn.initializers.xavier_uniform()
+"""Uniform on +-sqrt(6 / (fan_in + fan_out)), biases 0: the start values of SCFF's convolutions."""
 torch_uniform = nn.initializers.variance_scaling(1 / 3, "fan_in", "uniform")
 """Uniform on +-1/sqrt(fan_in), PyTorch's default."""
 normal_fan_avg = nn.initializers.variance_scaling(0.5, "fan_avg", "normal")
