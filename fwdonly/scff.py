@@ -241,7 +241,8 @@ def _inputs(
     if key is None or samples == 1:
         return inner, u, None
     partner = (jnp.arange(samples) + jax.random.randint(key, (), 1, samples)) % samples
-    return inner, u, sum(standardised(z, z[partner])) / 2
+    left, right = standardised(z, z[partner])
+    return inner, u, (left + right) / 2
 
 
 def standardised(*parts: Float[Array, "batch *features"]) -> tuple[Float[Array, "batch *features"], ...]:
@@ -480,10 +481,9 @@ def training(setting: Setting) -> tuple[Stage, ...]:
     if lengths and len(lengths) != count:
         raise UsageError(f"stage_epochs are those of {count - 1} layers and of the readout; got {len(lengths)}")
     lengths = lengths or (setting.epochs,) * count
-    plain = {"optimizer": "adam", "learning_rate": rate, "weight_decay": 0.0, "lr_schedule": "halvings"}
-    steps = [of_layers(setting.transformation(epochs=epochs), count) for epochs in lengths[:-1]]
-    readout = of_layers(setting.transformation(epochs=lengths[-1], **plain), count)[-1]
-    tx = by_layer([*(layers[at] for at, layers in enumerate(steps)), readout])
+    plain: dict[str, Any] = {"optimizer": "adam", "learning_rate": rate, "weight_decay": 0.0, "lr_schedule": "halvings"}
+    layers = [of_layers(setting.transformation(epochs=epochs), count)[at] for at, epochs in enumerate(lengths[:-1])]
+    tx = by_layer([*layers, of_layers(setting.transformation(epochs=lengths[-1], **plain), count)[-1]])
     if schedule == "simultaneous":
         return (Stage(rule(setting.net, tx, **options)),)
     plans = [{"epochs": epochs, "patience": None, "keep": "last"} for epochs in lengths[:-1]]

@@ -397,7 +397,6 @@ DIRECTIONS = [
     ("zeroth_order", {}),
     ("deeperforward", {}),
     ("scff", {}),
-    ("scff", {"layer": 2, "pairs": ("anew", "carried")}),
 ]
 
 

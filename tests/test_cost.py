@@ -162,7 +162,7 @@ CASES = [
     ("feedback", WIDE, {"mode": "wm", "batch": 256, "mirror_spread": 0.5}),
     ("feedback", WIDE, {"mode": "wm", "batch": 256, "part": "mirror"}),
     ("deeperforward", MLP, {}),
-    ("scff", MLP, {}),
+    ("scff", WIDE, {}),
 ]
 LIBRARY = ("factorisation", "solution")  # LAPACK's, which the compiler does not see
 
