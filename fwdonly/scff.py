@@ -80,7 +80,7 @@ class Training(NamedTuple):
     readout."""
     stage_epochs: tuple[int, ...] = ()
     """Epochs of every layer and then of the readout, such as 6 4 21 50. Empty: --epochs for all of them."""
-    readout_learning_rate: float = 1e-3
+    readout_learning_rate: float = 3e-3
     """Learning rate of the readout (Adam) at first, unless --layer-rates ends with it; with the schedule halvings."""
     NEEDS = needs("stage_epochs", schedule=("greedy",))
 
