@@ -49,6 +49,7 @@ JOBS = {
     "conv_mf": Job(gpu.conv_mf, 300, "CIFAR-10, ten seeds, MF and BP on four convolutions"),
     "conv_cwc": Job(gpu.conv_cwc, 300, "CIFAR-10, ten seeds, CwC as published, and BP"),
     "conv_deeperforward": Job(gpu.conv_deeperforward, 3_000, "CIFAR-10, ten seeds, four layers of DeeperForward"),
+    "conv_scff": Job(gpu.conv_scff, 1_500, "CIFAR-10, ten seeds, SCFF as published"),
     "conv_cafo": Job(gpu.conv_cafo, 400, "CIFAR-10, ten seeds, CaFo with DFA blocks as published"),
 }
 
@@ -244,7 +245,9 @@ TABLES: dict[str, Callable[[JSON], str]] = {
     "own": _own_table,
     "compilation": _compilation_table,
     "memory": _memory_table,
-    **dict.fromkeys(("cifar_published", "conv_mf", "conv_cwc", "conv_deeperforward", "conv_cafo"), _trained_table),
+    **dict.fromkeys(
+        ("cifar_published", "conv_mf", "conv_cwc", "conv_deeperforward", "conv_scff", "conv_cafo"), _trained_table
+    ),
 }
 
 

@@ -43,6 +43,8 @@ ARMS: dict[str, tuple[str, ...]] = {
     "CaFo, DFA blocks": ("cafo-dfa",),
     "CwC": ("cwc",),
     "DeeperForward": ("deeperforward", "--learning-rate", "0.03"),
+    "SCFF": ("scff",),
+    "SCFF, greedy": ("scff-greedy",),
     "PEPITA": ("pepita",),
     "PEPITA, Srinivasan et al.": ("pepita", "--sign", "-1", "--output-error", "first"),
     "PEPITA, Hebbian": ("pepita", "--sign", "-1", "--form", "hebbian"),

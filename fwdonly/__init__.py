@@ -28,6 +28,7 @@ if TYPE_CHECKING:
         phyll,
         report,
         results,
+        scff,
         study,
         training,
         tune,
@@ -46,7 +47,7 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 _RULES = ("bp", "mf", "ff", "cafo", "cwc", "deeperforward", "pepita", "foton", "feedback", "forward_gradient")
-_RULES += ("zeroth_order", "phyll")
+_RULES += ("zeroth_order", "phyll", "scff")
 _ROOMS = (*_RULES, "data", "loggers", "measure", "models", "nets", "report", "results", "study", "training", "tune")
 _NAMES = {
     "Batch": "base",
@@ -102,6 +103,7 @@ __all__ = [
     "report",
     "results",
     "save",
+    "scff",
     "stats",
     "study",
     "sweep",

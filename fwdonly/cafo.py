@@ -664,6 +664,7 @@ def training(setting: Setting) -> tuple[Stage, ...]:
             learning_rate=choices["block_learning_rate"],
             weight_decay=choices["block_weight_decay"],
             layer_epochs=(),
+            layer_rates=(),
             epochs=choices["block_epochs"],
         )
         blocks = ({"epochs": choices["block_epochs"], "patience": None, "keep": "last"},)

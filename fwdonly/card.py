@@ -11,7 +11,7 @@ import optax
 from .base import LearningRule, Net
 from .options import effective
 
-Schedule = Literal["constant", "cosine", "half_linear", "drops"]
+Schedule = Literal["constant", "cosine", "half_linear", "drops", "halvings"]
 
 
 class Optimizer(NamedTuple):
@@ -21,7 +21,8 @@ class Optimizer(NamedTuple):
     """Learning rate at its peak."""
     lr_schedule: Schedule = "cosine"
     """constant; cosine: from the peak to 0 at the epoch cap; half_linear: constant for half of the epochs, then falling
-    to 1/epochs; drops: a tenth of it after each epoch of --lr-drops."""
+    to 1/epochs; drops: a tenth of it after each epoch of --lr-drops; halvings: half of it after .2, .35, .5, .6, .7, .8
+    and .9 of the epochs."""
     lr_drops: tuple[int, ...] = (60, 90)
     """Epochs after which the learning rate falls to a tenth, for the schedule drops."""
     optimizer: str = "adam"
@@ -33,6 +34,9 @@ class Optimizer(NamedTuple):
     """Epochs in which every layer trains, such as 0-11 0-16 0-21 0-25: from 0, without the last one; the output layer
     is the last layer. Before and after its layer rests, and its schedule stands still. Empty: all layers in all epochs.
     Epochs are those of a stage."""
+    layer_rates: tuple[float, ...] = ()
+    """Learning rates of the layers in the place of the one rate, such as 0.01 0.002 0.001; the output layer is the last
+    layer. Empty: one rate for all."""
     constraint: Literal["none", "orthonormal"] = "none"
     """orthonormal: FOTON's retraction makes every weight matrix orthonormal again after each step."""
 

@@ -71,16 +71,16 @@ def windowed(tx: optax.GradientTransformation, windows: Sequence[str], steps: in
     """The optimizer for every layer in its window of epochs of ``steps``, such as 0-11; as it is without windows.
 
     Raises:
-        UsageError: a text that is no window.
+        UsageError: a text that is no window, or `by_layer` of another number of layers.
     """
     layers = []
-    for window in windows:
+    for window, one in zip(windows, of_layers(tx, len(windows)), strict=True) if windows else ():
         first, _, end = window.partition("-")
         if not (first.isdecimal() and end.isdecimal() and int(first) < int(end)):
             raise UsageError(
                 f"layer_epochs are windows such as 0-11, from 0 and without the last epoch; got {window!r}"
             )
-        layers.append(within(tx, int(first) * steps, int(end) * steps))
+        layers.append(within(one, int(first) * steps, int(end) * steps))
     return by_layer(layers) if layers else tx
 
 

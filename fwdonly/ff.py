@@ -425,7 +425,7 @@ def _checked(options: dict[str, Any], net: Net) -> Options:
         raise UsageError(f"first is the number of a layer, from 1; got {settings.first}")
     if settings.label == "append" and isinstance(net[0], nets.Conv):
         raise UsageError('label="append" makes vectors of images, and block 1 is a convolution; use label="overlay"')
-    fits = [nets.is_plain(block) and getattr(block, "pool", "none") != "max" for block in net]
+    fits = [nets.is_plain(block) and nets.POOLINGS[getattr(block, "pool", "none")].is_linear for block in net]
     if settings.peer is None:
         settings = settings._replace(peer=0.03 if _sums(settings) and all(fits) else 0.0)
     if not _has_peer(settings) and not is_same(settings.peer_momentum, Options().peer_momentum):
@@ -464,13 +464,15 @@ def training(setting: Setting) -> tuple[Stage, ...]:
     """One stage; layers, biases and head have optimizers of their own, and biases do not decay."""
     prediction, rate, decay = setting.of(Training).values()
     if setting.optimizer.optimizer == "reference":
+        if setting.optimizer.layer_rates:
+            raise UsageError("the optimizer reference has one rate; leave layer_rates out, or use adamw")
         layers = {name: getattr(setting.optimizer, name) for name in ("learning_rate", "weight_decay")}
         head = {"head_learning_rate": rate, "head_weight_decay": decay}
         tx = windowed(
             reference(setting.steps, setting.epochs, **layers, **head), setting.optimizer.layer_epochs, setting.steps
         )
     else:
-        head = setting.transformation(learning_rate=rate, weight_decay=decay)
+        head = setting.transformation(learning_rate=rate, weight_decay=decay, layer_rates=())
         tx = lifted(separate, setting.tx, setting.transformation(weight_decay=0.0), head)
     options: dict[str, Any] = setting.of(Options) | {"prediction": prediction}
     return (Stage(rule(setting.net, tx, num_classes=setting.num_classes, **options)),)

@@ -105,7 +105,7 @@ def _start_beside(first: Arm, rule: Rule, names: Collection[str]) -> dict[str, A
     What the first rule's card says of BP comes before these. Length and stopping are those of the first rule where
     ``names``, the options that the user gave, hold them.
     """
-    optimizer = first.optimizer._replace(layer_epochs=())  # windows are of one rule's layers
+    optimizer = first.optimizer._replace(layer_epochs=(), layer_rates=())  # they are of one rule's layers
     if optimizer.optimizer in first.rule.card.optimizers:
         optimizer = optimizer._replace(optimizer=Optimizer().optimizer)
     twin = first.rule.card.twin if rule.name == "bp" else {}

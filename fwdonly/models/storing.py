@@ -158,7 +158,8 @@ def _bound(rule: LearningRule) -> tuple[dict[str, Any], str]:
 
 
 def _is_plain(value: Any) -> bool:
-    return value is None or isinstance(value, bool | int | float | str)
+    parts = value if isinstance(value, tuple) else (value,)
+    return all(part is None or isinstance(part, bool | int | float | str) for part in parts)
 
 
 def _program(rule: LearningRule, shape: tuple[int, ...]) -> tuple[str, Any]:

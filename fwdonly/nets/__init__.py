@@ -5,7 +5,7 @@ Blocks are value-hashable, so a freshly built equal network does not compile ane
 
 from . import output, savings
 from .adapters import from_equinox, from_nnx
-from .blocks import POOLINGS, Conv, Dense, Identity, before_pooling, pooled
+from .blocks import POOLINGS, Conv, Dense, Identity, before_pooling, padded, pooled
 from .builders import cnn, cwc, init, mlp, normalised, outputs, residual, separable
 from .composed import Residual, Separable
 from .norms import BatchNorm, Normalised, batch_norm, moments, rms
@@ -25,6 +25,7 @@ from .starts import (
     orthogonal,
     small_normal,
     torch_uniform,
+    xavier_uniform,
     zeros,
 )
 
@@ -68,6 +69,7 @@ __all__ = [
     "orthogonal",
     "output",
     "outputs",
+    "padded",
     "parse",
     "pooled",
     "residual",
@@ -80,5 +82,6 @@ __all__ = [
     "torch_uniform",
     "unpooled",
     "weight_gradient",
+    "xavier_uniform",
     "zeros",
 ]

@@ -22,7 +22,7 @@ from .starts import Initializer, he_uniform, uniform_within
 
 
 class Pooling(NamedTuple):
-    """Pooling of 2x2 windows."""
+    """Pooling that halves height and width."""
 
     function: Callable[[Array], Array]
     is_linear: bool
@@ -36,9 +36,13 @@ POOLINGS = {
     "average": Pooling(_average, True),
     "isometric": Pooling(lambda h: 2 * _average(h), True),
     "max": Pooling(lambda h: nn.max_pool(h, (2, 2), strides=(2, 2)), False),
+    "max4": Pooling(lambda h: nn.max_pool(h, (4, 4), strides=(2, 2), padding=((1, 1), (1, 1))), False),
     "none": Pooling(lambda h: h, True),
 }
-"""Poolings by name."""
+"""Poolings by name: of 2x2 windows side by side; max4 of 4x4 windows that overlap by half and reach over the edge."""
+
+Padding = Literal["same", "valid", "reflect"]
+"""What windows see over the edge: zeros, or the image mirrored at its outermost pixels; "valid" ones stay within."""
 
 Norm = Literal["none", "batch", "layer", "group"]
 """Normalisation before the activation: over the batch (`BatchNorm`), over a sample's channels at every position, or
@@ -135,9 +139,10 @@ class Conv(Picklable):
 
     Inputs (batch, height, width, channels) to (batch, height // 2, width // 2, channels), or of the same height and
     width where ``pool`` is "none". ``pool="isometric"`` is the average times 2, which keeps the length of what it does
-    not average away. ``bias`` starts at 0, or is drawn as PyTorch does, uniform on +-1/sqrt(fan_in); "none" has none.
-    ``groups`` splits input and output channels into groups that do not see each other. ``kernel`` and ``stride`` are
-    those of the square windows; ``padding="valid"`` lets none of them reach over the edge.
+    not average away; ``pool="max4"`` takes maxima of 4x4 windows, every second row and column. ``bias`` starts at 0, or
+    is drawn as PyTorch does, uniform on +-1/sqrt(fan_in); "none" has none. ``groups`` splits input and output channels
+    into groups that do not see each other. ``kernel`` and ``stride`` are those of the square windows, and ``padding``
+    is what they see over the edge (`Padding`).
     """
 
     channels: int
@@ -148,7 +153,7 @@ class Conv(Picklable):
     groups: int = 1
     kernel: int = 3
     stride: int = 1
-    padding: Literal["same", "valid"] = "same"
+    padding: Padding = "same"
     norm: Norm = "none"
     dropout: float = 0.0
 
@@ -166,13 +171,14 @@ def convolution(
 ) -> Callable[[Array], Array]:
     """Within a compact module: a convolution whose kernel and bias start as ``block`` says."""
     check_word("bias", block.bias, ("zero", "uniform", "none"))
-    check_word("padding", padding, ("same", "valid"))
-    edge = ((kernel - 1) // 2, kernel // 2) if padding == "same" else (0, 0)
+    check_word("padding", padding, get_args(Padding))
+    edge = _edge(kernel) if padding == "same" else (0, 0)
 
     def applied(x: Array) -> Array:
         if x.ndim != 4:
             raise UsageError(f"a convolution takes images (batch, height, width, channels); got {x.shape}; {ALONG}")
         bound = (kernel**2 * x.shape[-1] / groups) ** -0.5
+        x = mirrored(x, kernel) if padding == "reflect" else x
         return nn.Conv(
             channels,
             (kernel, kernel),
@@ -186,6 +192,16 @@ def convolution(
         )(x)
 
     return applied
+
+
+def _edge(kernel: int) -> tuple[int, int]:
+    """How far windows of this side reach over either edge of an image whose size they keep."""
+    return (kernel - 1) // 2, kernel // 2
+
+
+def mirrored(x: Float[Array, "batch height width in"], kernel: int) -> Array:
+    """Images continued beyond their edge, as far as windows reach, by what is mirrored at the outermost pixels."""
+    return jnp.pad(x, ((0, 0), _edge(kernel), _edge(kernel), (0, 0)), mode="reflect")
 
 
 def _as_product(
@@ -228,6 +244,15 @@ class Identity(nn.Module):
 def pooled(block: Any, h: Float[Array, "batch *features"]) -> Float[Array, "batch *out"]:
     """The block's pooling alone."""
     return POOLINGS[block.pool].function(h) if isinstance(block, Conv) else h
+
+
+def padded(block: Any, x: Float[Array, "batch *features"]) -> tuple[Any, Array]:
+    """The block without its padding, and its inputs with it; other blocks than `Conv` as they are."""
+    if not isinstance(block, Conv) or block.padding == "valid":
+        return block, x
+    edge = _edge(block.kernel)
+    wide = mirrored(x, block.kernel) if block.padding == "reflect" else jnp.pad(x, ((0, 0), edge, edge, (0, 0)))
+    return block.clone(padding="valid"), wide
 
 
 def before_pooling(block: Any) -> Any:

@@ -8,7 +8,7 @@ import jax
 from jaxtyping import Array, Float
 
 from ..errors import check_word
-from .blocks import POOLINGS, Norm, Picklable, convolution, dropped, normed
+from .blocks import POOLINGS, Norm, Padding, Picklable, convolution, dropped, normed
 from .starts import Initializer, he_uniform
 
 
@@ -61,7 +61,7 @@ class Separable(Picklable):
     bias: Literal["zero", "uniform", "none"] = "zero"
     kernel: int = 3
     stride: int = 1
-    padding: Literal["same", "valid"] = "same"
+    padding: Padding = "same"
     norm: Norm = "none"
     dropout: float = 0.0
 

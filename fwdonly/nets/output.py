@@ -34,6 +34,16 @@ def draw(key: Array, x: Array, net: Net, num_classes: int, readout_init: Initial
     """
     check_classes(num_classes)
     block_key, readout_key = jax.random.split(key)
+    blocks, activations = hidden(block_key, x, net)
+    return Params(blocks, *layer(readout_key, activations[-1], num_classes, readout_init, readout_bias))
+
+
+def hidden(block_key: Array, x: Array, net: Net) -> tuple[tuple[Any, ...], tuple[Array, ...]]:
+    """Parameters of the blocks and their activations for example inputs, for rules whose linear parts stand alone.
+
+    Raises:
+        UsageError: inputs the network cannot take, or blocks with statistics.
+    """
     blocks, statistics, activations = init(block_key, x, net)
     for number, known in enumerate(statistics, start=1):
         if known:
@@ -41,7 +51,7 @@ def draw(key: Array, x: Array, net: Net, num_classes: int, readout_init: Initial
                 f"block {number} has {', '.join(known)} beside its parameters, and this rule's linear parts have none; "
                 "leave running statistics out, or use bp, mf, ff, cwc or cafo"
             )
-    return Params(blocks, *layer(readout_key, activations[-1], num_classes, readout_init, readout_bias))
+    return blocks, activations
 
 
 def layer(

@@ -25,7 +25,7 @@ from ..base import Net
 from ..errors import UsageError
 from ..files import module_of
 from . import starts
-from .blocks import POOLINGS, Conv, Dense, Norm
+from .blocks import POOLINGS, Conv, Dense, Norm, Padding
 from .builders import cnn, cwc, mlp, residual, separable
 from .composed import Residual, Separable
 from .parts import check_net
@@ -34,6 +34,7 @@ STARTS: dict[str, starts.Initializer] = {
     name: getattr(starts, name)
     for name in (
         "he_uniform",
+        "xavier_uniform",
         "he_normal",
         "he_normal_fan_out",
         "torch_uniform",
@@ -52,7 +53,7 @@ WORDS: dict[str, tuple[str, ...]] = {
     "start": tuple(STARTS),
     "bias": ("zero", "uniform", "none"),
     "pool": tuple(POOLINGS),
-    "padding": ("same", "valid"),
+    "padding": get_args(Padding),
     "norm": get_args(Norm),
 }
 NUMBERS = ("kernel", "stride")

@@ -45,6 +45,8 @@ normal = scaled(1.0, "in", "normal")
 """N(0, 1 / fan_in), biases 0: the start values of Hinton's Forward-Forward Matlab."""
 normal_fan_out = scaled(1.0, "out", "normal")
 """N(0, 1 / fan_out), biases 0: the start values of Forward-Forward in arXiv 2509.19063."""
+xavier_uniform = scaled(1.0, "avg", "uniform")
+"""Uniform on +-sqrt(6 / (fan_in + fan_out)), biases 0: the start values of SCFF's convolutions."""
 torch_uniform = scaled(1 / 3, "in", "uniform")
 """Uniform on +-1/sqrt(fan_in), PyTorch's default."""
 normal_fan_avg = scaled(0.5, "avg", "normal")

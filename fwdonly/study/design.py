@@ -247,6 +247,8 @@ class Arm:
                 raise UsageError(f"--{name.replace('_', '-')} must be 0 or more; got {value}")
         if min(self.optimizer.lr_drops, default=1) < 1:
             raise UsageError(f"--lr-drops are epochs, counted from 1; got {self.optimizer.lr_drops}")
+        if not all(0 <= rate < math.inf for rate in self.optimizer.layer_rates):
+            raise UsageError(f"--layer-rates must be 0 or more; got {self.optimizer.layer_rates}")
 
     def training(self, num_classes: int, steps: int) -> tuple[Stage, ...]:
         """The rule's stages; ``steps`` are those of an epoch."""

@@ -6,11 +6,14 @@ import optax
 
 from .. import foton
 from ..card import Optimizer
-from ..descent import half_then_linear, windowed
+from ..descent import by_layer, half_then_linear, windowed
 from ..errors import UsageError
 
 OPTIMIZERS = ("adam", "adamw", "sgd", "momentum")
 """Names that every rule takes."""
+
+HALVINGS = (0.2, 0.35, 0.5, 0.6, 0.7, 0.8, 0.9)
+"""Shares of the epochs after which the schedule "halvings" halves the rate, as for SCFF's readout."""
 
 
 def transformation(optimizer: Optimizer, *, epochs: int, steps: int) -> optax.GradientTransformation:
@@ -22,6 +25,9 @@ def transformation(optimizer: Optimizer, *, epochs: int, steps: int) -> optax.Gr
     if optimizer.layer_epochs:
         tx = transformation(optimizer._replace(layer_epochs=()), epochs=epochs, steps=steps)
         return windowed(tx, optimizer.layer_epochs, steps)
+    if optimizer.layer_rates:
+        rates = (optimizer._replace(learning_rate=rate, layer_rates=()) for rate in optimizer.layer_rates)
+        return by_layer(transformation(one, epochs=epochs, steps=steps) for one in rates)
     rate, decay = _schedule(optimizer, epochs, steps), optimizer.weight_decay
     known = {
         "adam": optax.adam(rate),
@@ -49,4 +55,6 @@ def _schedule(optimizer: Optimizer, epochs: int, steps: int) -> Any:
         return half_then_linear(rate, steps, epochs)
     if optimizer.lr_schedule == "drops":
         return optax.piecewise_constant_schedule(rate, {epoch * steps: 0.1 for epoch in optimizer.lr_drops})
+    if optimizer.lr_schedule == "halvings":
+        return optax.piecewise_constant_schedule(rate, {int(share * epochs) * steps: 0.5 for share in HALVINGS})
     return rate

@@ -5,13 +5,27 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any, NamedTuple
 
-from .. import bp, cafo, cwc, deeperforward, feedback, ff, forward_gradient, foton, mf, pepita, phyll, zeroth_order
+from .. import (
+    bp,
+    cafo,
+    cwc,
+    deeperforward,
+    feedback,
+    ff,
+    forward_gradient,
+    foton,
+    mf,
+    pepita,
+    phyll,
+    scff,
+    zeroth_order,
+)
 from ..card import Card, Optimizer, Setting, Space, Stage, Variant
 from ..errors import UsageError
 from ..files import module_of
 from .fields import Field, declared, of_function
 
-MODULES = (bp, mf, ff, cafo, cwc, deeperforward, pepita, foton, feedback, forward_gradient, zeroth_order, phyll)
+MODULES = (bp, mf, ff, cafo, cwc, deeperforward, pepita, foton, feedback, forward_gradient, zeroth_order, phyll, scff)
 NAMES: dict[str, ModuleType] = {name: module for module in MODULES for name in module.CARD.variants}
 """Every rule that commands know, by name, with the module that has it."""
 

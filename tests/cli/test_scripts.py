@@ -1,6 +1,7 @@
 """The experiment scripts as a user runs them, on scikit-learn's digits with a tiny network."""
 
 import csv
+import functools
 import json
 import signal
 import subprocess
@@ -15,7 +16,7 @@ import numpy as np
 import optax
 import pytest
 
-from fwdonly import deeperforward, nets
+from fwdonly import UsageError, deeperforward, nets
 from fwdonly.card import Optimizer
 from fwdonly.cli import train
 from fwdonly.study import optimizers, published
@@ -133,15 +134,39 @@ def test_pepita_foton_and_feedback_run_on_both_networks_beside_bp(script, comman
     assert [row["stage"] for row in metrics(tmp_path / "mirrored")] == list("0011")
 
 
-def test_the_learning_rate_drops_to_a_tenth():
-    chosen = Optimizer(0.5, lr_schedule="drops", lr_drops=(2, 3), optimizer="sgd")
-    tx = optimizers.transformation(chosen, epochs=5, steps=10)
+def rates_of(tx, count):
+    """The learning rates of ``count`` steps of plain descent."""
     one, rates = np.ones((), np.float32), []
     state = tx.init(one)
-    for _ in range(40):
+    for _ in range(count):
         step, state = tx.update(one, state)
         rates.append(-float(step))
-    np.testing.assert_allclose(rates, [0.5] * 20 + [0.05] * 10 + [0.005] * 10, rtol=1e-5)
+    return rates
+
+
+def test_the_learning_rate_drops_to_a_tenth_or_is_halved():
+    chosen = Optimizer(0.5, lr_schedule="drops", lr_drops=(2, 3), optimizer="sgd")
+    tx = optimizers.transformation(chosen, epochs=5, steps=10)
+    np.testing.assert_allclose(rates_of(tx, 40), [0.5] * 20 + [0.05] * 10 + [0.005] * 10, rtol=1e-5)
+    tx = optimizers.transformation(chosen._replace(lr_schedule="halvings"), epochs=20, steps=2)
+    ends = np.array([4, 7, 10, 12, 14, 16, 18])  # .2, .35, .5 ... of the epochs
+    np.testing.assert_allclose(rates_of(tx, 40), [0.5 ** (1 + (at // 2 >= ends).sum()) for at in range(40)], rtol=1e-5)
+
+
+def test_every_layer_has_its_rate_and_its_window():
+    options = Optimizer(7.0, lr_schedule="constant", optimizer="sgd", layer_rates=(0.5, 0.1))
+    make = functools.partial(optimizers.transformation, epochs=3, steps=2)
+    both = make(options), make(options._replace(layer_epochs=("0-1", "1-3")))
+    steps = [[rates_of(layer, 6) for layer in tx.layers] for tx in both]
+    np.testing.assert_allclose(steps[0], [[0.5] * 6, [0.1] * 6], rtol=1e-5)
+    np.testing.assert_allclose(steps[1], [[0.5] * 2 + [0] * 4, [0] * 2 + [0.1] * 4], rtol=1e-5, atol=1e-9)
+    with pytest.raises(UsageError, match="2 optimizers, and this rule trains 1 layers"):
+        make(options._replace(layer_epochs=("0-1",)))
+    words = ["ff", "--layer-rates", "0.1", "0.1", "0.1", "--net", "mlp:8,8,8"]
+    with pytest.raises(UsageError, match="the optimizer reference has one rate"):
+        train.study_of(words).arms[0].training(10, 4)
+    with pytest.raises(UsageError, match="--layer-rates must be 0 or more"):
+        train.study_of(["mf", "--layer-rates", "0.1", "-0.1"])
 
 
 def test_alignment_is_drawn_and_written_per_layer(script, tmp_path):
@@ -268,6 +293,27 @@ def test_presets_of_deeperforward_are_the_networks_of_its_code():
     images = jax.ShapeDtypeStruct((1, 32, 32, 3), jnp.float32)
     shapes = jax.eval_shape(rule.activations, jax.eval_shape(rule.init, jax.random.key(0), images), images)
     assert [a.shape[1:] for a in shapes[4::4]] == [(32, 32, 200), (16, 16, 400), (8, 8, 800), (4, 4, 1600)]
+
+
+def test_presets_of_scff_are_the_settings_of_its_code():
+    """``config.json`` of the public code; a layer's maps, pooled once more, are 6,144 features there."""
+    for name, sides, widths in (("mnist", (), (2000, 2000)), ("cifar10", (16, 8, 4), (96, 384, 1536))):
+        (arm,) = train.study_of(["scff-greedy", "--preset", name]).arms
+        shape = (1, 32, 32, 3) if sides else (1, 28, 28, 1)
+        *layers, last = stages = arm.training(10, 500)
+        state = jax.eval_shape(stages[0].rule.init, jax.random.key(0), jnp.ones(shape))
+        outputs = jax.eval_shape(last.rule.activations, state, jnp.ones(shape))
+        assert [a.shape[-1] for a in outputs] == list(widths)
+        assert tuple(a.shape[1] for a in outputs if a.ndim == 4) == sides
+        assert state.params[-1].W.shape == (3 * 6144 if sides else 4000, 10)
+        lengths = (6, 4, 21, 50) if sides else (20, 9, 50)
+        assert tuple(plan.epochs for plan in arm.plans(stages)) == lengths == arm.options["stage_epochs"]
+        assert len(layers) == len(widths) and {plan.keep for plan in arm.plans(stages)} == {"last"}
+        assert (arm.optimizer.optimizer, arm.optimizer.weight_decay) == ("adamw", 1e-4)
+    rates, options = arm.optimizer.layer_rates, arm.options
+    assert rates == (0.01, 2e-3, 2e-4, 1e-3) and options["threshold_pos"] == (0, 5, 6)
+    assert options["threshold_neg"] == (1, 9, 10) and options["penalty"] == (1.2e-3, 7e-4, 5e-4)
+    assert options["pairs"] == ("anew", "carried", "anew")
 
 
 def test_presets_of_the_error_driven_rules_are_the_published_settings():

@@ -119,6 +119,7 @@ WIDE = nets.mlp([600, 500], bias="none")  # a weight needs products enough to ou
 PATCHES = nets.cnn([32, 64], kernel=2, stride=2, padding="valid", pool="none", bias="none")
 CNN = nets.cnn([32, 32], bias="none")
 MAX = nets.cnn([32, 32], bias="none", pool="max")
+PADDED = nets.cnn([8, 12], kernel=5, padding="reflect", pool="max4")
 GROUPED = (nets.Conv(40, kernel=5, pool="none"), nets.Conv(80, kernel=5, pool="max", groups=2))
 CASES = [
     ("bp", MLP, {}),
@@ -161,6 +162,7 @@ CASES = [
     ("feedback", WIDE, {"mode": "wm", "batch": 256, "mirror_spread": 0.5}),
     ("feedback", WIDE, {"mode": "wm", "batch": 256, "part": "mirror"}),
     ("deeperforward", MLP, {}),
+    ("scff", nets.mlp([1500, 300], bias="none"), {}),  # its inputs are standardised three times
 ]
 LIBRARY = ("factorisation", "solution")  # LAPACK's, which the compiler does not see
 
@@ -233,6 +235,8 @@ def bare(rule):
         ("feedback", MLP, {"mode": "fa"}),
         ("feedback", MLP, {"mode": "dfa"}),
         ("deeperforward", nets.cnn([10] * 5, pool="none", bias="none"), {"shortcuts": ("concat", "concat")}),
+        ("scff", PADDED, {"layer": 2, "pairs": ("anew", "carried"), "readout_pool": (4, 2)}),
+        ("scff", PADDED, {"readout_pool": (4, 2)}),
     ],
 )
 def test_the_products_of_an_update_that_says_nothing_are_counted_as_it_is_traced(rule, net, options):
@@ -259,6 +263,11 @@ FURTHER = [
     ("foton", {"retract_iterations": 2, "retract_output": False}),
     ("feedback", {"mode": "wm", "part": "mirror", "mirror_spread": 0.5}),
     ("feedback", {"mode": "wm", "mirror_spread": 0.5}),
+    ("scff", {"layer": 1}),
+    ("scff", {"layer": 2}),
+    ("scff", {"layer": 2, "pairs": ("anew", "carried")}),
+    ("scff", {"layer": 3, "pairs": ("anew", "carried")}),
+    ("scff", {"readout_layers": (2,)}),
 ]
 
 

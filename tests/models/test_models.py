@@ -32,6 +32,7 @@ from fwdonly import (
     nets,
     pepita,
     results,
+    scff,
     study,
 )
 
@@ -68,6 +69,7 @@ RULES = {
     "cafo, logits": cafo.stages(nets.cnn([4, 6]), TX, num_classes=10, aggregation="logits"),
     "cwc": cwc.rule(nets.cwc([10, 20], 10), TX, num_classes=10),
     "deeperforward": deeperforward.rule(nets.cnn([20, 10], bias="none"), TX, num_classes=10),
+    "scff": scff.rule(nets.cnn([6, 4], padding="reflect", pool="max4"), TX, num_classes=10, readout_pool=(2,)),
     "pepita": pepita.rule(BARE, TX, num_classes=10),
     "foton": foton.rule(BARE, TX, num_classes=10),
     "dfa": feedback.rule(MLP, TX, num_classes=10, mode="dfa"),

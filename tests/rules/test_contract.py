@@ -30,6 +30,7 @@ from fwdonly import (
     mf,
     nets,
     pepita,
+    scff,
     zeroth_order,
 )
 from fwdonly.base import RuleModule
@@ -214,7 +215,8 @@ def test_a_file_with_a_rule_alone_is_trained_compared_and_counted(batch):
 def test_shapes_and_types_of_scores_metrics_and_state(name, schedule, net_name, batch, key):
     net = NETS[net_name]()
     rules = make_rules(name, schedule, net)
-    assert len(rules) == (len(net) if schedule == "stages" else 1)
+    readout = name == "scff"  # it counts as a layer
+    assert len(rules) == (len(net) + readout if schedule == "stages" else 1)
     for rule in rules:
         state = jax.eval_shape(rule.init, key, batch.x)
         new, metrics = jax.eval_shape(rule.update, state, batch, key)
@@ -222,7 +224,7 @@ def test_shapes_and_types_of_scores_metrics_and_state(name, schedule, net_name, 
         assert (scores.shape, scores.dtype) == ((len(batch.y), CLASSES), jnp.float32)
         assert (metrics["loss"].shape, metrics["loss"].dtype) == ((), jnp.float32)
         if "layer_loss" in metrics:
-            layers = 1 if schedule == "stages" else len(net) + (schedule == "deep")  # and the output layer
+            layers = 1 if schedule == "stages" else len(net) + (schedule == "deep" or readout)  # and the output layer
             assert metrics["layer_loss"].shape == (layers,)
         assert isinstance(state, tuple)
         assert state._fields[:2] == ("params", "opt_state")
@@ -394,6 +396,7 @@ DIRECTIONS = [
     ("forward_gradient", {"loss": "global", "readout": "estimated"}),
     ("zeroth_order", {}),
     ("deeperforward", {}),
+    ("scff", {}),
 ]
 
 
@@ -466,6 +469,7 @@ def test_equal_keys_give_equal_blocks_to_every_rule(net_name, batch, key):
     options = {"net": NETS[net_name](), "tx": optax.sgd(0.1), "num_classes": CLASSES}
     local, glob = (module.init(key, batch.x, **options).params for module in (mf, bp))
     others = (module.init(key, batch.x, **options).params for module in (ff, cafo, cwc, deeperforward))
+    assert equal(scff.init(key, batch.x, **options).params[:2], glob.blocks)
     for module in (pepita, feedback):
         assert equal(list(module.init(key, batch.x, **options).params.blocks), list(glob.blocks))
     orthonormal = {"mlp": nets.mlp, "cnn": nets.cnn}[net_name]([6, 3], kernel_init=nets.orthogonal)  # FOTON makes it so

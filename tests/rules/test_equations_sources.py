@@ -251,6 +251,7 @@ LAYERED = {
     "foton": 3,
     "forward_gradient": 2,
     "zeroth_order": 2,
+    "scff": 3,
 }
 """Layers that two blocks have, with the output layer where there is one; PEPITA and feedback alignment step as BP."""
 

@@ -205,6 +205,8 @@ TAKES_MORE = {
     ("cwc", "predict"): "as above",
     ("deeperforward", "update"): "the mean over positions is a goodness, and its norm one, for every size",
     ("deeperforward", "predict"): "as above",
+    ("scff", "update"): "readouts of pooled maps, and a goodness that is a mean over positions, are for every size",
+    ("scff", "predict"): "as above",
     ("ff", "predict"): "goodness is of the whole map; the softmax head and m, which update needs, are of one size",
     ("mf-pooled", "update"): "readouts of pooled maps are for every size",
     ("mf-pooled", "predict"): "as above",

@@ -189,7 +189,7 @@ def test_an_optimizer_is_given_the_loss_that_it_descends(name):
     values = [leaf for path, leaf in paths if getattr(path[-1], "key", None) == "value"]
     own = (
         metrics["layer_loss"]
-        if name in ("mf", "ff", "cwc", "deeperforward", "cafo", "forward_gradient", "phyll") and not gradient
+        if name in ("mf", "ff", "cwc", "deeperforward", "cafo", "forward_gradient", "phyll", "scff") and not gradient
         else metrics["loss"][None]
     )
     own = jnp.tile(own, 2) if name == "zeroth_order" or gradient else own  # an optimizer per layer, and one loss

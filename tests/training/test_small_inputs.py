@@ -46,7 +46,7 @@ def averages(name, state):
     of = optax.contrib.schedule_free_eval_params
     if name == "cafo":
         return state.params._replace(heads=tuple(map(of, state.opt_state[0], state.params.heads)))
-    if name in ("mf", "ff", "cwc", "deeperforward", "forward_gradient", "zeroth_order", "phyll"):
+    if name in ("mf", "ff", "cwc", "deeperforward", "forward_gradient", "zeroth_order", "phyll", "scff"):
         return tuple(map(of, state.opt_state, state.params))
     return of(state.opt_state[0] if name == "foton" else state.opt_state, state.params)
 
