@@ -50,6 +50,7 @@ JOBS = {
     "conv_cwc": Job(gpu.conv_cwc, 300, "CIFAR-10, ten seeds, CwC as published, and BP"),
     "conv_deeperforward": Job(gpu.conv_deeperforward, 3_000, "CIFAR-10, ten seeds, four layers of DeeperForward"),
     "conv_cafo": Job(gpu.conv_cafo, 400, "CIFAR-10, ten seeds, CaFo with DFA blocks as published"),
+    "mixer_cifar": Job(gpu.mixer_cifar, 1_000, "CIFAR-10, ten seeds, MF, MF-Joint and BP on eight mixer blocks"),
 }
 
 
@@ -245,6 +246,7 @@ TABLES: dict[str, Callable[[JSON], str]] = {
     "compilation": _compilation_table,
     "memory": _memory_table,
     **dict.fromkeys(("cifar_published", "conv_mf", "conv_cwc", "conv_deeperforward", "conv_cafo"), _trained_table),
+    "mixer_cifar": _trained_table,
 }
 
 

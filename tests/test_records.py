@@ -264,14 +264,19 @@ def test_the_compilers_memory_is_on_the_pages_as_the_file_has_it(benchmark):
 
 
 @pytest.mark.parametrize(("rule", "depth"), [("bp", 1), ("bp", 3), ("mf", 1), ("mf", 3)])
-def test_the_gradient_that_is_taken_off_is_that_of_the_parameters(benchmark, rule, depth):
+@pytest.mark.parametrize("kind", ["mlp", "mixer"])
+def test_the_gradient_that_is_taken_off_is_that_of_the_parameters(benchmark, rule, depth, kind):
     memory = benchmark("memory")
-    bound = RULES[rule].rule(nets.mlp([1024] * depth), optax.sgd(0.1), num_classes=10)
-    x = jax.ShapeDtypeStruct((2, memory.INPUTS), "float32")
-    params = jax.eval_shape(bound.init, jax.random.key(0), x).params
+    net, shape = nets.mlp([1024] * depth), (memory.INPUTS,)
+    if kind == "mixer":
+        net, shape = nets.mixer([1024] * depth, patch=memory.PATCH), memory.IMAGES
+    x = jax.ShapeDtypeStruct((2, *shape), "float32")
     sizes = lambda tree: sum(4 * leaf.size for leaf in jax.tree.leaves(tree))
-    wanted = max(map(sizes, params)) if rule == "mf" else sizes(params)
-    assert memory.gradient_bytes(rule, depth, 1024) == wanted
+    for form in ({}, {"readout_pool": 1}) if rule == "mf" and kind == "mixer" else ({},):
+        bound = RULES[rule].rule(net, optax.sgd(0.1), num_classes=10, **form)
+        params = jax.eval_shape(bound.init, jax.random.key(0), x).params
+        wanted = max(map(sizes, params)) if rule == "mf" else sizes(params)
+        assert memory.gradient_bytes(rule, depth, 1024, kind, form.get("readout_pool", 0)) == wanted
 
 
 def test_spreads_that_name_a_file_are_those_of_the_file():
