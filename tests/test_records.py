@@ -256,6 +256,8 @@ def test_the_compilers_memory_is_on_the_pages_as_the_file_has_it(benchmark):
         table = memory.table(content, depth)
         assert table in (ROOT / page).read_text(), page
         assert table.replace("34", "35").replace("125", "126") not in (ROOT / page).read_text()
+    of_mixer = json.loads((ROOT / "benchmarks/results/memory-mixer-2core-xeon-20261128.json").read_text())
+    assert memory.table(of_mixer) in (ROOT / "docs/method/measuring.md").read_text()
     shown = {(row["layers"], memory.label(row)): row["temporary_mb"] for row in content["memory"]}
     words = " ".join((ROOT / "docs/which-rule.md").read_text().split())
     for depth, name in ((5, "`mf`"), (5, "`bp-chunks --chunks 16`"), (20, "`mf`"), (20, "`bp-chunks --chunks 16`")):
