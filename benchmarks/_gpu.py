@@ -600,7 +600,7 @@ def conv_cafo(session: Session, out: JSON) -> None:
 def mixer_cifar(session: Session, out: JSON) -> None:
     """MF, MF-Joint and BP on eight mixer blocks of 128 channels, by own convergence (patience 5).
 
-    A step takes 0.457 GFLOP an image for all three, by hand: 0.228e9 products and sums, 2.5e16 FLOP in 40 epochs of all
+    A step takes at most 0.46 GFLOP an image, by hand: 0.229e9 products and sums, 2.5e16 FLOP in 40 epochs of all
     runs. That is 480 s at the 51 TFLOP/s which an H200 reached; products as small as these are taken to run at half.
     """
     words = ["-m", "fwdonly", "train", "mf", "--against", "mf-joint", "bp", "--dataset", "cifar10"]

@@ -77,8 +77,7 @@ def gradient_bytes(name: str, depth: int, width: int, kind: Kind = "mlp", pool: 
         mixing = 2 * PATCHES * tokens + tokens + PATCHES + 2 * width * hidden + hidden + width
         sizes = [norms + mixing] * depth
         sizes[0] += (PATCH**2 * IMAGES[2] + 1) * width
-        sizes[-1] += 2 * width  # the norm of its head
-        read = [(1 if pool else PATCHES) * width] * (depth - 1) + [width]
+        read = [(1 if pool else PATCHES) * width] * depth
     if name == "mf":  # its readouts have no bias
         return 4 * max(size + CLASSES * n for size, n in zip(sizes, read, strict=True))
     return 4 * (sum(sizes) + CLASSES * read[-1] + CLASSES)

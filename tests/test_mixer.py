@@ -15,7 +15,7 @@ from fwdonly import RULES, Batch, UsageError, measure, mf, nets
 
 CLASSES, KEY = 3, jax.random.key(5)
 PATCH, TOKENS, HIDDEN, CHANNELS = 2, 5, 8, 6
-NET = nets.mixer([CHANNELS] * 2, patch=PATCH, tokens=TOKENS, hidden=HIDDEN)
+NET = nets.mixer([CHANNELS] * 2, patch=PATCH, tokens=TOKENS, hidden=HIDDEN, head="mean")
 SHAPE, PATCHES = (6, 6, 2), 9
 BATCH = Batch(jax.random.normal(KEY, (12, *SHAPE)), jnp.arange(12) % CLASSES)
 TAKE = {"bp": {}, "mf": {}, "ff": {}, "cwc": {}, "deeperforward": {}, "zeroth_order": {}}
@@ -83,14 +83,14 @@ def test_readouts_read_maps_their_means_or_the_head():
 def test_blocks_are_equal_by_value_and_pickle():
     again = pickle.loads(pickle.dumps(NET))
     assert again == NET and hash(again) == hash(NET)
-    assert again != nets.mixer([CHANNELS] * 2, patch=PATCH, tokens=TOKENS, hidden=HIDDEN, head="none")
+    assert again != nets.mixer([CHANNELS] * 2, patch=PATCH, tokens=TOKENS, hidden=HIDDEN)
 
 
 @pytest.mark.parametrize(
     ("text", "label"),
     [
         ("mixer:64,64,64", "Mixer 64-64-64 patch 4"),
-        ("mixer:8,8,8,8,8;activation=relu;head=none;hidden=16;patch=2;start=he_normal;tokens=3",
+        ("mixer:8,8,8,8,8;activation=relu;head=mean;hidden=16;patch=2;start=he_normal;tokens=3",
          "Mixer 5 x 8 patch 2 relu"),
     ],
 )  # fmt: skip
@@ -163,7 +163,7 @@ FORMS |= {"bp-lean": ("bp", {"remat": "block", "chunks": 2}), "cafo": ("cafo", {
 def test_rules_learn_on_a_mixer(name, tiny):
     module, form = FORMS[name]
     images, labels = jnp.asarray(tiny.x_train[:96] / 128.0 - 1.0, jnp.float32), jnp.asarray(tiny.y_train[:96])
-    net = nets.mixer([8, 8], patch=3, hidden=16)
+    net = nets.mixer([8, 8], patch=3, hidden=16, head="mean" if name == "mf-pooled" else "none")
     rule = RULES[module].rule(net, optax.adam(0.02), num_classes=4, **form)
     start = jax.jit(rule.init)(KEY, images)
 

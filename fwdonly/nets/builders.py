@@ -58,13 +58,14 @@ def mixer(
     patch: int = 4,
     tokens: int | None = None,
     hidden: int | None = None,
-    head: Head = "mean",
+    head: Head = "none",
     **options: Any,
 ) -> Net:
     """MLP-Mixer: a `Mixer` per entry of ``channels``, which are all the same; further options as of `Mixer`.
 
     The first block cuts images into patches of ``patch`` x ``patch`` pixels, the last one ends with ``head``. Without
     ``tokens`` and ``hidden`` the widths are those of all networks of the paper: half and four times the channels.
+    There is no ``head`` unless asked for, unlike in the paper; docs/networks.md says why.
 
     Raises:
         UsageError: no channel count, one below 1, or counts that differ, which the skip connections rule out.

@@ -38,7 +38,7 @@ class Mixer(Picklable):
     Deviations:
         * No dropout and no stochastic depth, which the paper has in its larger trainings.
         * Weights start as N(0, 1 / fan_in); the paper's code truncates the normal law at two standard deviations.
-        * A rule that gives every block a loss reads maps that no norm has seen, but for those of the last block.
+        * A rule that gives every block a loss reads maps that no norm has seen, but for a head's.
     """
 
     channels: int

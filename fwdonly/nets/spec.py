@@ -8,7 +8,7 @@
   these channels, ``dense=W,W`` after them.
 * ``mixer:C,C,...``: MLP-Mixer, all blocks of the same C channels, ``mixer:CxN`` N of them. ``patch`` (4): pixels of a
   patch's side, which divides the image's. ``tokens`` (C / 2) and ``hidden`` (4 C): widths of token and channel mixing.
-  ``head`` (mean, none): what the last block ends with. ``activation`` is gelu unless said.
+  ``head`` (none, mean): what the last block ends with. ``activation`` is gelu unless said.
 * ``cwc:C,C,...``: the layers of `fwdonly.cwc`, every second one grouped by class and pooled.
 * ``FILE.py:FUNCTION``: ``FUNCTION(num_classes)`` of your file returns the tuple of blocks.
 
@@ -287,7 +287,7 @@ def _mixer_of(net: Net) -> str | None:
     laws = {_name_of(block.kernel_init, STARTS) for block in net}
     start = laws.pop() if len(laws) == 1 else None
     usual: dict[str, Any] = {"patch": 4, "tokens": max(1, first.channels // 2), "hidden": 4 * first.channels}
-    usual |= {"head": "mean", **USUAL["mixer"]}
+    usual |= {"head": "none", **USUAL["mixer"]}
     options = {"activation": activation, "start": start, "head": getattr(net[-1], "head", None)}
     options |= {"patch": first.patch, "tokens": first.tokens, "hidden": first.hidden}
     words = {name: value for name, value in options.items() if value not in (None, usual[name])}
