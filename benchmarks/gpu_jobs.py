@@ -51,6 +51,7 @@ JOBS = {
     "conv_deeperforward": Job(gpu.conv_deeperforward, 3_000, "CIFAR-10, ten seeds, four layers of DeeperForward"),
     "conv_scff": Job(gpu.conv_scff, 1_500, "CIFAR-10, ten seeds, SCFF as published"),
     "conv_cafo": Job(gpu.conv_cafo, 400, "CIFAR-10, ten seeds, CaFo with DFA blocks as published"),
+    "mixer_cifar": Job(gpu.mixer_cifar, 1_000, "CIFAR-10, ten seeds, MF, MF-Joint and BP on eight mixer blocks"),
 }
 
 
@@ -248,6 +249,7 @@ TABLES: dict[str, Callable[[JSON], str]] = {
     **dict.fromkeys(
         ("cifar_published", "conv_mf", "conv_cwc", "conv_deeperforward", "conv_scff", "conv_cafo"), _trained_table
     ),
+    "mixer_cifar": _trained_table,
 }
 
 

@@ -1,14 +1,15 @@
 """Temporary memory of one training step, by the compiler's account: MF, and BP in the forms that save memory.
 
-Nothing runs and nothing is timed. Adam, donated state, hidden layers of one width on 784 inputs. The gradient's bytes
-are a closed form: of BP all layers' at once, of MF one layer's and its readout's. Temporaries less the gradient are a
-subtraction and no account of the compiler. Prints the table of `docs/method/measuring.md` and writes JSON.
+Nothing runs and nothing is timed. Adam, donated state, hidden layers of one width on 784 inputs; or with ``--net
+mixer`` mixer blocks of one width on images of 32x32x3 in patches of 4x4. The gradient's bytes are a closed form: of BP
+all layers' at once, of MF one layer's and its readout's. Temporaries less the gradient are a subtraction and no account
+of the compiler. Prints a table, such as that of `docs/method/measuring.md`, and writes JSON.
 """
 
 import dataclasses
 import sys
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import optax
 import tyro
@@ -17,6 +18,8 @@ from _shared import CLASSES, LEARNING_RATE
 from fwdonly import RULES, measure, nets, report, results
 
 INPUTS = 784
+IMAGES, PATCH = (32, 32, 3), 4
+PATCHES = (IMAGES[0] // PATCH) ** 2
 FORMS: tuple[tuple[str, dict[str, Any], str], ...] = (
     ("bp", {}, "-"),
     ("bp-remat", {"remat": "block"}, "one more forward pass"),
@@ -27,6 +30,9 @@ FORMS: tuple[tuple[str, dict[str, Any], str], ...] = (
     ("mf", {}, "-"),
 )
 """Rules as commands name them, their options, and what the same gradient costs more."""
+OF_MAPS: tuple[tuple[str, dict[str, Any], str], ...] = (("mf", {"readout_pool": 1}, "other readouts"),)
+"""Forms that only networks with maps have."""
+Kind = Literal["mlp", "mixer"]
 COLUMNS = ["rule", "temporaries, MB", "gradient, MB", "temporaries less gradient", "price of the form"]
 
 
@@ -37,33 +43,44 @@ class Options:
     depths: tuple[int, ...] = (5, 20)
     """Numbers of hidden layers; the table is of the last."""
     width: int = 1000
-    """Units of every hidden layer."""
+    """Units of every hidden layer; channels of every mixer block."""
     batch: int = 4096
     """Samples of a step."""
+    net: Kind = "mlp"
+    """Layers of units, or mixer blocks, as ``mixer:WIDTHxDEPTH`` has them."""
     output: Path | None = None
     """JSON file to write."""
 
 
-def rows_of(depth: int, width: int, batch: int) -> list[dict[str, Any]]:
+def rows_of(depth: int, width: int, batch: int, kind: Kind = "mlp") -> list[dict[str, Any]]:
     """A row for every form; MB are 10^6 bytes, None where the compiler gives no account."""
     rows = []
-    for name, form, costs in FORMS:
-        rule = RULES[name.partition("-")[0]].rule(
-            nets.mlp([width] * depth), optax.adam(LEARNING_RATE), num_classes=CLASSES, **form
-        )
-        analysis: Any = measure.compile_step(rule, (INPUTS,), batch).compiled.memory_analysis()
+    shape = (INPUTS,) if kind == "mlp" else IMAGES
+    blocks = nets.mlp([width] * depth) if kind == "mlp" else nets.mixer([width] * depth, patch=PATCH)
+    for name, form, costs in FORMS if kind == "mlp" else FORMS + OF_MAPS:
+        rule = RULES[name.partition("-")[0]].rule(blocks, optax.adam(LEARNING_RATE), num_classes=CLASSES, **form)
+        analysis: Any = measure.compile_step(rule, shape, batch).compiled.memory_analysis()
         row = {"layers": depth, "rule": name, "remat": "none", "chunks": 1} | form
+        row |= {} if kind == "mlp" else {"readout_pool": form.get("readout_pool", 0)}
         row["temporary_mb"] = None if analysis is None else analysis.temp_size_in_bytes / 1e6
-        rows.append(row | {"gradient_mb": gradient_bytes(name, depth, width) / 1e6, "costs": costs})
+        gradient = gradient_bytes(name, depth, width, kind, form.get("readout_pool", 0))
+        rows.append(row | {"gradient_mb": gradient / 1e6, "costs": costs})
     return rows
 
 
-def gradient_bytes(name: str, depth: int, width: int) -> int:
+def gradient_bytes(name: str, depth: int, width: int, kind: Kind = "mlp", pool: int = 0) -> int:
     """Bytes of the float32 gradient that is there at once: of BP all of it, of MF its largest layer's."""
-    first, other, readout = (count * width for count in (INPUTS + 1, width + 1, CLASSES))
+    sizes = [(INPUTS if i == 0 else width) * width + width for i in range(depth)]
+    read = [width] * depth
+    if kind == "mixer":
+        norms, tokens, hidden = 2 * 2 * width, width // 2, 4 * width
+        mixing = 2 * PATCHES * tokens + tokens + PATCHES + 2 * width * hidden + hidden + width
+        sizes = [norms + mixing] * depth
+        sizes[0] += (PATCH**2 * IMAGES[2] + 1) * width
+        read = [(1 if pool else PATCHES) * width] * depth
     if name == "mf":  # its readouts have no bias
-        return 4 * (max(first, other if depth > 1 else 0) + readout)
-    return 4 * (first + (depth - 1) * other + readout + CLASSES)
+        return 4 * max(size + CLASSES * n for size, n in zip(sizes, read, strict=True))
+    return 4 * (sum(sizes) + CLASSES * read[-1] + CLASSES)
 
 
 def label(row: dict[str, Any]) -> str:
@@ -71,6 +88,7 @@ def label(row: dict[str, Any]) -> str:
     words = [row["rule"]]
     words += [f"--remat {row['remat']}"] if row["remat"] != "none" else []
     words += [f"--chunks {row['chunks']}"] if row["chunks"] > 1 else []
+    words += [f"--readout-pool {row['readout_pool']}"] if row.get("readout_pool") else []
     return f"`{' '.join(words)}`"
 
 
@@ -87,12 +105,13 @@ def table(content: dict[str, Any], depth: int | None = None) -> str:
 
 def main(options: Options) -> int:
     """Compile, print, write."""
-    rows = [row for depth in options.depths for row in rows_of(depth, options.width, options.batch)]
+    is_mlp = options.net == "mlp"
+    rows = [row for depth in options.depths for row in rows_of(depth, options.width, options.batch, options.net)]
     settings = {name: value for name, value in dataclasses.asdict(options).items() if name != "output"}
     content = {
-        "options": settings | {"inputs": INPUTS, "optimizer": "adam"},
+        "options": settings | {"inputs": INPUTS if is_mlp else IMAGES, "optimizer": "adam"},
         "environment": results.environment(),
-        "outputs_of_a_layer_mb": 4 * options.width * options.batch / 1e6,
+        "outputs_of_a_layer_mb": (1 if is_mlp else PATCHES) * 4 * options.width * options.batch / 1e6,
         "memory": rows,
     }
     print(table(content))

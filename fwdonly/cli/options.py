@@ -25,8 +25,8 @@ NET = Field(
     "net",
     str,
     "mlp:1000,1000",
-    "Network: mlp:WIDTHS, cnn:CHANNELS, cwc:CHANNELS or FILE.py:FUNCTION, with options after semicolons, such as "
-    "'cnn:32,64;dense=500;pool=max;activation=tanh;start=orthogonal;bias=none'.",
+    "Network: mlp:WIDTHS, cnn:CHANNELS, mixer:CHANNELSxBLOCKS, cwc:CHANNELS or FILE.py:FUNCTION, with options after "
+    "semicolons, such as 'cnn:32,64;dense=500;pool=max;activation=tanh;start=orthogonal;bias=none'.",
 )
 SHORT = 4
 """Options of its first group, mostly the rule's own, that ``-h`` shows."""

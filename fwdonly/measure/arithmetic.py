@@ -33,8 +33,8 @@ def work(
     """The products of one training step.
 
     A rule's module counts them itself, by a function ``work(layers, num_classes, batch, **options)`` from the sizes of
-    the layers; its docstring gives the formulas. Of a module without one the update is counted as it is traced
-    (`products`).
+    the layers; its docstring gives the formulas. Of a module without one, and of networks with other blocks than
+    `fwdonly.nets.Dense` and `Conv`, the update is counted as it is traced (`products`).
 
     Args:
         rule: the module of a rule, such as ``fwdonly.mf``; of `fwdonly.RULES` or any with a function ``rule``.
@@ -53,7 +53,7 @@ def work(
         >>> [fwdonly.measure.macs(rule, net, (784,), num_classes=10, batch=1) for rule in (fwdonly.bp, fwdonly.mf)]
         [4598000, 3628000]
     """
-    if hasattr(rule, "work"):
+    if hasattr(rule, "work") and (not isinstance(net, tuple) or nets.is_sized(net)):
         known_options = _of_work(rule, options)
         counts = rule.work(nets.layer_sizes(net, shape), num_classes, batch, **known_options)
         return tuple(Work(*count) for count in counts)

@@ -6,11 +6,12 @@ Blocks are value-hashable, so a freshly built equal network does not compile ane
 from . import output, savings
 from .adapters import from_equinox, from_nnx
 from .blocks import POOLINGS, Conv, Dense, Identity, before_pooling, padded, pooled
-from .builders import cnn, cwc, init, mlp, normalised, outputs, residual, separable
+from .builders import cnn, cwc, init, mixer, mlp, normalised, outputs, residual, separable
 from .composed import Residual, Separable
+from .mixing import Mixer
 from .norms import BatchNorm, Normalised, batch_norm, moments, rms
 from .parts import Affine, check_net, check_parts, is_plain, linear, send_back, straight, unpooled, weight_gradient
-from .sizes import LayerSize, layer_sizes
+from .sizes import LayerSize, is_sized, layer_sizes
 from .spec import Spec, described, parse
 from .starts import (
     ACTIVATIONS,
@@ -39,6 +40,7 @@ __all__ = [
     "Identity",
     "Initializer",
     "LayerSize",
+    "Mixer",
     "Normalised",
     "Residual",
     "Separable",
@@ -58,8 +60,10 @@ __all__ = [
     "identity",
     "init",
     "is_plain",
+    "is_sized",
     "layer_sizes",
     "linear",
+    "mixer",
     "mlp",
     "moments",
     "normal",

@@ -10,6 +10,7 @@ from ..base import Net, Statistics, draw_block, every, kept, run_block
 from ..errors import UsageError, check_samples, check_whole, short
 from .blocks import Conv, Dense, side_after
 from .composed import Residual, Separable
+from .mixing import Head, Mixer, unmixable
 from .norms import Normalised
 from .parts import check_net
 from .starts import torch_uniform
@@ -49,6 +50,41 @@ def separable(channels: Sequence[int], **options: Any) -> Net:
         UsageError: no channel count, or one below 1.
     """
     return tuple(Separable(count, **options) for count in _positive(channels, "channel count"))
+
+
+def mixer(
+    channels: Sequence[int],
+    *,
+    patch: int = 4,
+    tokens: int | None = None,
+    hidden: int | None = None,
+    head: Head = "none",
+    **options: Any,
+) -> Net:
+    """MLP-Mixer: a `Mixer` per entry of ``channels``, which are all the same; further options as of `Mixer`.
+
+    The first block cuts images into patches of ``patch`` x ``patch`` pixels, the last one ends with ``head``. Without
+    ``tokens`` and ``hidden`` the widths are those of all networks of the paper: half and four times the channels.
+    There is no ``head`` unless asked for, unlike in the paper; docs/networks.md says why.
+
+    Raises:
+        UsageError: no channel count, one below 1, or counts that differ, which the skip connections rule out.
+    """
+    counts = _positive(channels, "channel count")
+    if len(set(counts)) > 1:
+        raise UsageError(
+            f"all blocks of a mixer have the same channels; got {tuple(counts)}: write 64x8 for eight of 64"
+        )
+    patch = check_whole(patch, "patch")
+    (tokens,) = _positive([max(1, counts[0] // 2) if tokens is None else tokens], "token width")
+    (hidden,) = _positive([4 * counts[0] if hidden is None else hidden], "hidden width")
+    if patch < 1:
+        raise UsageError(f"patch is a number of pixels, at least 1; got {patch}")
+    last = len(counts) - 1
+    return tuple(
+        Mixer(count, tokens, hidden, 0 if i else patch, head if i == last else "none", **options)
+        for i, count in enumerate(counts)
+    )
 
 
 def normalised(net: Net, **options: Any) -> Net:
@@ -144,6 +180,8 @@ def steps(
 
 def _check_images(i: int, block: Any, x: Array) -> None:
     block = block.block if isinstance(block, Normalised) else block
+    if isinstance(block, Mixer) and (fault := unmixable(block, x.shape)):
+        raise UsageError(f"block {i} {fault}")
     if isinstance(block, Residual | Separable) and x.ndim != 4:
         raise UsageError(
             f"block {i} is a convolution and needs images (batch, height, width, channels); it is given {x.shape}: "

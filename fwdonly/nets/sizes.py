@@ -26,6 +26,11 @@ class LayerSize(NamedTuple):
     out: tuple[int, ...]
 
 
+def is_sized(net: Net) -> bool:
+    """Whether `layer_sizes` knows all blocks of a network."""
+    return all(isinstance(block, Dense | Conv) for block in net)
+
+
 def layer_sizes(net: Net, shape: tuple[int, ...]) -> tuple[LayerSize, ...]:
     """Sizes of every block, for one input of ``shape``.
 

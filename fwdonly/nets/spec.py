@@ -6,12 +6,16 @@
 * ``cnn:C,C,...``: convolutions with these channels (3x3, 2x2 average pooling), ``dense=W,W`` after them.
 * ``residual:C,C,...`` and ``separable:C,C,...``: residual blocks, and depthwise separable convolutions, with
   these channels, ``dense=W,W`` after them.
+* ``mixer:C,C,...``: MLP-Mixer, all blocks of the same C channels, ``mixer:CxN`` N of them. ``patch`` (4): pixels of a
+  patch's side, which divides the image's. ``tokens`` (C / 2) and ``hidden`` (4 C): widths of token and channel mixing.
+  ``head`` (none, mean): what the last block ends with. ``activation`` is gelu unless said.
 * ``cwc:C,C,...``: the layers of `fwdonly.cwc`, every second one grouped by class and pooled.
 * ``FILE.py:FUNCTION``: ``FUNCTION(num_classes)`` of your file returns the tuple of blocks.
 
-Options of all layers: ``activation``, ``start`` (law of the start weights), ``bias``, ``norm`` (none, batch, layer or
-group, between the linear part and the activation) and ``dropout`` (a share); of convolutions ``pool``, ``kernel``,
-``stride`` and ``padding`` (not of residual ones), one value for all or one for each: ``kernel=5,3,3``.
+Options of all layers but those of cwc: ``activation`` and ``start`` (law of the start weights); but of mixers, too:
+``bias``, ``norm`` (none, batch, layer or group, between the linear part and the activation) and ``dropout`` (a share);
+of convolutions ``pool``, ``kernel``, ``stride`` and ``padding`` (not of residual ones), one value for all or one for
+each: ``kernel=5,3,3``.
 """
 
 import functools
@@ -26,8 +30,9 @@ from ..errors import UsageError
 from ..files import module_of
 from . import starts
 from .blocks import POOLINGS, Conv, Dense, Norm, Padding
-from .builders import cnn, cwc, mlp, residual, separable
+from .builders import cnn, cwc, mixer, mlp, residual, separable
 from .composed import Residual, Separable
+from .mixing import Head, Mixer
 from .parts import check_net
 
 STARTS: dict[str, starts.Initializer] = {
@@ -55,18 +60,26 @@ WORDS: dict[str, tuple[str, ...]] = {
     "pool": tuple(POOLINGS),
     "padding": get_args(Padding),
     "norm": get_args(Norm),
+    "head": get_args(Head),
 }
-NUMBERS = ("kernel", "stride")
+NUMBERS = ("kernel", "stride", "patch", "tokens", "hidden")
 OF_LAYERS = ("activation", "start", "bias", "norm", "dropout")
 OF_CONVOLUTIONS = ("pool", "kernel", "stride", "padding")
+OF_MIXERS = ("activation", "start", "patch", "tokens", "hidden", "head")
 KINDS = {
     "mlp": OF_LAYERS,
     "cnn": (*OF_LAYERS, *OF_CONVOLUTIONS, "dense"),
     "residual": (*OF_LAYERS, "pool", "kernel", "stride", "dense"),
     "separable": (*OF_LAYERS, *OF_CONVOLUTIONS, "dense"),
+    "mixer": OF_MIXERS,
     "cwc": (),
 }
 """Kinds of networks and the options that each takes."""
+USUAL = {
+    "cwc": {"start": "torch_uniform", "activation": "relu"},
+    "mixer": {"start": "normal", "activation": "gelu"},
+}
+"""Start values and activations of kinds whose layers have others than `Dense` and `Conv`."""
 
 
 class Convolutions(NamedTuple):
@@ -82,6 +95,9 @@ CONVOLUTIONAL = {
     "residual": Convolutions(Residual, residual, "ResNet"),
     "separable": Convolutions(Separable, separable, "separable CNN"),
 }
+
+LABELS = {"mlp": "MLP", "cwc": "CNN", "mixer": "Mixer"}
+"""The other kinds as tables and figures call them."""
 
 
 class Spec(NamedTuple):
@@ -110,7 +126,10 @@ class Spec(NamedTuple):
     @property
     def start(self) -> starts.Initializer:
         """The law of its start weights."""
-        return STARTS[dict(self.options).get("start", "torch_uniform" if self.kind == "cwc" else "he_uniform")]
+        return STARTS[self._word("start", "he_uniform")]
+
+    def _word(self, name: str, usual: str) -> str:
+        return dict(self.options).get(name, USUAL.get(self.kind, {}).get(name, usual))
 
     @property
     def label(self) -> str:
@@ -121,10 +140,12 @@ class Spec(NamedTuple):
         sizes = (*self.sizes, *options.get("dense", ()))
         alike = len(sizes) > 4 and len(set(sizes)) == 1
         words = [
-            CONVOLUTIONAL[self.kind].label if self.kind in CONVOLUTIONAL else "CNN" if self.kind == "cwc" else "MLP",
+            CONVOLUTIONAL[self.kind].label if self.kind in CONVOLUTIONAL else LABELS[self.kind],
             f"{len(sizes)} x {sizes[0]}" if alike else "-".join(map(str, sizes)),
         ]
-        words += [options["activation"]] if options.get("activation", "relu") != "relu" else []
+        words += [f"patch {options.get('patch', 4)}"] if self.kind == "mixer" else []
+        usual = USUAL.get(self.kind, {}).get("activation", "relu")
+        words += [options["activation"]] if options.get("activation", usual) != usual else []
         words += [f"{options['norm']} norm"] if options.get("norm", "none") != "none" else []
         return " ".join([*words, *([f"dropout {options['dropout']:g}"] if options.get("dropout") else [])])
 
@@ -144,8 +165,11 @@ class Spec(NamedTuple):
         if self.kind == "cwc":
             return cwc(self.sizes, num_classes)
         options = dict(self.options)
-        layers: dict[str, Any] = {"activation": starts.ACTIVATIONS[options.get("activation", "relu")]}
+        layers: dict[str, Any] = {"activation": starts.ACTIVATIONS[self._word("activation", "relu")]}
         layers |= {"kernel_init": self.start}
+        if self.kind == "mixer":
+            widths = {name: options[name] for name in ("patch", "tokens", "hidden", "head") if name in options}
+            return mixer(self.sizes, **widths, **layers)
         layers |= {name: options[name] for name in ("bias", "norm", "dropout") if name in options}
         if self.kind == "mlp":
             return mlp(self.sizes, **layers)
@@ -213,6 +237,8 @@ def described(net: Net, num_classes: int) -> str | None:
     """
     if not net:
         return None
+    if type(net[0]) is Mixer:
+        return _mixer_of(net)
     kind = next((name for name, known in CONVOLUTIONAL.items() if type(net[0]) is known.block), "mlp")
     block_type = CONVOLUTIONAL[kind].block if kind != "mlp" else Dense
     first = [block for block in net if type(block) is block_type]
@@ -236,7 +262,7 @@ def _options_of(net: list[Any], first: list[Any], kind: str) -> dict[str, Any] |
     """What differs from the defaults; None where the blocks do not share it, or it has no name."""
     options = {}
     for name, usual, known in (("activation", "relu", starts.ACTIVATIONS), ("kernel_init", "he_uniform", STARTS)):
-        names = {next((n for n, f in known.items() if f is getattr(block, name)), None) for block in net}
+        names = {_name_of(getattr(block, name), known) for block in net}
         if name == "activation" and (None in names or len(names) > 1):
             return None
         if len(names) == 1 and names != {usual} and None not in names:
@@ -251,6 +277,28 @@ def _options_of(net: list[Any], first: list[Any], kind: str) -> dict[str, Any] |
         if value != type(first[0]).__dataclass_fields__[name].default:
             options[name] = value
     return options
+
+
+def _mixer_of(net: Net) -> str | None:
+    """The specification of mixer blocks, start values aside; None where none builds them."""
+    first: Any = net[0]
+    activation = _name_of(first.activation, starts.ACTIVATIONS)
+    if not first.patch or activation is None or not all(type(block) is Mixer for block in net):
+        return None
+    laws = {_name_of(block.kernel_init, STARTS) for block in net}
+    start = laws.pop() if len(laws) == 1 else None
+    usual: dict[str, Any] = {"patch": 4, "tokens": max(1, first.channels // 2), "hidden": 4 * first.channels}
+    usual |= {"head": "none", **USUAL["mixer"]}
+    options = {"activation": activation, "start": start, "head": getattr(net[-1], "head", None)}
+    options |= {"patch": first.patch, "tokens": first.tokens, "hidden": first.hidden}
+    words = {name: value for name, value in options.items() if value not in (None, usual[name])}
+    spec = Spec("mixer", (first.channels,) * len(net), tuple(sorted(words.items())))
+    alike = tuple(block.clone(kernel_init=spec.start, parent=None) for block in net)
+    return str(spec) if alike == spec.build(1) else None
+
+
+def _name_of(function: Any, known: Mapping[str, Any]) -> str | None:
+    return next((name for name, value in known.items() if value is function), None)
 
 
 def _is_cwc(net: Net, channels: tuple[int, ...], num_classes: int) -> bool:

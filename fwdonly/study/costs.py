@@ -6,10 +6,9 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from .. import measure, results
+from .. import measure, nets, results
 from ..base import DOT, LearningRule
 from ..data import Dataset
-from ..errors import UsageError
 from ..measure import Quantity, total
 from ..training import Plan, Result
 from .design import Arm
@@ -55,12 +54,9 @@ def share_per_step(arm: Arm, plans: Sequence[Plan], dataset: Dataset) -> float |
     if any(plan.batch_size is None for plan in plans) or batch is None or not hasattr(module, "work"):
         return None
     net, classes, shape = arm.net.build(dataset.num_classes), dataset.num_classes, dataset.x_train.shape[1:]
-    try:
-        one, two = (
-            measure.macs(module, net, shape, num_classes=classes, batch=n * batch, **arm.options) for n in (1, 2)
-        )
-    except UsageError:  # blocks of a user's own, whose products no formula knows
+    if not nets.is_sized(net):  # blocks whose products no formula knows
         return None
+    one, two = (measure.macs(module, net, shape, num_classes=classes, batch=n * batch, **arm.options) for n in (1, 2))
     return 2 - two / one
 
 

@@ -256,6 +256,8 @@ def test_the_compilers_memory_is_on_the_pages_as_the_file_has_it(benchmark):
         table = memory.table(content, depth)
         assert table in (ROOT / page).read_text(), page
         assert table.replace("34", "35").replace("125", "126") not in (ROOT / page).read_text()
+    of_mixer = json.loads((ROOT / "benchmarks/results/memory-mixer-2core-xeon-20261128.json").read_text())
+    assert memory.table(of_mixer) in (ROOT / "docs/method/measuring.md").read_text()
     shown = {(row["layers"], memory.label(row)): row["temporary_mb"] for row in content["memory"]}
     words = " ".join((ROOT / "docs/which-rule.md").read_text().split())
     for depth, name in ((5, "`mf`"), (5, "`bp-chunks --chunks 16`"), (20, "`mf`"), (20, "`bp-chunks --chunks 16`")):
@@ -264,14 +266,19 @@ def test_the_compilers_memory_is_on_the_pages_as_the_file_has_it(benchmark):
 
 
 @pytest.mark.parametrize(("rule", "depth"), [("bp", 1), ("bp", 3), ("mf", 1), ("mf", 3)])
-def test_the_gradient_that_is_taken_off_is_that_of_the_parameters(benchmark, rule, depth):
+@pytest.mark.parametrize("kind", ["mlp", "mixer"])
+def test_the_gradient_that_is_taken_off_is_that_of_the_parameters(benchmark, rule, depth, kind):
     memory = benchmark("memory")
-    bound = RULES[rule].rule(nets.mlp([1024] * depth), optax.sgd(0.1), num_classes=10)
-    x = jax.ShapeDtypeStruct((2, memory.INPUTS), "float32")
-    params = jax.eval_shape(bound.init, jax.random.key(0), x).params
+    net, shape = nets.mlp([1024] * depth), (memory.INPUTS,)
+    if kind == "mixer":
+        net, shape = nets.mixer([1024] * depth, patch=memory.PATCH), memory.IMAGES
+    x = jax.ShapeDtypeStruct((2, *shape), "float32")
     sizes = lambda tree: sum(4 * leaf.size for leaf in jax.tree.leaves(tree))
-    wanted = max(map(sizes, params)) if rule == "mf" else sizes(params)
-    assert memory.gradient_bytes(rule, depth, 1024) == wanted
+    for form in ({}, {"readout_pool": 1}) if rule == "mf" and kind == "mixer" else ({},):
+        bound = RULES[rule].rule(net, optax.sgd(0.1), num_classes=10, **form)
+        params = jax.eval_shape(bound.init, jax.random.key(0), x).params
+        wanted = max(map(sizes, params)) if rule == "mf" else sizes(params)
+        assert memory.gradient_bytes(rule, depth, 1024, kind, form.get("readout_pool", 0)) == wanted
 
 
 def test_spreads_that_name_a_file_are_those_of_the_file():
