@@ -241,7 +241,7 @@ DOORS: dict[str, dict[str, Case]] = {
             "mlp:8;dropout=2": ": dropout is a share, at least 0 and below 1; got '2'",
             "mlp:8;bias=none;bias=zero": " says bias twice; say it once",
             "mlp:8,,8": f": {SIZES}",
-            "cnn:4;pool=avg": ": pool is one of average, isometric, max, none; got 'avg'",
+            "cnn:4;pool=avg": ": pool is one of average, isometric, max, max4, none; got 'avg'",
             "cnn:4;kernel=0": ": kernel is a whole number from 1; got '0'",
         }.items()
     },
