@@ -22,6 +22,14 @@ GENTLE = {signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2}
 """Signals that clusters and closed terminals send."""
 
 
+@pytest.fixture(autouse=True)
+def hangup_as_usual():
+    """As without nohup, which has it ignored by all that it starts."""
+    before = signal.signal(signal.SIGHUP, signal.SIG_DFL)
+    yield
+    signal.signal(signal.SIGHUP, before)
+
+
 def rule(learning_rate=0.01):
     return mf.rule(NET, optax.adam(learning_rate), num_classes=4)
 
