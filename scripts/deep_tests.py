@@ -54,7 +54,6 @@ KEPT = QUICK | {
     "test_compare.py::test_matched_passes_are_the_same_number_of_images_for_every_rule_stages_included",
     "test_crashes.py::test_a_few_kills_are_resumed_to_the_same_numbers",
     "test_crashes.py::test_mutated_files_for_every_reader_are_taken_or_refused_in_one_line",
-    "test_gpu_jobs.py::test_every_job_runs_and_a_second_occasion_skips_what_is_there",
     "test_lost.py::test_figures_need_no_backend_and_no_latex",
     "test_memory.py::test_bp_in_chunks_keeps_fewer_activations_than_mf_but_all_of_its_gradient",
     "test_models.py::test_the_example_of_ones_own_images",
