@@ -62,7 +62,6 @@ KEPT = QUICK | {
     "test_processes.py::test_a_killed_process_costs_its_unfinished_runs_alone",
     "test_scripts.py::test_every_bad_input_is_one_line_a_non_zero_exit_and_loses_nothing",
     "test_sharding.py::test_a_split_batch_is_that_of_one_device_by_jit_and_refused_where_gradients_would_be_summed",
-    "test_small_inputs.py::test_a_job_is_requeued_with_the_same_command",
     "test_train.py::test_each_run_of_a_sweep_equals_its_single_run",
     "test_tune_workers.py::test_three_workers_that_start_together_lose_and_repeat_nothing",
 }
