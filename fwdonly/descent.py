@@ -73,15 +73,17 @@ def windowed(tx: optax.GradientTransformation, windows: Sequence[str], steps: in
     Raises:
         UsageError: a text that is no window, or `by_layer` of another number of layers.
     """
+    if not windows:
+        return tx
     layers = []
-    for window, one in zip(windows, of_layers(tx, len(windows)), strict=True) if windows else ():
+    for window, one in zip(windows, of_layers(tx, len(windows)), strict=True):
         first, _, end = window.partition("-")
         if not (first.isdecimal() and end.isdecimal() and int(first) < int(end)):
             raise UsageError(
                 f"layer_epochs are windows such as 0-11, from 0 and without the last epoch; got {window!r}"
             )
         layers.append(within(one, int(first) * steps, int(end) * steps))
-    return by_layer(layers) if layers else tx
+    return by_layer(layers)
 
 
 def half_then_linear(rate: float | Array, steps_per_epoch: int, epochs: int) -> optax.Schedule:
@@ -108,6 +110,14 @@ def lifted(make: Callable[..., Any], *optimizers: optax.GradientTransformation) 
     return by_layer([make(*one) for one in zip(*(of_layers(tx, max(counts)) for tx in optimizers), strict=True)])
 
 
+def _check_count(count: int, trained: int) -> None:
+    if count != trained:
+        raise UsageError(
+            f"by_layer has {count} optimizers, and this rule trains {trained} layers; give one for each (of a command: "
+            "--layer-rates, --layer-epochs)"
+        )
+
+
 def of_layers(tx: optax.GradientTransformation, count: int) -> tuple[optax.GradientTransformation, ...]:
     """The optimizers of ``count`` layers that step by themselves.
 
@@ -116,8 +126,7 @@ def of_layers(tx: optax.GradientTransformation, count: int) -> tuple[optax.Gradi
     """
     if not isinstance(tx, ByLayer):
         return (tx,) * count
-    if len(tx.layers) != count:
-        raise UsageError(f"by_layer has {len(tx.layers)} optimizers, and this rule trains {count} layers")
+    _check_count(len(tx.layers), count)
     return tx.layers
 
 
@@ -183,8 +192,7 @@ def _numbers(params: Any, count: int) -> Any:
         numbers = type(params)(parts)
     else:
         raise UsageError("by_layer must be the outermost optimizer of a rule whose layers step by themselves")
-    if total != count:
-        raise UsageError(f"by_layer has {count} optimizers, and this rule trains {total} layers")
+    _check_count(count, total)
     return numbers
 
 

@@ -313,7 +313,7 @@ MUTANTS = [
     ),
     Mutant(
         "measure/arithmetic.py",
-        " and (not isinstance(net, tuple) or nets.is_sized(net))",
+        " and nets.is_sized(net)",
         "",
         ("test_mixer",),
         "products of a mixer are not counted",
@@ -1629,8 +1629,8 @@ MUTANTS = [
 ]
 
 
-PARTS = ("not deep and not slow", "deep and not slow")
-"""Marks of the tests: the deep ones only where the quick ones all pass."""
+PARTS = ("not deep and not slow", "deep and not slow", "slow")
+"""Marks of the tests: the deep ones only where the quick ones all pass, and the slow ones last."""
 NOTHING_TO_RUN = 5
 """Exit code of pytest where a part has no test."""
 

@@ -48,22 +48,19 @@ gc.set_threshold(10_000, 20, 100)  # programs are many objects, and few of them 
 pytest.register_assert_rewrite("comparing")  # or its assertions fail without values
 
 
-DEEP = [line for line in (Path(__file__).parent / "deep.txt").read_text().splitlines() if not line.startswith("#")]
-
-SLOW = set((Path(__file__).parent / "slow.txt").read_text().splitlines())
-
-
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items):
-    """Mark the tests of ``deep.txt``, which the gate runs after the others, and of ``slow.txt``, which it leaves."""
-    known = set(DEEP)
-    patterns = re.compile("|".join(re.escape(line).replace(r"\*", ".*") for line in DEEP if "*" in line) or "(?!)")
-    for item in items:
-        name = f"{item.path.name}::{item.name}"
-        if name in known or name.partition("[")[0] in known or patterns.fullmatch(name):
-            item.add_marker(pytest.mark.deep)
-        if name in SLOW:
-            item.add_marker(pytest.mark.slow)
+    """Mark the tests of ``deep.txt``, which the gate runs after the others, and of ``slow.txt``, which it leaves.
+
+    A line is a case, a function with all of its cases, or a pattern with ``*``.
+    """
+    for part in ("deep", "slow"):
+        known = set((Path(__file__).parent / f"{part}.txt").read_text().splitlines())
+        patterns = re.compile("|".join(re.escape(line).replace(r"\*", ".*") for line in known if "*" in line) or "(?!)")
+        for item in items:
+            name = f"{item.path.name}::{item.name}"
+            if name in known or name.partition("[")[0] in known or patterns.fullmatch(name):
+                item.add_marker(part)
 
 
 @pytest.fixture

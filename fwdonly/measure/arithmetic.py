@@ -45,7 +45,7 @@ def work(
         **options: of the rule; those that its ``work`` does not ask for change no product.
 
     Raises:
-        UsageError: what is no module of a rule, or an option or a word that it does not have.
+        UsageError: what is no module of a rule or no network, or an option or a word that it does not have.
 
     Example:
         >>> import fwdonly
@@ -53,7 +53,8 @@ def work(
         >>> [fwdonly.measure.macs(rule, net, (784,), num_classes=10, batch=1) for rule in (fwdonly.bp, fwdonly.mf)]
         [4598000, 3628000]
     """
-    if hasattr(rule, "work") and (not isinstance(net, tuple) or nets.is_sized(net)):
+    nets.check_net(net)
+    if hasattr(rule, "work") and nets.is_sized(net):
         known_options = _of_work(rule, options)
         counts = rule.work(nets.layer_sizes(net, shape), num_classes, batch, **known_options)
         return tuple(Work(*count) for count in counts)

@@ -71,7 +71,7 @@ def in_training(block, params, known, x, i):
 @pytest.mark.parametrize("shape", [(9, 7), (3, 3, 4, 5)])
 def test_laws_of_start_values_have_the_bits_of_flaxs(shape):
     flaxs = nn.initializers.variance_scaling
-    for fan, law in (("in", "uniform"), ("out", "normal"), ("avg", "normal")):
+    for fan, law in (("in", "uniform"), ("out", "normal"), ("avg", "normal"), ("avg", "uniform")):
         drawn = nets.starts.scaled(2.0, fan, law)(KEY, shape)
         assert (drawn == flaxs(2.0, f"fan_{fan}", law)(KEY, shape)).all()
         assert (drawn != flaxs(1.0, f"fan_{fan}", law)(KEY, shape)).any()  # the control
